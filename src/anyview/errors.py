@@ -1,0 +1,22 @@
+"""The one exception type of AnyView that is meant for the user's eyes."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class AnyViewError(ValueError):
+    """Bad input: the message is one sentence with what was wrong, where, and what was expected."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> AnyViewError:
+    """Return the error for a name that is not known, with the nearest known one.
+
+    Args:
+        kind: What the name stands for, for example ``"recipe"``.
+        name: The name that was given.
+        known: All names that would have been right.
+    """
+    options = sorted(known)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(options)}."
+    return AnyViewError(f"Unknown {kind} {name!r}: {hint}")

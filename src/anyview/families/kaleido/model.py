@@ -1,0 +1,247 @@
+"""The Kaleido transformer: clean reference latents and noised target latents in, a prediction for the targets out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from anyview.errors import AnyViewError
+from anyview.families.kaleido.blocks import Geometry, KaleidoBlock
+from anyview.families.kaleido.config import HEAD_DIM, KaleidoConfig
+from anyview.nn.gta import image_rotations, view_transforms
+from anyview.nn.kv_cache import KVCache
+from anyview.nn.masks import view_visibility
+from anyview.nn.modulation import Modulation
+from anyview.nn.patches import patchify, unpatchify
+from anyview.nn.positions import ViewPositions
+from anyview.nn.registers import Registers
+from anyview.nn.timestep import TimestepEmbedding
+from anyview.nn.windows import Windows
+
+
+class Embedder(nn.Module):
+    """Tokens from latents, auxiliary features of references, ray maps and the role of a view (section 3.2.1 (v))."""
+
+    def __init__(self, config: KaleidoConfig) -> None:
+        super().__init__()
+        width, self.bands = config.width, config.camera_ray_bands
+        rays = 6 * config.patch_size**2 if config.encoding.pose == "plucker" else 0
+        self.latent = nn.Linear(config.patch_channels + rays, width, bias=False)
+        if config.feature_channels:
+            self.feature = nn.Linear(config.feature_channels, width, bias=False)
+            self.null_feature = nn.Parameter(torch.zeros(config.feature_channels))
+            self.join = nn.Linear(2 * width, width, bias=False)
+        if config.role_embedding:
+            self.role = nn.Embedding(2, width)
+        if config.camera_ray_bands:
+            self.camera_ray = nn.Linear(2 + 4 * config.camera_ray_bands, width, bias=False)
+
+    def forward(
+        self,
+        patches: Float[Tensor, "batch views tokens patch"],
+        features: Float[Tensor, "batch views tokens feature"] | None,
+        is_target: Bool[Tensor, "views"],
+        tangents: Float[Tensor, "batch views tokens 2"],
+    ) -> Float[Tensor, "batch views tokens width"]:
+        """Embed; targets get the learned null vector in place of features."""
+        x = self.latent(patches)
+        if hasattr(self, "join"):
+            null = self.null_feature.expand(*patches.shape[:3], -1)
+            if features is not None:
+                null = torch.where(is_target[:, None, None], null, features.to(null.dtype))
+            x = self.join(torch.cat([x, self.feature(null)], dim=-1))
+        if hasattr(self, "role"):
+            x = x + self.role(is_target.long())[:, None]
+        if hasattr(self, "camera_ray"):
+            x = x + self.camera_ray(_fourier_features(tangents, self.bands))
+        return x.float()
+
+
+def _fourier_features(x: Float[Tensor, "*batch c"], bands: int) -> Float[Tensor, "*batch more"]:
+    """``x`` and its sines and cosines at octaves of pi / 2."""
+    angle = (x[..., None] * (math.pi / 2 * 2 ** torch.arange(bands, device=x.device))).flatten(-2)
+    return torch.cat([x, angle.sin(), angle.cos()], dim=-1)
+
+
+class Kaleido(nn.Module):
+    """Decoder-only rectified-flow transformer over views (Kaleido section 3.2).
+
+    A pure network: latents, times and positions in, a prediction for every target out. ``config.prediction`` tells
+    whether that is the velocity or the data.
+    """
+
+    def __init__(self, config: KaleidoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedder = Embedder(config)
+        self.time = TimestepEmbedding(config.condition_channels)
+        self.blocks = nn.ModuleList(KaleidoBlock(config, layer) for layer in range(config.depth))
+        self.final_modulation = FinalModulation(config)
+        self.head = nn.Linear(config.width, config.patch_channels)
+        self.activation_checkpointing = False
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """DiT's initialisation: Xavier linears, zero AdaLN and head (method A.3)."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            elif isinstance(module, Registers):
+                module.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, Modulation | FinalModulation | TimestepEmbedding):
+                module.reset_parameters()
+        nn.init.zeros_(self.head.weight)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "batch views c h w"],
+        t: Float[Tensor, "batch"],
+        positions: ViewPositions,
+        num_references: int,
+        *,
+        present: Bool[Tensor, "batch views"] | None = None,
+        features: Float[Tensor, "batch refs tokens feature"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch targets c h w"]:
+        """Predict the targets of every scene.
+
+        Args:
+            latents: Clean references first, then targets at time ``t``. With a cache: targets alone.
+            t: Flow time of the targets, one for each scene.
+            positions: Poses or times of the views of ``latents``.
+            num_references: References among ``latents`` (0 is the unconditional branch, or with a cache).
+            present: False hides a view from all others: ragged batches and random attention masking.
+            features: Auxiliary features of the references (``config.feature_channels``).
+            cache: References as :meth:`encode_references` left them.
+
+        Raises:
+            AnyViewError: A cache was given to a model whose references attend to targets.
+        """
+        if cache is not None:
+            self._require_cacheable()
+            if num_references:
+                raise AnyViewError("With a cache the references are in it: latents must hold targets alone.")
+        x, grid = self._embed(latents, positions, num_references, features)
+        condition = self._condition(t, num_references, latents.shape[1])
+        geometry = self._geometry(
+            positions, grid, None if present is None else view_visibility(present, num_references, causal=self.config.cacheable)
+        )
+        for block in self.blocks:
+            x = self._run(block, x, condition, geometry, num_references, cache)
+        x, condition = x[:, num_references:], condition[:, num_references:]
+        return unpatchify(self.head(self.final_modulation(x, condition)).float(), self.config.patch_size, grid)
+
+    def encode_references(
+        self,
+        latents: Float[Tensor, "batch refs c h w"],
+        positions: ViewPositions,
+        cache: KVCache,
+        *,
+        features: Float[Tensor, "batch refs tokens feature"] | None = None,
+    ) -> None:
+        """Append references to a cache; they see the references that are in it and each other, never targets.
+
+        Raises:
+            AnyViewError: The model is bidirectional, so that nothing can be cached exactly.
+        """
+        self._require_cacheable()
+        count = latents.shape[1]
+        x, grid = self._embed(latents, positions, count, features)
+        condition = self._condition(torch.zeros(len(latents), device=latents.device), count, count)
+        geometry = self._geometry(positions, grid, None)
+        for block in self.blocks:
+            x = block(x, condition, geometry, count, cache, fill_cache=True)
+        cache.advance(count)
+
+    def allocate_cache(self, batch: int, capacity: int, grid: tuple[int, int], dtype: torch.dtype) -> KVCache:
+        """An empty cache for ``capacity`` references of a token grid.
+
+        Raises:
+            AnyViewError: The model is bidirectional.
+        """
+        self._require_cacheable()
+        return KVCache.allocate(
+            layers=self.config.depth, batch=batch, capacity=capacity, tokens=grid[0] * grid[1],
+            kv_heads=self.config.kv_heads, dim=HEAD_DIM, dtype=dtype, device=self.head.weight.device,
+        )  # fmt: skip
+
+    def _require_cacheable(self) -> None:
+        if not self.config.cacheable:
+            raise AnyViewError(
+                "This model cannot cache references: they attend to the noised targets "
+                "(reference_attention='bidirectional'); only a model trained with 'causal' has an exact cache."
+            )
+
+    def _run(
+        self, block: nn.Module, x: Tensor, condition: Tensor, geometry: Geometry, references: int, cache: KVCache | None
+    ) -> Tensor:
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, condition, geometry, references, cache, use_reentrant=False)  # pyright: ignore[reportReturnType]
+        return block(x, condition, geometry, references, cache)
+
+    def _embed(
+        self, latents: Tensor, positions: ViewPositions, num_references: int, features: Tensor | None
+    ) -> tuple[Tensor, tuple[int, int]]:
+        config = self.config
+        *_, views, _, h, w = latents.shape
+        if h % config.patch_size or w % config.patch_size:
+            raise AnyViewError(f"Latents of {h}x{w} cannot be cut into patches of {config.patch_size}.")
+        grid = (h // config.patch_size, w // config.patch_size)
+        if config.encoding.pose == "plucker":
+            latents = torch.cat([latents, positions.plucker((h, w)).to(latents.dtype)], dim=2)
+        if config.feature_channels and num_references and features is None:
+            raise AnyViewError(f"This model takes {config.feature_channels} feature channels of its references.")
+        if features is not None:
+            features = nn.functional.pad(features, (0, 0, 0, 0, 0, views - num_references))
+        is_target = torch.arange(views, device=latents.device) >= num_references
+        tangents = positions.tangents(grid)
+        return self.embedder(patchify(latents, config.patch_size), features, is_target, tangents), grid
+
+    def _condition(self, t: Tensor, num_references: int, views: int) -> Tensor:
+        per_view = t.float()[:, None].expand(-1, views)
+        if self.config.reference_time == "zero" and num_references:
+            per_view = per_view.clone()
+            per_view[:, :num_references] = 0
+        return self.time(per_view)
+
+    def _geometry(self, positions: ViewPositions, grid: tuple[int, int], visible: Tensor | None) -> Geometry:
+        encoding, device = self.config.encoding, positions.times.device
+        return Geometry(
+            spatial=image_rotations(grid, HEAD_DIM // 2, encoding.image_frequencies, device),
+            cross_view=image_rotations(grid, HEAD_DIM // 4, encoding.image_frequencies, device),
+            views=view_transforms(
+                positions, HEAD_DIM // 2, representation=encoding.representation,
+                time_frequencies=encoding.time_frequencies, use_poses=encoding.pose == "gta",
+            ),
+            windows=Windows(grid, self.config.window), visible=visible,
+        )  # fmt: skip
+
+
+class FinalModulation(nn.Module):
+    """Layer norm with shift and scale from the timestep, before the head; always both (DiT's final layer)."""
+
+    def __init__(self, config: KaleidoConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.condition_channels, 2 * config.width)
+
+    def reset_parameters(self) -> None:
+        """Zero: plain layer norm at the start."""
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(
+        self, x: Float[Tensor, "batch views tokens width"], condition: Float[Tensor, "batch views condition"]
+    ) -> Float[Tensor, "batch views tokens width"]:
+        """``LN(x) * (1 + scale) + shift``."""
+        shift, scale = self.linear(nn.functional.silu(condition)).float()[:, :, None].chunk(2, dim=-1)
+        normed = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
+        return torch.addcmul(shift, normed, 1 + scale)

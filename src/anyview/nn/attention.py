@@ -1,0 +1,55 @@
+"""Scaled dot-product attention with grouped queries, and the readable twin it is tested against."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+# On CPUs PyTorch's fused backward is slow for short sequences (benchmarks/attention_backends.md); up to this many
+# keys the explicit softmax, which keeps the weights, trains up to five times faster.
+_EXPLICIT_UP_TO_KEYS = 512
+
+
+def attend(
+    q: Float[Tensor, "batch heads queries dim"],
+    k: Float[Tensor, "batch kv_heads keys dim"],
+    v: Float[Tensor, "batch kv_heads keys dim"],
+    *,
+    scale: float,
+    mask: Bool[Tensor, "batch_or_1 1 queries_or_1 keys"] | None = None,
+) -> Float[Tensor, "batch heads queries dim"]:
+    """Softmax attention; ``mask`` is True where a query may attend, every query needs one such key.
+
+    Args:
+        q: Queries; ``heads`` is a multiple of ``kv_heads`` (grouped-query attention).
+        k: Keys.
+        v: Values.
+        scale: Factor on the logits.
+        mask: Visibility of keys, or None where everything may be seen.
+    """
+    training = torch.is_grad_enabled() and q.requires_grad
+    if q.device.type == "cpu" and training and mask is None and k.shape[2] <= _EXPLICIT_UP_TO_KEYS:
+        return attend_explicitly(q, k, v, scale=scale)
+    grouped = q.shape[1] != k.shape[1]
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
+
+
+def attend_explicitly(
+    q: Float[Tensor, "batch heads queries dim"],
+    k: Float[Tensor, "batch kv_heads keys dim"],
+    v: Float[Tensor, "batch kv_heads keys dim"],
+    *,
+    scale: float,
+    mask: Bool[Tensor, "batch_or_1 1 queries_or_1 keys"] | None = None,
+) -> Float[Tensor, "batch heads queries dim"]:
+    """The same by two matrix products and a softmax: readable, differentiable twice, quick for few keys."""
+    batch, heads, queries, dim = q.shape
+    kv_heads, keys = k.shape[1:3]
+    # The heads of a group share keys, so they can stand in one matrix product.
+    q = (q * scale).reshape(batch * kv_heads, heads // kv_heads * queries, dim)
+    logits = torch.bmm(q, k.reshape(batch * kv_heads, keys, dim).mT)
+    if mask is not None:
+        logits = logits.view(batch, kv_heads, heads // kv_heads, queries, keys)
+        logits = logits.masked_fill(~mask[:, :, None], -torch.inf).view(batch * kv_heads, -1, keys)
+    weights = torch.softmax(logits, dim=-1).to(v.dtype)
+    out = torch.bmm(weights, v.reshape(batch * kv_heads, keys, dim))
+    return out.view(batch, heads, queries, dim)

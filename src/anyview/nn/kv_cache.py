@@ -1,0 +1,84 @@
+"""The key/value cache of reference views: what a causal model keeps of a scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class KVCache:
+    """Transformed keys and values of the reference views, for every layer of cross-view attention.
+
+    GTA keys and values depend on the pose of their own view only, so they serve any target pose, every denoising
+    step and both branches of guidance (method A.13). The layout is fixed: ``(layers, batch, views, tokens, kv_heads,
+    dim)``, allocated once for ``capacity`` views and filled in order.
+    """
+
+    keys: Float[Tensor, "layers batch capacity tokens kv_heads dim"]
+    values: Float[Tensor, "layers batch capacity tokens kv_heads dim"]
+    num_views: int = 0
+
+    @classmethod
+    def allocate(
+        cls,
+        *,
+        layers: int,
+        batch: int,
+        capacity: int,
+        tokens: int,
+        kv_heads: int,
+        dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> KVCache:
+        """An empty cache."""
+        shape = (layers, batch, capacity, tokens, kv_heads, dim)
+        return cls(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
+
+    @property
+    def capacity(self) -> int:
+        """Views that fit."""
+        return self.keys.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes: 2 * layers * batch * capacity * tokens * kv_heads * dim * bytes a number."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def write(
+        self,
+        layer: int,
+        k: Float[Tensor, "batch views tokens kv_heads dim"],
+        v: Float[Tensor, "batch views tokens kv_heads dim"],
+    ) -> None:
+        """Write one layer of new views behind the views that are there; :meth:`advance` makes them count."""
+        end = self.num_views + k.shape[1]
+        if end > self.capacity:
+            raise ValueError(f"The cache holds {self.capacity} views, {end} were to be written.")
+        self.keys[layer, :, self.num_views : end] = k
+        self.values[layer, :, self.num_views : end] = v
+
+    def advance(self, views: int) -> None:
+        """Count ``views`` more views as written in all layers."""
+        self.num_views += views
+
+    def read(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values ``(batch, views, tokens, kv_heads, dim)`` of the views that were written."""
+        return self.keys[layer, :, : self.num_views], self.values[layer, :, : self.num_views]
+
+    def select(self, views: list[int]) -> KVCache:
+        """A cache with some of the views, in the given order (a copy)."""
+        return KVCache(self.keys[:, :, views], self.values[:, :, views], len(views))
+
+    def expand(self, times: int) -> KVCache:
+        """The same cache for ``times`` independent copies of each scene (a view for batch 1, no copy)."""
+        if self.keys.shape[1] == 1:
+            shape = (-1, times, -1, -1, -1, -1)
+            return KVCache(self.keys.expand(shape), self.values.expand(shape), self.num_views)
+        return KVCache(
+            self.keys.repeat_interleave(times, 1), self.values.repeat_interleave(times, 1), self.num_views
+        )
