@@ -1,0 +1,65 @@
+"""The KL autoencoder of latent diffusion (8 x 8, 16 channels), through diffusers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anyview.codecs.codec import check_size
+from anyview.errors import AnyViewError
+
+
+class KLCodec:
+    """A frozen ``AutoencoderKL``; latents are ``(z - shift) * scale`` with both numbers from its own config.
+
+    Args:
+        model: A ``diffusers.AutoencoderKL``.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.channels: int = model.config.latent_channels
+        self.factor: int = 2 ** (len(model.config.block_out_channels) - 1)
+        if model.config.scaling_factor is None:
+            raise AnyViewError("The autoencoder's config has no scaling_factor.")
+        self.scale: float = model.config.scaling_factor
+        self.shift: float = model.config.shift_factor or 0.0
+
+    @classmethod
+    def from_pretrained(cls, source: str) -> KLCodec:
+        """Load from a folder or a hub id that holds ``config.json`` and safetensors weights.
+
+        Raises:
+            AnyViewError: The library or the weights are not there.
+        """
+        try:
+            from diffusers import AutoencoderKL  # noqa: PLC0415  an extra
+        except ImportError as error:
+            raise AnyViewError("The KL codec needs diffusers: pip install 'anyview[codecs]'.") from error
+        try:
+            return cls(AutoencoderKL.from_pretrained(source, use_safetensors=True))
+        except OSError as error:
+            raise AnyViewError(
+                f"No autoencoder at {source!r}: expected a folder or hub id with config.json and safetensors weights."
+            ) from error
+
+    @torch.no_grad()
+    def encode(
+        self, images: Float[Tensor, "*batch 3 h w"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*batch c lh lw"]:
+        """The posterior mean; a sample of the posterior if a generator is given."""
+        *batch, _, h, w = images.shape
+        check_size(h, w, self.factor)
+        posterior = self.model.encode(2 * images.reshape(-1, 3, h, w) - 1).latent_dist
+        z = posterior.mode() if generator is None else posterior.sample(generator)
+        return ((z - self.shift) * self.scale).unflatten(0, tuple(batch))
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "*batch c lh lw"]) -> Float[Tensor, "*batch 3 h w"]:
+        """Decode and clamp to [0, 1]."""
+        *batch, c, h, w = latents.shape
+        images = self.model.decode(latents.reshape(-1, c, h, w) / self.scale + self.shift).sample
+        return (0.5 + 0.5 * images).clamp(0, 1).unflatten(0, tuple(batch))

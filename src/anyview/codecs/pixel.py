@@ -1,0 +1,26 @@
+"""The pixel codec: space to depth, no weights, exact."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anyview.codecs.codec import check_size
+
+
+class PixelCodec:
+    """Blocks of ``factor`` x ``factor`` pixels become channels; values go from [0, 1] to [-1, 1]."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+        self.channels = 3 * factor**2
+
+    def encode(
+        self, images: Float[Tensor, "*batch 3 h w"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*batch c lh lw"]:
+        """Rearrange; there is no posterior to sample from."""
+        check_size(*images.shape[-2:], self.factor)
+        return torch.nn.functional.pixel_unshuffle(2 * images - 1, self.factor)
+
+    def decode(self, latents: Float[Tensor, "*batch c lh lw"]) -> Float[Tensor, "*batch 3 h w"]:
+        """Rearrange back and clamp to [0, 1]."""
+        return (0.5 + 0.5 * torch.nn.functional.pixel_shuffle(latents, self.factor)).clamp(0, 1)

@@ -1,0 +1,90 @@
+"""How many views of a training scene are references and how many are targets (Kaleido section 3.2.1 (iii))."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ViewCounts:
+    """References and targets of one draw, and how many of each stay visible."""
+
+    references: int
+    targets: int
+    visible_references: int
+    visible_targets: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSampling:
+    """Draws N references and M = V - N targets, then hides some of both.
+
+    Attributes:
+        views: V, the views of a scene in training.
+        kind: ``exponential`` halves the probability with every further reference (eq. 5, truncated to 1..V-1);
+            ``uniform`` draws N from 1..V-1; ``fixed`` has N = V // 2.
+        rate: lambda of the exponential; the paper's is ln 2.
+        masking: Random attention masking: n ~ U{1..N} references and m ~ U{1..M} targets stay. ``scene`` draws for
+            every scene and masks (paper, open choice E9); ``drop`` draws once a batch and leaves hidden views out,
+            which costs less; ``none`` keeps all.
+        max_targets: Upper bound on the targets that stay in mode ``drop``.
+    """
+
+    views: int = 12
+    kind: Literal["exponential", "uniform", "fixed"] = "exponential"
+    rate: float = math.log(2)
+    masking: Literal["scene", "drop", "none"] = "scene"
+    max_targets: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.views < 2:
+            raise ValueError(f"A training scene needs at least 2 views, got {self.views}.")
+
+    def sample(self, generator: torch.Generator) -> ViewCounts:
+        """Draw the counts of one scene (or of one batch in mode ``drop``)."""
+        references = self._references(generator)
+        targets = self.views - references
+        if self.masking == "none":
+            return ViewCounts(references, targets, references, targets)
+        n = int(torch.randint(1, references + 1, (), generator=generator))
+        m = int(torch.randint(1, targets + 1, (), generator=generator))
+        if self.masking == "drop" and self.max_targets is not None:
+            m = min(m, self.max_targets)
+        return ViewCounts(references, targets, n, m)
+
+    def _references(self, generator: torch.Generator) -> int:
+        top = self.views - 1
+        if self.kind == "fixed":
+            return self.views // 2
+        if self.kind == "uniform":
+            return int(torch.randint(1, top + 1, (), generator=generator))
+        weights = torch.exp(-self.rate * torch.arange(1, top + 1, dtype=torch.float64))
+        return 1 + int(torch.multinomial(weights, 1, generator=generator))
+
+    def sample_batch(
+        self, batch: int, generator: torch.Generator
+    ) -> tuple[int, int, Bool[Tensor, "batch views"] | None]:
+        """Counts of a batch: references, targets, and which views are present (None: all).
+
+        In mode ``scene`` N is common to the batch, so that references and targets line up, and what is hidden differs
+        from scene to scene.
+        """
+        counts = self.sample(generator)
+        if self.masking == "none":
+            return counts.references, counts.targets, None
+        if self.masking == "drop":
+            return counts.visible_references, counts.visible_targets, None
+        present = torch.zeros(batch, self.views, dtype=torch.bool)
+        for scene in range(batch):
+            n = int(torch.randint(1, counts.references + 1, (), generator=generator))
+            m = int(torch.randint(1, counts.targets + 1, (), generator=generator))
+            present[scene, torch.randperm(counts.references, generator=generator)[:n]] = True
+            chosen = counts.references + torch.randperm(counts.targets, generator=generator)[:m]
+            present[scene, chosen] = True
+        return counts.references, counts.targets, present

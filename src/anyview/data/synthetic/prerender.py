@@ -1,0 +1,132 @@
+"""Render scenes ahead into shards: scans and procedural objects, from random cameras in random light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from anyview.data.shards import StoredScene, write_shard
+from anyview.data.synthetic.lighting import Lighting
+from anyview.data.synthetic.mesh import TexturedMesh, fit_unit_box, read_mesh
+from anyview.data.synthetic.procedural import random_object
+from anyview.data.synthetic.rasteriser import Rasteriser
+from anyview.data.synthetic.viewpoints import ViewpointKind, sample_viewpoints
+from anyview.errors import AnyViewError
+from anyview.geometry.poses import random_rotation
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticScenes:
+    """What to render ahead.
+
+    Every scene is made from its own number alone, so that shards can be made in any order, in parallel, or again.
+    """
+
+    image_size: tuple[int, int] = (64, 64)
+    views: int = 12
+    scenes: int = 1024
+    scenes_per_shard: int = 256
+    meshes: Path | None = None
+    """Folder of GLB or OBJ files; None renders procedural objects only."""
+    photographs: Path | None = None
+    """Folder of JPEG or PNG images as textures of procedural objects."""
+    mesh_share: float = 0.5
+    """Share of the scenes that show a mesh of ``meshes``."""
+    wide_share: float = 0.35
+    """Share of the scenes with the wide camera distribution; the others have EscherNet's."""
+    depth: bool = False
+    seed: int = 0
+
+    @property
+    def num_shards(self) -> int:
+        """Shards to write."""
+        return -(-self.scenes // self.scenes_per_shard)
+
+
+class SceneMaker:
+    """Renders the scenes of a :class:`SyntheticScenes` by number; meshes are read once and kept."""
+
+    def __init__(self, config: SyntheticScenes) -> None:
+        self.config = config
+        self.rasteriser = Rasteriser(config.image_size, supersampling=4 if max(config.image_size) <= 64 else 3)
+        self.mesh_paths = list_meshes(config.meshes) if config.meshes else []
+        self.photographs = read_photographs(config.photographs) if config.photographs else []
+        self._meshes: dict[Path, list[TexturedMesh]] = {}
+
+    def make(self, number: int) -> StoredScene:
+        """Render one scene."""
+        config = self.config
+        draw = np.random.default_rng([config.seed, number])
+        generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
+        if self.mesh_paths and draw.random() < config.mesh_share:
+            path = self.mesh_paths[draw.integers(len(self.mesh_paths))]
+            parts, name = self._vary(self._mesh(path), draw, generator), path.stem
+        else:
+            parts, name = random_object(int(draw.integers(2**62)), self.photographs), "procedural"
+        kind: ViewpointKind = "wide" if draw.random() < config.wide_share else "eschernet"
+        cameras = sample_viewpoints(kind, config.views, config.image_size, generator)
+        lighting = Lighting.random(draw) if draw.random() < 0.7 else Lighting()
+        renders = self.rasteriser.render(parts, cameras, lighting, depth=config.depth)
+        return StoredScene(f"{number:08d}-{name}", renders.rgba, cameras, renders.depth)
+
+    def _mesh(self, path: Path) -> list[TexturedMesh]:
+        if path not in self._meshes:
+            self._meshes[path] = fit_unit_box(read_mesh(path))
+        return self._meshes[path]
+
+    @staticmethod
+    def _vary(parts: list[TexturedMesh], draw: np.random.Generator, generator: torch.Generator) -> list[TexturedMesh]:
+        """Stretch a scan a little and, one time in four, turn it over: few scans must stand for many objects."""
+        stretch = np.diag(draw.uniform(0.8, 1.25, 3)) if draw.random() < 0.5 else np.eye(3)
+        turn = random_rotation(generator=generator).numpy() if draw.random() < 0.25 else np.eye(3)
+        matrix = (turn @ stretch).astype(np.float32)
+        return fit_unit_box([part.transformed(matrix, np.zeros(3, np.float32)) for part in parts])
+
+
+def list_meshes(folder: Path) -> list[Path]:
+    """All GLB and OBJ files of a folder, sorted.
+
+    Raises:
+        AnyViewError: There are none.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".glb", ".gltf", ".obj"})
+    if not paths:
+        raise AnyViewError(f"{folder}: no meshes here (expected .glb, .gltf or .obj).")
+    return paths
+
+
+def read_photographs(folder: Path) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """All images of a folder as textures.
+
+    Raises:
+        AnyViewError: There are none.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    if not paths:
+        raise AnyViewError(f"{folder}: no images here (expected .jpg or .png).")
+    return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where shard ``number`` goes."""
+    return folder / f"shard-{number:06d}.tar"
+
+
+def write_next_shards(config: SyntheticScenes, folder: Path, numbers: list[int]):
+    """Render and write the shards ``numbers`` that are not there yet; yields after each scene."""
+    maker = SceneMaker(config)
+    for shard in numbers:
+        path = shard_path(folder, shard)
+        if path.with_suffix(".index.json").exists():
+            continue
+        scenes = []
+        first = shard * config.scenes_per_shard
+        for number in range(first, min(first + config.scenes_per_shard, config.scenes)):
+            scenes.append(maker.make(number))
+            yield number
+        write_shard(path, scenes)

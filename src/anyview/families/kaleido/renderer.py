@@ -1,0 +1,269 @@
+"""Rendering with Kaleido: references to a scene, a scene and cameras to images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anyview.codecs.codec import Codec
+from anyview.encoders.features import FeatureEncoder
+from anyview.errors import AnyViewError
+from anyview.families.kaleido.model import Kaleido
+from anyview.families.kaleido.settings import KaleidoSettings, SamplingConfig
+from anyview.flow.guidance import guide
+from anyview.flow.path import velocity_from_data
+from anyview.flow.solvers import Velocity, integrate
+from anyview.geometry.cameras import Cameras
+from anyview.geometry.normalisation import SceneNormalisation
+from anyview.nn.kv_cache import KVCache
+from anyview.nn.positions import ViewPositions
+from anyview.rendering.renderer import OnStep, Rendering, Scene
+
+
+@dataclass(frozen=True, eq=False)
+class KaleidoScene:
+    """Clean reference latents with their place in the world, and their keys and values where these can be kept.
+
+    Attributes:
+        latents: Latents of the references.
+        cameras: Their cameras ``(batch, refs)``, world units.
+        normalisation: Origin and scale of the network's world; fixed when the scene is made.
+        features: Auxiliary features of the references.
+        cache: Keys and values of a causal model.
+    """
+
+    latents: Float[Tensor, "batch refs c h w"]
+    cameras: Cameras
+    normalisation: SceneNormalisation
+    features: Float[Tensor, "batch refs tokens feature"] | None
+    cache: KVCache | None
+
+    @property
+    def num_references(self) -> int:
+        """References in the scene."""
+        return self.latents.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of latents, features and cache."""
+        kept = self.latents.nbytes + (0 if self.cache is None else self.cache.nbytes)
+        return kept + (0 if self.features is None else self.features.nbytes)
+
+
+class KaleidoRenderer:
+    """A Kaleido network with its codec, ready to render.
+
+    Args:
+        model: The network, in evaluation mode.
+        settings: Of its checkpoint.
+        codec: Image codec.
+        features: Encoder of auxiliary features, if the network takes any.
+        precision: Autocast type of matrix products; geometry stays fp32.
+        use_cache: Keep keys and values of references (causal models only). None: wherever it is possible.
+    """
+
+    def __init__(
+        self,
+        model: Kaleido,
+        settings: KaleidoSettings,
+        codec: Codec,
+        features: FeatureEncoder | None = None,
+        *,
+        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        use_cache: bool | None = None,
+    ) -> None:
+        if use_cache and not settings.model.cacheable:
+            raise AnyViewError("A bidirectional Kaleido model has no exact reference cache; use_cache must be off.")
+        self.model, self.settings, self.codec, self.features = model, settings, codec, features
+        self.sampling: SamplingConfig = settings.sampling
+        self.precision = precision
+        self.use_cache = settings.model.cacheable if use_cache is None else use_cache
+        self.image_size = settings.image_size
+
+    def with_sampling(self, sampling: SamplingConfig) -> KaleidoRenderer:
+        """The same renderer with another way of sampling."""
+        other = KaleidoRenderer(
+            self.model, self.settings, self.codec, self.features, precision=self.precision, use_cache=self.use_cache
+        )
+        other.sampling = sampling
+        return other
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: Float[Tensor, "batch refs 3 h w"],
+        cameras: Cameras,
+        *,
+        normalisation: SceneNormalisation | None = None,
+    ) -> KaleidoScene:
+        """Make a scene of references.
+
+        Args:
+            images: RGB in [0, 1].
+            cameras: ``(batch, refs)``, world units.
+            normalisation: Origin and scale; by default the world's origin and the farthest reference.
+
+        Raises:
+            AnyViewError: No reference, or cameras that do not match the images.
+        """
+        if cameras.batch_shape != tuple(images.shape[:2]):
+            raise AnyViewError(
+                f"Images and cameras do not match in number: {tuple(images.shape[:2])} and {cameras.batch_shape}."
+            )
+        if not images.shape[1]:
+            raise AnyViewError("A scene needs at least one reference.")
+        if normalisation is None:
+            origin = torch.zeros_like(cameras.centres[..., 0, :])
+            normalisation = SceneNormalisation.from_cameras(cameras, origin)
+        latents = self.codec.encode(images.to(self._device))
+        features = None if self.features is None else self.features(images.to(self._device))
+        scene = KaleidoScene(latents, cameras, normalisation, features, None)
+        if not self.use_cache:
+            return scene
+        cache = self.model.allocate_cache(len(latents), latents.shape[1], self._grid(latents), self._dtype)
+        self._fill(cache, scene, slice(None))
+        return replace(scene, cache=cache)
+
+    @torch.no_grad()
+    def extend(
+        self, scene: Scene, images: Float[Tensor, "batch new 3 h w"], cameras: Cameras, *, keep: Sequence[int]
+    ) -> KaleidoScene:
+        """A scene with the references ``keep`` of the old one and new ones behind them, in the old normalisation."""
+        assert isinstance(scene, KaleidoScene)
+        kept = list(keep)
+        latents = torch.cat([scene.latents[:, kept], self.codec.encode(images.to(self._device))], dim=1)
+        features = scene.features
+        if self.features is not None and features is not None:
+            features = torch.cat([features[:, kept], self.features(images.to(self._device))], dim=1)
+        poses = torch.cat([scene.cameras.world_from_cam[:, kept], cameras.world_from_cam], dim=1)
+        lenses = torch.cat([scene.cameras.intrinsics[:, kept], cameras.intrinsics], dim=1)
+        grown = KaleidoScene(
+            latents, Cameras(poses, lenses, cameras.image_size), scene.normalisation, features, None
+        )
+        if scene.cache is None:
+            return grown
+        # A cache of fixed layout for what stays and what comes; keys of old references need not be made again.
+        cache = self.model.allocate_cache(len(latents), latents.shape[1], self._grid(latents), self._dtype)
+        old = scene.cache.select(kept)
+        cache.keys[:, :, : len(kept)], cache.values[:, :, : len(kept)] = old.keys, old.values
+        cache.num_views = len(kept)
+        self._fill(cache, grown, slice(len(kept), None))
+        return replace(grown, cache=cache)
+
+    @torch.no_grad()
+    def render(
+        self,
+        scene: Scene,
+        cameras: Cameras,
+        *,
+        seeds: Sequence[int],
+        independent: bool = False,
+        on_step: OnStep | None = None,
+    ) -> Rendering:
+        """Render targets by integrating the flow; see :class:`anyview.rendering.renderer.Renderer`.
+
+        Raises:
+            AnyViewError: No targets, or not one seed for each.
+        """
+        assert isinstance(scene, KaleidoScene)
+        batch, targets = cameras.batch_shape
+        if not targets:
+            raise AnyViewError("There is nothing to render: zero targets.")
+        if len(seeds) != targets:
+            raise AnyViewError(f"{targets} targets need as many seeds, got {len(seeds)}.")
+        shape = scene.latents.shape[2:]
+        noise = torch.stack([torch.randn(batch, *shape, generator=torch.Generator().manual_seed(s)) for s in seeds], 1)
+        positions = self._positions(scene.normalisation.normalise(cameras))
+        if independent:
+            noise, positions, scene = _fold(noise, positions, scene)
+        times = self.sampling.schedule.times()
+        steps = len(times) - 1
+        field = guide(self._field(scene, positions), self._field(None, positions), self.sampling.guidance)
+        latents = integrate(
+            field, noise.to(self._device), times, solver=self.sampling.solver,
+            on_step=None if on_step is None else lambda done: on_step(done, steps),
+        )  # fmt: skip
+        images = self.codec.decode(latents).float()
+        return Rendering(images.reshape(batch, targets, *images.shape[-3:]), cameras)
+
+    def _field(self, scene: KaleidoScene | None, positions: ViewPositions) -> Velocity:
+        """Velocity of the targets given a scene; without one, of targets alone (the unconditional branch)."""
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            time = torch.full((len(x),), t, device=x.device)
+            with self._autocast():
+                if scene is None or scene.cache is not None:
+                    out = self.model(x, time, positions, 0, cache=None if scene is None else scene.cache)
+                else:
+                    n = scene.num_references
+                    both = _join_views(self._positions(scene.normalisation.normalise(scene.cameras)), positions)
+                    latents = torch.cat([scene.latents, x], dim=1)
+                    out = self.model(latents, time, both, n, features=scene.features)
+            return velocity_from_data(x, out, time) if self.settings.model.prediction == "data" else out
+
+        return velocity
+
+    def _fill(self, cache: KVCache, scene: KaleidoScene, views: slice) -> None:
+        positions = self._positions(scene.normalisation.normalise(scene.cameras)).select(views)
+        features = None if scene.features is None else scene.features[:, views]
+        with self._autocast():
+            self.model.encode_references(scene.latents[:, views], positions, cache, features=features)
+
+    def _positions(self, normalised: Cameras) -> ViewPositions:
+        return ViewPositions.from_cameras(normalised.to(self._device))
+
+    def _grid(self, latents: Tensor) -> tuple[int, int]:
+        size = self.settings.model.patch_size
+        return latents.shape[-2] // size, latents.shape[-1] // size
+
+    def _autocast(self):
+        return nullcontext() if self.precision == "fp32" else torch.autocast(self._device.type, self._dtype)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.head.weight.device
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+
+def _join_views(first: ViewPositions, second: ViewPositions) -> ViewPositions:
+    """References and targets of the same scenes, one behind the other."""
+    return ViewPositions(
+        torch.cat([first.cam_from_world, second.cam_from_world], 1),
+        torch.cat([first.lens, second.lens], 1),
+        torch.cat([first.times, second.times], 1),
+        first.is_video,
+    )
+
+
+def _fold(
+    noise: Tensor, positions: ViewPositions, scene: KaleidoScene
+) -> tuple[Tensor, ViewPositions, KaleidoScene]:
+    """Make every target a scene of its own with the same references."""
+    batch, targets = noise.shape[:2]
+    alone = ViewPositions(
+        positions.cam_from_world.reshape(-1, 1, 4, 4), positions.lens.reshape(-1, 1, 4),
+        positions.times.reshape(-1, 1), positions.is_video.repeat_interleave(targets),
+    )  # fmt: skip
+
+    def repeat(x: Tensor) -> Tensor:
+        return x.repeat_interleave(targets, 0)
+
+    cameras = scene.cameras
+    normalisation = SceneNormalisation(repeat(scene.normalisation.origin), repeat(scene.normalisation.scale))
+    folded = KaleidoScene(
+        repeat(scene.latents),
+        Cameras(repeat(cameras.world_from_cam), repeat(cameras.intrinsics), cameras.image_size),
+        normalisation,
+        None if scene.features is None else repeat(scene.features),
+        None if scene.cache is None else scene.cache.expand(targets),
+    )
+    return noise.flatten(0, 1)[:, None], alone, folded

@@ -1,0 +1,69 @@
+"""Records of a run: metrics.jsonl always, TensorBoard if asked for, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from anyview.serialisation import to_plain
+
+
+class RunLog:
+    """Writes one line of JSON a step; a resumed run first drops the lines behind its checkpoint."""
+
+    def __init__(self, run: Path, config: Any, step: int) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self.path = run / "metrics.jsonl"
+        self.config, self.step = config, step
+        kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
+        self.path.write_text("".join(line + "\n" for line in kept))
+        (run / "train.json").write_text(json.dumps(to_plain(config), indent=1))
+        self._writer = _tensorboard(run) if config.tensorboard else None
+        self._progress = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
+        )
+        self._bar = self._progress.add_task("", total=config.steps, completed=step, note="")
+
+    def _lines(self) -> list[str]:
+        """Whole lines of the file; a kill may have left half a line."""
+        if not self.path.exists():
+            return []
+        return [line for line in self.path.read_text().split("\n")[:-1] if line.endswith("}")]
+
+    def __enter__(self) -> RunLog:
+        self._file = self.path.open("a")
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, step: int, record: dict[str, float]) -> None:
+        """Log one step."""
+        self._file.write(json.dumps({"step": step, **record}) + "\n")
+        if step % self.config.log_every == 0:
+            self._file.flush()
+        note = f"loss {record['loss']:.4f}  |g| {record['gradient_norm']:.2f}  {1 / record['seconds']:.2f} steps/s"
+        held_out = {name: value for name, value in record.items() if name.startswith("held_out/")}
+        if held_out:
+            self._progress.print(f"step {step}: " + "  ".join(f"{k[9:]} {v:.2f}" for k, v in held_out.items()))
+        self._progress.update(self._bar, completed=step, note=note)
+        if self._writer is not None:
+            for name, value in record.items():
+                self._writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Have everything on disk."""
+        self._file.flush()
+
+
+def _tensorboard(run: Path) -> Any:
+    from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415  an extra
+
+    return SummaryWriter(run / "tensorboard")
