@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -57,6 +58,32 @@ class View:
         return float((self.camera.centres - self.centre).norm())
 
 
+class Posed(Protocol):
+    """Anything with cameras and a point that they are about, for example a capture."""
+
+    @property
+    def cameras(self) -> Cameras:
+        """Cameras ``(views,)``."""
+        ...
+
+    def origin(self) -> Tensor:
+        """The point that counts as the middle, world units."""
+        ...
+
+
+Start = View | Cameras | Posed
+"""Where a path may start: a view, or cameras or a capture, of which the first view is taken."""
+
+
+def as_view(start: Start) -> View:
+    """The view that a path starts from."""
+    if isinstance(start, View):
+        return start
+    if isinstance(start, Cameras):
+        return View.of(start)
+    return View.of(start.cameras, centre=start.origin().to(start.cameras.centres))
+
+
 def mean_up(cameras: Cameras) -> Float[Tensor, "3"]:
     """Mean of the cameras' up directions, snapped to a world axis within 30 degrees."""
     mean = -cameras.world_from_cam[..., :3, 1].reshape(-1, 3).mean(0)
@@ -102,15 +129,16 @@ def _turned_about_up(view: View, angle: Float[Tensor, "frames"]) -> Float[Tensor
     return offset * cos + torch.linalg.cross(up, offset, dim=-1) * sin + up * (up @ offset) * (1 - cos)
 
 
-def orbit(view: View, frames: int, *, degrees: float = 360.0, elevation: float | None = None) -> Cameras:
+def orbit(start: Start, frames: int, *, degrees: float = 360.0, elevation: float | None = None) -> Cameras:
     """A circle about the up axis through the centre, looking at the centre.
 
     Args:
-        view: Start of the path.
+        start: Where the path starts.
         frames: Number of cameras; a full circle does not repeat its first.
         degrees: Angle of the arc, positive counter-clockwise seen from above.
         elevation: Elevation of the circle above the centre; by default that of the start.
     """
+    view = as_view(start)
     closed = abs(abs(degrees) - 360) < 1e-9
     angle = math.radians(degrees) * _fractions(frames, view, closed=closed)
     if elevation is not None:
@@ -130,16 +158,17 @@ def _at_elevation(view: View, elevation: float) -> View:
     return replace(view, camera=replace(view.camera, world_from_cam=pose))
 
 
-def spiral(view: View, frames: int, *, turns: float = 2.0, radius: float = 0.25, depth: float = 0.2) -> Cameras:
+def spiral(start: Start, frames: int, *, turns: float = 2.0, radius: float = 0.25, depth: float = 0.2) -> Cameras:
     """Circles in the image plane with a swing along the optical axis, looking at the centre (LLFF's path).
 
     Args:
-        view: Start of the path.
+        start: Where the path starts.
         frames: Number of cameras.
         turns: Number of circles.
         radius: Of the circles, in distances to the centre.
         depth: Swing along the axis, in distances to the centre.
     """
+    view = as_view(start)
     phase = 2 * math.pi * turns * _fractions(frames, view, closed=True)
     offsets = torch.stack(
         [radius * phase.cos(), radius * phase.sin(), depth * (phase / (2 * turns)).sin()], -1
@@ -147,8 +176,9 @@ def spiral(view: View, frames: int, *, turns: float = 2.0, radius: float = 0.25,
     return _offset_path(view, view.distance * offsets)
 
 
-def lemniscate(view: View, frames: int, *, radius: float = 0.4) -> Cameras:
+def lemniscate(start: Start, frames: int, *, radius: float = 0.4) -> Cameras:
     """A lying figure eight in the image plane, looking at the centre; ``radius`` in distances to the centre."""
+    view = as_view(start)
     phase = 2 * math.pi * _fractions(frames, view, closed=True)
     scale = view.distance * radius / (1 + phase.sin() ** 2)
     offsets = torch.stack([scale * phase.cos(), scale * phase.sin() * phase.cos(), torch.zeros_like(phase)], dim=-1)
@@ -161,8 +191,9 @@ def _offset_path(view: View, offsets: Float[Tensor, "frames 3"]) -> Cameras:
     return _repeat(view, look_at(positions, view.centre.expand_as(positions), view.up))
 
 
-def move(view: View, frames: int, *, direction: str = "forward", amount: float = 0.5) -> Cameras:
+def move(start: Start, frames: int, *, direction: str = "forward", amount: float = 0.5) -> Cameras:
     """A straight line without turning: forward, backward, left, right, up or down; ``amount`` in distances to the centre."""
+    view = as_view(start)
     axes = {
         "forward": (0, 0, 1), "backward": (0, 0, -1), "left": (-1, 0, 0),
         "right": (1, 0, 0), "up": (0, -1, 0), "down": (0, 1, 0),
@@ -176,8 +207,9 @@ def move(view: View, frames: int, *, direction: str = "forward", amount: float =
     return _repeat(view, poses)
 
 
-def dolly(view: View, frames: int, *, factor: float = 0.5) -> Cameras:
+def dolly(start: Start, frames: int, *, factor: float = 0.5) -> Cameras:
     """Along the line to the centre, from the start's distance to ``factor`` times it, looking at the centre."""
+    view = as_view(start)
     if factor <= 0:
         raise AnyViewError(f"The dolly factor must be positive, got {factor}.")
     scale = 1 + (factor - 1) * _fractions(frames, view, closed=False)
@@ -185,8 +217,9 @@ def dolly(view: View, frames: int, *, factor: float = 0.5) -> Cameras:
     return _repeat(view, look_at(positions, view.centre.expand_as(positions), view.up))
 
 
-def dolly_zoom(view: View, frames: int, *, factor: float = 0.5) -> Cameras:
+def dolly_zoom(start: Start, frames: int, *, factor: float = 0.5) -> Cameras:
     """:func:`dolly` with a focal length that keeps things at the centre's distance equally large (Hitchcock's shot)."""
+    view = as_view(start)
     path = dolly(view, frames, factor=factor)
     ratio = (path.centres - view.centre).norm(dim=-1) / view.distance
     intrinsics = path.intrinsics.clone()
@@ -194,13 +227,15 @@ def dolly_zoom(view: View, frames: int, *, factor: float = 0.5) -> Cameras:
     return replace(path, intrinsics=intrinsics)
 
 
-def pan(view: View, frames: int, *, degrees: float = 30.0) -> Cameras:
+def pan(start: Start, frames: int, *, degrees: float = 30.0) -> Cameras:
     """Turn in place about the camera's vertical axis, positive to the right."""
+    view = as_view(start)
     return _turn(view, "y", math.radians(degrees) * _fractions(frames, view, closed=False))
 
 
-def roll(view: View, frames: int, *, degrees: float = 90.0) -> Cameras:
+def roll(start: Start, frames: int, *, degrees: float = 90.0) -> Cameras:
     """Turn in place about the optical axis, positive clockwise."""
+    view = as_view(start)
     return _turn(view, "z", math.radians(degrees) * _fractions(frames, view, closed=False))
 
 
@@ -255,7 +290,7 @@ PRESETS: dict[str, Callable[..., Cameras]] = {
 """Paths that start from a single view, by the name the command line knows them by."""
 
 
-def preset(name: str, view: View, frames: int) -> Cameras:
+def preset(name: str, start: Start, frames: int) -> Cameras:
     """A preset path by name, with its default parameters.
 
     Raises:
@@ -263,4 +298,4 @@ def preset(name: str, view: View, frames: int) -> Cameras:
     """
     if name not in PRESETS:
         raise unknown_name("trajectory", name, PRESETS)
-    return PRESETS[name](view, frames)
+    return PRESETS[name](start, frames)

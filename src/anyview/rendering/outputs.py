@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,26 +20,31 @@ from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 
 
-def prepare_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make an output folder, or empty one that may be overwritten.
+@contextmanager
+def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder to write to that takes its name only when all is done; what fails leaves nothing behind.
 
     Raises:
-        AnyViewError: It is there and not empty (and ``overwrite`` is off), or it is a file.
+        AnyViewError: ``folder`` is there and not empty (and ``overwrite`` is off), is a file, or cannot be made.
     """
     if folder.exists() and not folder.is_dir():
         raise AnyViewError(f"{folder}: the output folder is a file.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not overwrite:
-            raise AnyViewError(f"{folder}: the output folder is not empty; give --overwrite to replace what is in it.")
-        for item in folder.iterdir():
-            if item.is_dir() and not item.is_symlink():
-                shutil.rmtree(item)
-            else:
-                item.unlink()
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise AnyViewError(f"{folder}: the output folder is not empty; give --overwrite to replace it.")
+    partial = folder.with_name(f".{folder.name}.partial")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
     except OSError as error:
         raise AnyViewError(f"{folder}: the output folder cannot be made ({error.strerror}).") from error
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    partial.rename(folder)
 
 
 def frame_name(index: int) -> str:

@@ -1,0 +1,194 @@
+"""The Python interface: load a model, render a capture, save what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anyview.data.captures import Capture, fit_views
+from anyview.errors import AnyViewError
+from anyview.families.registry import load_folder
+from anyview.families.system import System
+from anyview.geometry.cameras import Cameras
+from anyview.geometry.normalisation import SceneNormalisation
+from anyview.memory import check_memory
+from anyview.rendering.ordering import Chunk, RenderPlan, render_in_order
+from anyview.rendering.outputs import FrameWriter, SheetRow, whole_folder, write_contact_sheet
+from anyview.rendering.renderer import OnStep
+
+DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "default"
+
+
+def load(name: str | Path = "default", *, device: str = "cpu", precision: str = "fp32") -> Model:
+    """Load a model: ``"default"`` (ships with the package), a checkpoint or run folder, or a hub id.
+
+    Args:
+        name: What to load.
+        device: Where to put it.
+        precision: ``fp32``, ``bf16`` or ``fp16`` for matrix products.
+
+    Raises:
+        AnyViewError: There is no such model, or it does not load strictly.
+    """
+    return Model(load_folder(resolve(name), device, precision))
+
+
+def resolve(name: str | Path) -> Path:
+    """The checkpoint folder that a name stands for; of a run the last checkpoint.
+
+    Raises:
+        AnyViewError: There is none.
+    """
+    if str(name) == "default":
+        return DEFAULT_WEIGHTS
+    folder = Path(name)
+    if folder.is_dir():
+        checkpoints = sorted(p for p in folder.glob("checkpoints/step-*") if not p.name.endswith(".partial"))
+        return checkpoints[-1] if checkpoints else folder
+    if str(name).count("/") == 1 and not str(name).startswith((".", "/")):
+        return _from_hub(str(name))
+    raise AnyViewError(f"{name}: no such model; expected 'default', a checkpoint folder, or a hub id (owner/name).")
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  comes with the codecs extra
+    except ImportError as error:
+        raise AnyViewError(f"{name}: hub ids need huggingface_hub: pip install 'anyview[codecs]'.") from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+    except Exception as error:  # the hub client's own and network errors alike
+        raise AnyViewError(f"{name}: not a local folder, and the hub did not give it ({error}).") from error
+
+
+@dataclass(frozen=True, eq=False)
+class RenderedViews:
+    """New views of a capture.
+
+    Attributes:
+        images: RGB in [0, 1], in the order of ``cameras``.
+        cameras: In the world of the capture, with the model's lens and size.
+        references: What they were made from, as the model saw it.
+        capture: The references' capture.
+    """
+
+    images: Float[Tensor, "targets 3 h w"]
+    cameras: Cameras
+    references: Float[Tensor, "refs 3 h w"]
+    capture: Capture
+
+    def save(self, folder: str | Path, *, overwrite: bool = False, truth: Tensor | None = None, fps: float = 24.0) -> Path:
+        """Write frames, video.mp4, transforms.json and contact_sheet.png; the folder appears when all is written.
+
+        Args:
+            folder: Where to.
+            overwrite: Replace a folder that is not empty.
+            truth: Real images of the same cameras, for the contact sheet.
+            fps: Of the video.
+        """
+        folder = Path(folder)
+        with whole_folder(folder, overwrite=overwrite) as partial:
+            writer = FrameWriter(partial, self.cameras, centred=self.capture.centred, fps=fps)
+            writer.write(list(range(len(self.images))), self.images)
+            writer.finish()
+            rows = [SheetRow("references", list(self.references)), SheetRow("new views", list(self.images))]
+            if truth is not None:
+                rows.append(SheetRow("truth", list(truth)))
+            write_contact_sheet(partial / "contact_sheet.png", rows)
+        return folder
+
+
+class Model:
+    """A loaded checkpoint of any family."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """``(height, width)`` of what it renders."""
+        return self.system.image_size
+
+    def with_sampling(self, *, steps: int | None = None, guidance: float | None = None) -> Model:
+        """The same model with another number of denoising steps or guidance scale."""
+        return Model(self.system.with_sampling(steps=steps, guidance=guidance))
+
+    def prepare(self, capture: Capture) -> tuple[Float[Tensor, "views 3 h w"], Cameras]:
+        """Images and cameras of a capture at the size and field of view of the model, in the capture's world."""
+        return fit_views(
+            capture.images(), capture.cameras, self.image_size, self.system.focal_over_height,
+            pad=capture.centred == "object",
+        )  # fmt: skip
+
+    def lens(self, cameras: Cameras) -> Cameras:
+        """The same poses with the lens and image size that the model renders.
+
+        Raises:
+            AnyViewError: The focal length changes along the path, which the model cannot show.
+        """
+        h, w = self.image_size
+        focal = cameras.intrinsics[..., 1, 1] / cameras.image_size[0]
+        if float(focal.max() / focal.min()) > 1.01:
+            raise AnyViewError(
+                "The focal length changes along the camera path (dolly-zoom?); this model has one field of view."
+            )
+        f = self.system.focal_over_height * h
+        matrix = torch.tensor([[f, 0.0, w / 2], [0.0, f, h / 2], [0.0, 0.0, 1.0]])
+        return Cameras(cameras.world_from_cam, matrix.expand(*cameras.batch_shape, 3, 3).contiguous(), (h, w))
+
+    def render(
+        self, capture: Capture, *, cameras: Cameras, seed: int = 0, plan: RenderPlan | None = None
+    ) -> RenderedViews:
+        """Render new views from all views of ``capture``.
+
+        Args:
+            capture: The references (``capture.select`` chooses them).
+            cameras: Of the new views, in the world of the capture; poses count, the lens is the model's.
+            seed: The same seed gives the same images.
+            plan: Together, in chunks or one after the other; by default all together.
+        """
+        chunks = list(self.render_chunks(capture, cameras=cameras, seed=seed, plan=plan or RenderPlan()))
+        order = torch.tensor([index for chunk in chunks for index in chunk.indices]).argsort()
+        images = torch.cat([chunk.images for chunk in chunks])[order]
+        return RenderedViews(images.cpu(), self.lens(cameras), self.prepare(capture)[0], capture)
+
+    def render_chunks(
+        self, capture: Capture, *, cameras: Cameras, seed: int, plan: RenderPlan, on_step: OnStep | None = None
+    ) -> Iterator[Chunk]:
+        """As :meth:`render`, chunk by chunk as they come.
+
+        Raises:
+            AnyViewError: Zero targets, or more memory is needed than there is.
+        """
+        if not len(cameras):
+            raise AnyViewError("There is nothing to render: zero targets.")
+        self._check_memory(len(capture), len(cameras), plan)
+        images, reference_cameras = self.prepare(capture)
+        centre = SceneNormalisation(capture.origin(), torch.ones(()))
+        reference_cameras, targets = centre.normalise(reference_cameras), centre.normalise(self.lens(cameras))
+        scene = self.system.renderer.encode(images[None], reference_cameras.reshape(1, len(capture)))
+        yield from render_in_order(
+            self.system.renderer, scene, reference_cameras, targets, plan, seed=seed, on_step=on_step
+        )
+
+    def _check_memory(self, references: int, targets: int, plan: RenderPlan) -> None:
+        chunk = min(targets, plan.chunk or (1 if plan.mode == "autoregressive" else targets))
+        references = max(references, plan.max_references) if plan.mode == "autoregressive" else references
+        independent = plan.mode == "independent"
+        check_memory(lambda count: self.system.cost(references, count, independent=independent).memory, chunk)
+
+
+def held_out(capture: Capture, model: Model, indices: list[int]) -> tuple[Tensor, Cameras]:
+    """Real images and cameras of views of a capture as the model would render them, in the capture's world."""
+    return model.prepare(capture.select(indices))
+
+
+def recentre(capture: Capture) -> Capture:
+    """The capture with the point that it is about at the world's origin."""
+    shift = SceneNormalisation(capture.origin(), torch.ones(()))
+    return replace(capture, cameras=shift.normalise(capture.cameras))

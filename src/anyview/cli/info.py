@@ -1,0 +1,77 @@
+"""anyview info: what a request will cost, before anything runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from anyview.api import load
+from anyview.cli.common import parse, print_json
+from anyview.errors import AnyViewError
+from anyview.memory import available_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """Parameters, operations, memory and estimated seconds of rendering M views from N references."""
+
+    model: str = "default"
+    """'default', a checkpoint or run folder, or a hub id."""
+    references: int = 3
+    targets: int = 24
+    steps: int | None = None
+    guidance: float | None = None
+    independent: bool = False
+    """Every target alone instead of all together."""
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    json: bool = False
+
+
+def main(argv: list[str]) -> None:
+    """Run the verb."""
+    options = parse(InfoOptions, argv, "info")
+    for name in ("references", "targets"):
+        if getattr(options, name) < 1:
+            raise AnyViewError(f"--{name} must be at least 1, got {getattr(options, name)}.")
+    model = load(options.model, device=options.device, precision=options.precision)
+    model = model.with_sampling(steps=options.steps, guidance=options.guidance)
+    cost = model.system.cost(options.references, options.targets, independent=options.independent)
+    speed = measure_speed(options.device, options.precision)
+    seconds = cost.flops / speed
+    free = available_bytes()
+    h, w = model.image_size
+    print(f"{options.model}: {model.system.family}, {cost.parameters / 1e6:.1f} M parameters, {h}x{w}")
+    print(f"{options.references} references -> {options.targets} views:")
+    print(f"  operations     {cost.flops / 1e9:,.1f} GFLOP")
+    print(f"  memory         {cost.memory / 2**20:,.0f} MiB beyond the weights, {cost.cache / 2**20:,.1f} MiB of it cache")
+    print(f"  free           {'unknown' if free is None else f'{free / 2**20:,.0f} MiB'}")
+    print(f"  estimated      {seconds:.2f} s at the {speed / 1e9:,.0f} GFLOP/s that a transformer layer reaches here")
+    if options.json:
+        print_json({
+            "parameters": cost.parameters, "flops": cost.flops, "memory": cost.memory, "cache": cost.cache,
+            "seconds": seconds,
+        })  # fmt: skip
+
+
+def measure_speed(device: str, precision: str) -> float:
+    """Operations a second of a small gated layer here and now: what networks reach, not the peak."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    x = torch.randn(2048, 384, device=device, dtype=dtype)
+    up, down = torch.randn(1024, 384, device=device, dtype=dtype), torch.randn(384, 1024, device=device, dtype=dtype)
+
+    def once() -> None:
+        y = torch.nn.functional.silu(torch.nn.functional.layer_norm(x, (384,)) @ up.mT) @ down.mT
+        y.sum().item()
+
+    for _ in range(3):
+        once()
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < 0.2:
+        once()
+        count += 1
+    # Attention, norms and element-wise work take about as long again as the products (benchmarks/throughput.md).
+    return 0.5 * count * 2 * 2 * 2048 * 384 * 1024 / (time.perf_counter() - started)

@@ -1,0 +1,49 @@
+"""The command line: one verb, one file."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from anyview.errors import AnyViewError, unknown_name
+
+VERBS = {
+    "render": "render new views of a capture",
+    "train": "train a recipe, or go on with a run",
+    "evaluate": "score a model on held-out objects",
+    "info": "parameters, operations, memory and time of a request, before anything runs",
+    "synthesize": "render training or test scenes ahead",
+}
+
+_USAGE = "usage: anyview VERB [OPTIONS]     (anyview VERB --help tells its options)\n\n" + "\n".join(
+    f"  {verb:<12}{what}" for verb, what in VERBS.items()
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from anyview import __version__  # noqa: PLC0415  --help and typos must not wait for torch
+
+        print(f"anyview {__version__}")
+        return 0
+    try:
+        if argv[0] not in VERBS:
+            raise unknown_name("verb", argv[0], VERBS)
+        importlib.import_module(f"anyview.cli.{argv[0]}").main(argv[1:])
+    except AnyViewError as error:
+        print(f"anyview: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("anyview: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def entry() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main())

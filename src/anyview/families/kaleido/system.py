@@ -1,0 +1,77 @@
+"""A Kaleido checkpoint, ready to render."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, cast
+
+from anyview.codecs.codec import make_codec
+from anyview.encoders.features import DinoV2
+from anyview.errors import unknown_name
+from anyview.families.kaleido.checkpoint import load_model
+from anyview.families.kaleido.cost import Request, activation_bytes, cache_bytes, forward_flops
+from anyview.families.kaleido.renderer import KaleidoRenderer
+from anyview.families.kaleido.settings import KaleidoSettings
+from anyview.families.system import Cost
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class KaleidoSystem:
+    """Network, codec and encoder of a checkpoint behind the interface of all families."""
+
+    family = "kaleido"
+
+    def __init__(self, renderer: KaleidoRenderer) -> None:
+        self.renderer = renderer
+        self.settings: KaleidoSettings = renderer.settings
+        self.image_size = self.settings.image_size
+        self.focal_over_height = 0.5 / math.tan(math.radians(self.settings.field_of_view) / 2)
+
+    def with_sampling(self, *, steps: int | None, guidance: float | None) -> KaleidoSystem:
+        """The same checkpoint with other sampling; None keeps its default."""
+        sampling = self.renderer.sampling
+        if steps is not None:
+            sampling = replace(sampling, schedule=replace(sampling.schedule, steps=steps))
+        if guidance is not None:
+            sampling = replace(sampling, guidance=guidance)
+        return KaleidoSystem(self.renderer.with_sampling(sampling))
+
+    def cost(self, references: int, targets: int, *, independent: bool = False) -> Cost:
+        """Cost of rendering ``targets`` new views in one call; both branches of guidance are counted."""
+        config, sampling = self.settings.model, self.renderer.sampling
+        pixels = self.renderer.codec.factor * config.patch_size
+        grid = (self.image_size[0] // pixels, self.image_size[1] // pixels)
+        batch, together = (targets, 1) if independent else (1, targets)
+        cached = self.renderer.use_cache
+        queries = together if cached else references + together
+        conditional = Request(queries, references + together, grid, batch)
+        steps = sampling.schedule.steps
+        evaluations = steps if sampling.solver == "euler" else 2 * steps - 1
+        flops = evaluations * forward_flops(config, conditional)
+        if sampling.guidance != 1.0:
+            flops += evaluations * forward_flops(config, Request(together, together, grid, batch))
+        if cached:
+            flops += forward_flops(config, Request(references, references, grid))
+        number = 4 if self.renderer.precision == "fp32" else 2
+        cache = cache_bytes(config, references, grid, number) if cached else 0
+        parameters = sum(p.numel() for p in self.renderer.model.parameters())
+        return Cost(parameters, flops, activation_bytes(config, conditional) + cache, cache)
+
+
+def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> KaleidoSystem:
+    """Load a checkpoint folder.
+
+    Raises:
+        AnyViewError: It does not load strictly, or a part that it names (autoencoder, DINOv2) is missing.
+    """
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise unknown_name("precision", precision, ("fp32", "bf16", "fp16"))
+    model, settings = load_model(folder, device)
+    codec = make_codec(settings.codec)
+    features = None
+    if settings.model.feature_channels:
+        features = DinoV2.from_pretrained(settings.feature_source, codec.factor * settings.model.patch_size).to(device)
+    return KaleidoSystem(KaleidoRenderer(model, settings, codec, features, precision=cast(Precision, precision)))

@@ -1,0 +1,49 @@
+"""What every loaded checkpoint offers, whatever its family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from anyview.rendering.renderer import Renderer
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a call will take, before anything runs.
+
+    Attributes:
+        parameters: Of the network.
+        flops: Floating-point operations of the whole request.
+        memory: Peak bytes beyond the weights.
+        cache: Bytes of kept keys and values (0 without).
+    """
+
+    parameters: int
+    flops: float
+    memory: int
+    cache: int
+
+
+class System(Protocol):
+    """A checkpoint that is ready to render.
+
+    Attributes:
+        family: Its name.
+        renderer: Renders at ``image_size``.
+        image_size: ``(height, width)``.
+        focal_over_height: The focal length it was trained with, over image height.
+    """
+
+    family: str
+    renderer: Renderer
+    image_size: tuple[int, int]
+    focal_over_height: float
+
+    def cost(self, references: int, targets: int, *, independent: bool = False) -> Cost:
+        """Cost of rendering ``targets`` new views in one call."""
+        ...
+
+    def with_sampling(self, *, steps: int | None, guidance: float | None) -> System:
+        """The same checkpoint with other sampling; None keeps its default."""
+        ...
