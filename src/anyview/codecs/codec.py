@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 from anyview.errors import AnyViewError
 
 
+@runtime_checkable
 class Codec(Protocol):
     """What turns images into latents for a flow model.
 

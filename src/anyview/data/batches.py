@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from anyview.data.images import resize_image
 from anyview.data.sampling import ViewSampling
 from anyview.data.shards import ShardFolder
 from anyview.data.transforms import Augmentation, augment
@@ -32,6 +33,8 @@ class BatchConfig:
     augmentation: Augmentation = Augmentation()
     reference_dropout: float = 0.1
     """Share of the batches without references, for classifier-free guidance (method A.10)."""
+    image_size: tuple[int, int] | None = None
+    """Size to resample stored views to (by area if smaller); None keeps theirs. Stages that climb share their shards."""
     seed: int = 0
 
 
@@ -81,6 +84,9 @@ class ViewBatches(Dataset[Views]):
         stored = self.folder.read(index, order)
         rgba = torch.from_numpy(stored.rgba).movedim(-1, 1).float() / 255
         images, cameras, _ = augment(rgba, stored.cameras, self.config.augmentation, generator)
+        if self.config.image_size is not None:
+            size = self.config.image_size
+            images, cameras = resize_image(images, size), cameras.resize(*size)
         return images, cameras, stored.key
 
     def loader(self, steps: range, *, workers: int) -> DataLoader[Views]:

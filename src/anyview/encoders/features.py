@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _PATCH = 14
 
 
+@runtime_checkable
 class FeatureEncoder(Protocol):
     """What turns references into features."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from anyview.rendering.renderer import Renderer
 
@@ -25,6 +25,7 @@ class Cost:
     cache: int
 
 
+@runtime_checkable
 class System(Protocol):
     """A checkpoint that is ready to render.
 

@@ -43,7 +43,7 @@ def umeyama(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"]) -> Simil
     source_mean, target_mean = source.mean(0), target.mean(0)
     source_zero, target_zero = source - source_mean, target - target_mean
     u, singular, vh = torch.linalg.svd(target_zero.mT @ source_zero / len(source))
-    if singular[1] <= 1e-9 * singular[0].clamp_min(1e-30):
+    if singular[1] <= 100 * torch.finfo(source.dtype).eps * singular[0].clamp_min(1e-30):
         raise AnyViewError("Similarity alignment is not determined: the points lie on one line.")
     sign = torch.ones(3, dtype=source.dtype, device=source.device)
     sign[2] = torch.sign(torch.linalg.det(u) * torch.linalg.det(vh))

@@ -31,16 +31,16 @@ class Cameras:
         AnyViewError: A camera is not rigid, not finite or has no focal length; the message names its index.
     """
 
-    world_from_cam: Float[Tensor, "*batch 4 4"]
-    intrinsics: Float[Tensor, "*batch 3 3"]
+    # "..." and not one batch for both: that they agree is checked below, with a message for users.
+    world_from_cam: Float[Tensor, "... 4 4"]
+    intrinsics: Float[Tensor, "... 3 3"]
     image_size: tuple[int, int]
 
     def __post_init__(self) -> None:
         poses, intrinsics = self.world_from_cam, self.intrinsics
         if poses.shape[-2:] != (4, 4) or intrinsics.shape[-2:] != (3, 3):
-            raise AnyViewError(
-                f"Cameras need 4x4 poses and 3x3 intrinsics, got {list(poses.shape)} and {list(intrinsics.shape)}."
-            )
+            shapes = f"{list(poses.shape)} and {list(intrinsics.shape)}"
+            raise AnyViewError(f"Cameras need 4x4 poses and 3x3 intrinsics, got {shapes}.")
         if poses.shape[:-2] != intrinsics.shape[:-2]:
             raise AnyViewError(
                 f"Poses and intrinsics do not match in number: {list(poses.shape[:-2])} poses, "

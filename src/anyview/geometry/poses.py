@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_SMALL_ANGLE = 1e-4
+# Below this the closed forms cancel; their series to a^4 is then exact in fp64.
+_SMALL_ANGLE = 1e-2
 
 
 def rigid(rotation: Float[Tensor, "*batch 3 3"], translation: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4 4"]:
@@ -45,9 +46,9 @@ def _sinc_terms(angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     a = torch.where(small, torch.ones_like(angle), angle)
     a2 = angle * angle
     return (
-        torch.where(small, 1 - a2 / 6, torch.sin(a) / a),
-        torch.where(small, 0.5 - a2 / 24, (1 - torch.cos(a)) / (a * a)),
-        torch.where(small, 1 / 6 - a2 / 120, (a - torch.sin(a)) / (a * a * a)),
+        torch.where(small, 1 - a2 / 6 + a2**2 / 120, torch.sin(a) / a),
+        torch.where(small, 0.5 - a2 / 24 + a2**2 / 720, (1 - torch.cos(a)) / (a * a)),
+        torch.where(small, 1 / 6 - a2 / 120 + a2**2 / 5040, (a - torch.sin(a)) / (a * a * a)),
     )
 
 
@@ -83,7 +84,8 @@ def log_se3(transform: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 6"]
     first, second, _ = _sinc_terms(angle)
     small = angle < _SMALL_ANGLE
     safe = torch.where(small, torch.ones_like(angle), angle)
-    factor = torch.where(small, torch.full_like(angle, 1 / 12), (1 - first / (2 * second)) / (safe * safe))
+    series = 1 / 12 + angle**2 / 720 + angle**4 / 30240
+    factor = torch.where(small, series, (1 - first / (2 * second)) / (safe * safe))
     cross = hat(omega)
     eye = torch.eye(3, dtype=transform.dtype, device=transform.device)
     inverse_jacobian = eye - 0.5 * cross + factor[..., None, None] * cross @ cross

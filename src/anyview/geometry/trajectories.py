@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -58,6 +58,7 @@ class View:
         return float((self.camera.centres - self.centre).norm())
 
 
+@runtime_checkable
 class Posed(Protocol):
     """Anything with cameras and a point that they are about, for example a capture."""
 

@@ -9,6 +9,35 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class LayerCache:
+    """One layer of a :class:`KVCache`; blocks see this only, so that one compiled block serves all layers."""
+
+    keys: Float[Tensor, "batch capacity tokens kv_heads dim"]
+    values: Float[Tensor, "batch capacity tokens kv_heads dim"]
+    num_views: int
+
+    def write(
+        self,
+        k: Float[Tensor, "batch views tokens kv_heads dim"],
+        v: Float[Tensor, "batch views tokens kv_heads dim"],
+    ) -> None:
+        """Write new views behind those that are there; :meth:`KVCache.advance` makes them count.
+
+        Raises:
+            ValueError: They do not fit.
+        """
+        end = self.num_views + k.shape[1]
+        if end > self.keys.shape[1]:
+            raise ValueError(f"The cache holds {self.keys.shape[1]} views, {end} were to be written.")
+        self.keys[:, self.num_views : end] = k
+        self.values[:, self.num_views : end] = v
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Keys and values ``(batch, views, tokens, kv_heads, dim)`` of the views that count."""
+        return self.keys[:, : self.num_views], self.values[:, : self.num_views]
+
+
 @dataclass(eq=False)
 class KVCache:
     """Transformed keys and values of the reference views, for every layer of cross-view attention.
@@ -49,26 +78,13 @@ class KVCache:
         """Memory held, in bytes: 2 * layers * batch * capacity * tokens * kv_heads * dim * bytes a number."""
         return self.keys.nbytes + self.values.nbytes
 
-    def write(
-        self,
-        layer: int,
-        k: Float[Tensor, "batch views tokens kv_heads dim"],
-        v: Float[Tensor, "batch views tokens kv_heads dim"],
-    ) -> None:
-        """Write one layer of new views behind the views that are there; :meth:`advance` makes them count."""
-        end = self.num_views + k.shape[1]
-        if end > self.capacity:
-            raise ValueError(f"The cache holds {self.capacity} views, {end} were to be written.")
-        self.keys[layer, :, self.num_views : end] = k
-        self.values[layer, :, self.num_views : end] = v
+    def layer(self, number: int) -> LayerCache:
+        """What one layer of attention reads and writes."""
+        return LayerCache(self.keys[number], self.values[number], self.num_views)
 
     def advance(self, views: int) -> None:
-        """Count ``views`` more views as written in all layers."""
+        """Count ``views`` more views, which all layers have written."""
         self.num_views += views
-
-    def read(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values ``(batch, views, tokens, kv_heads, dim)`` of the views that were written."""
-        return self.keys[layer, :, : self.num_views], self.values[layer, :, : self.num_views]
 
     def select(self, views: list[int]) -> KVCache:
         """A cache with some of the views, in the given order (a copy)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +15,7 @@ OnStep = Callable[[int, int], None]
 """Called with the denoising steps done and their total."""
 
 
+@runtime_checkable
 class Scene(Protocol):
     """What a model made of the references of a batch of scenes."""
 
@@ -37,6 +38,7 @@ class Rendering:
     cameras: Cameras
 
 
+@runtime_checkable
 class Renderer(Protocol):
     """What CLI, evaluation, viewer and reconstruction are written against."""
 

@@ -1,6 +1,6 @@
 """What the trainer knows of a model: a batch goes in, named losses come out."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from anyview.data.views import Views
 
 
+@runtime_checkable
 class Task(Protocol):
     """Training of one family.
 

@@ -41,10 +41,7 @@ def read(path: Path) -> Capture:
         if not image.is_file():
             raise AnyViewError(f"{image}: the image of {pose_path.name} is missing.")
         poses.append(_pose(pose_path))
-    try:
-        sizes = {Image.open(image).size for image in images}
-    except (UnidentifiedImageError, OSError) as error:
-        raise AnyViewError(f"{path}: unreadable image ({error}).") from error
+    sizes = {_size(image) for image in images}
     if len(sizes) > 1:
         raise AnyViewError(f"{path}: images of different size in one capture: {sorted(sizes)}.")
     width, height = sizes.pop()
@@ -56,6 +53,14 @@ def read(path: Path) -> Capture:
         raise AnyViewError(f"{path}: {error}") from error
     name = path.parents[1].name if path.name == "model" else path.name
     return Capture(name, "eschernet", images, cameras, "object")
+
+
+def _size(image: Path) -> tuple[int, int]:
+    try:
+        with Image.open(image) as file:
+            return file.size
+    except (UnidentifiedImageError, OSError) as error:
+        raise AnyViewError(f"{image}: not a readable image ({error}).") from error
 
 
 def _pose(path: Path) -> torch.Tensor:

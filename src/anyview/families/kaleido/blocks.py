@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from anyview.families.kaleido.config import HEAD_DIM, KaleidoConfig
 from anyview.nn.attention import attend
 from anyview.nn.gta import Rotations, ViewTransforms
-from anyview.nn.kv_cache import KVCache
+from anyview.nn.kv_cache import LayerCache
 from anyview.nn.mlp import SwiGLU
 from anyview.nn.modulation import Modulation, layer_norm
 from anyview.nn.registers import Registers
@@ -95,8 +95,7 @@ class CrossViewAttention(nn.Module):
         x: Float[Tensor, "batch views tokens width"],
         geometry: Geometry,
         num_references: int,
-        layer: int,
-        cache: KVCache | None,
+        cache: LayerCache | None,
         fill_cache: bool,
     ) -> Tensor:
         """Attend across views; with a cache its views stand before those of ``x``.
@@ -105,7 +104,6 @@ class CrossViewAttention(nn.Module):
             x: Tokens of references and targets, or of one of the two where a cache takes part.
             geometry: Transforms of the views of ``x``.
             num_references: How many of the views of ``x`` are references (they come first).
-            layer: Number of this layer in the cache.
             cache: Where references are kept; read, or written to if ``fill_cache``.
             fill_cache: The views of ``x`` are references, to be appended to the cache.
         """
@@ -118,9 +116,9 @@ class CrossViewAttention(nn.Module):
         v = v.to(dtype)
         q = self.registers.extend_query(q, plain).to(dtype)
         if cache is not None:
-            past_k, past_v = cache.read(layer)
+            past_k, past_v = cache.read()
             if fill_cache:
-                cache.write(layer, k, v)
+                cache.write(k, v)
             k, v = torch.cat([past_k, k], dim=1), torch.cat([past_v, v], dim=1)
         out = self._attend(q, k, v, geometry, num_references)
         out, from_registers = self.registers.split_output(out)
@@ -166,9 +164,8 @@ class CrossViewAttention(nn.Module):
 class KaleidoBlock(nn.Module):
     """Spatial attention, cross-view attention and SwiGLU, each modulated by the timestep of its view."""
 
-    def __init__(self, config: KaleidoConfig, layer: int) -> None:
+    def __init__(self, config: KaleidoConfig) -> None:
         super().__init__()
-        self.layer = layer
         self.modulation = Modulation(config.modulation, config.condition_channels, config.width, sublayers=3)
         self.spatial = SpatialAttention(config)
         self.cross_view = CrossViewAttention(config)
@@ -180,13 +177,13 @@ class KaleidoBlock(nn.Module):
         condition: Float[Tensor, "batch views condition"],
         geometry: Geometry,
         num_references: int,
-        cache: KVCache | None = None,
+        cache: LayerCache | None = None,
         fill_cache: bool = False,
     ) -> Float[Tensor, "batch views tokens width"]:
         """Three residual sub-layers; the residual stream stays fp32."""
         spatial, cross_view, feed_forward = self.modulation(condition)
         x = spatial.leave(x, self.spatial(spatial.enter(x), geometry))
-        update = self.cross_view(cross_view.enter(x), geometry, num_references, self.layer, cache, fill_cache)
+        update = self.cross_view(cross_view.enter(x), geometry, num_references, cache, fill_cache)
         x = cross_view.leave(x, update)
         return feed_forward.leave(x, self.feed_forward(feed_forward.enter(x)))
 

@@ -13,7 +13,7 @@ from anyview.errors import AnyViewError
 from anyview.families.kaleido.blocks import Geometry, KaleidoBlock
 from anyview.families.kaleido.config import HEAD_DIM, KaleidoConfig
 from anyview.nn.gta import image_rotations, view_transforms
-from anyview.nn.kv_cache import KVCache
+from anyview.nn.kv_cache import KVCache, LayerCache
 from anyview.nn.masks import view_visibility
 from anyview.nn.modulation import Modulation
 from anyview.nn.patches import patchify, unpatchify
@@ -79,7 +79,7 @@ class Kaleido(nn.Module):
         self.config = config
         self.embedder = Embedder(config)
         self.time = TimestepEmbedding(config.condition_channels)
-        self.blocks = nn.ModuleList(KaleidoBlock(config, layer) for layer in range(config.depth))
+        self.blocks = nn.ModuleList(KaleidoBlock(config) for _ in range(config.depth))
         self.final_modulation = FinalModulation(config)
         self.head = nn.Linear(config.width, config.patch_channels)
         self.activation_checkpointing = False
@@ -135,8 +135,9 @@ class Kaleido(nn.Module):
         geometry = self._geometry(
             positions, grid, None if present is None else view_visibility(present, num_references, causal=self.config.cacheable)
         )
-        for block in self.blocks:
-            x = self._run(block, x, condition, geometry, num_references, cache)
+        for number, block in enumerate(self.blocks):
+            layer = None if cache is None else cache.layer(number)
+            x = self._run(block, x, condition, geometry, num_references, layer)
         x, condition = x[:, num_references:], condition[:, num_references:]
         return unpatchify(self.head(self.final_modulation(x, condition)).float(), self.config.patch_size, grid)
 
@@ -158,8 +159,8 @@ class Kaleido(nn.Module):
         x, grid = self._embed(latents, positions, count, features)
         condition = self._condition(torch.zeros(len(latents), device=latents.device), count, count)
         geometry = self._geometry(positions, grid, None)
-        for block in self.blocks:
-            x = block(x, condition, geometry, count, cache, fill_cache=True)
+        for number, block in enumerate(self.blocks):
+            x = block(x, condition, geometry, count, cache.layer(number), fill_cache=True)
         cache.advance(count)
 
     def allocate_cache(self, batch: int, capacity: int, grid: tuple[int, int], dtype: torch.dtype) -> KVCache:
@@ -182,7 +183,7 @@ class Kaleido(nn.Module):
             )
 
     def _run(
-        self, block: nn.Module, x: Tensor, condition: Tensor, geometry: Geometry, references: int, cache: KVCache | None
+        self, block: nn.Module, x: Tensor, condition: Tensor, geometry: Geometry, references: int, cache: LayerCache | None
     ) -> Tensor:
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, condition, geometry, references, cache, use_reentrant=False)  # pyright: ignore[reportReturnType]

@@ -40,7 +40,7 @@ class KaleidoRecipe:
 
 def _nano_network() -> KaleidoConfig:
     return KaleidoConfig(
-        width=384, depth=8, kv_heads=2, hidden_width=1024, condition_width=64, window=None,
+        width=256, depth=8, kv_heads=1, hidden_width=768, condition_width=64, window=None,
         latent_channels=192, patch_size=1, query_key_norm=True, camera_ray_bands=4, prediction="data",
         reference_attention="causal", reference_time="zero",
         encoding=EncodingConfig(image_frequencies=Frequencies(kind="geometric", max_frequency=16.0)),
@@ -54,9 +54,9 @@ def kaleido_nano() -> KaleidoRecipe:
             model=_nano_network(), codec=CodecConfig(factor=8), image_size=(64, 64),
             sampling=SamplingConfig(schedule=Schedule(steps=4), guidance=1.0),
         ),
-        loss=KaleidoLoss(min_time=0.05),
+        loss=KaleidoLoss(weighting="data"),
         data=BatchConfig(
-            batch_size=24, sampling=ViewSampling(views=8, masking="drop", max_targets=4), reference_dropout=0.05
+            batch_size=32, sampling=ViewSampling(views=8, masking="drop", max_targets=4), reference_dropout=0.05
         ),
         synthetic=SyntheticScenes(image_size=(64, 64), views=10, scenes=20480),
         train=TrainConfig(
@@ -72,7 +72,8 @@ def kaleido_nano_32() -> KaleidoRecipe:
     return replace(
         base,
         settings=replace(base.settings, image_size=(32, 32)),
-        synthetic=replace(base.synthetic, image_size=(32, 32)),
+        data=replace(base.data, batch_size=64, image_size=(32, 32)),
+        train=replace(base.train, optim=replace(base.train.optim, cooldown=0.0)),
     )
 
 

@@ -1,0 +1,73 @@
+"""Shared fixtures: the data folder (one setting), tiny models and scenes."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from anyview.codecs.codec import CodecConfig
+from anyview.codecs.pixel import PixelCodec
+from anyview.families.kaleido.config import KaleidoConfig
+from anyview.families.kaleido.model import Kaleido
+from anyview.families.kaleido.renderer import KaleidoRenderer
+from anyview.families.kaleido.settings import KaleidoSettings, SamplingConfig
+from anyview.flow.schedules import Schedule
+from anyview.geometry.cameras import Cameras
+from anyview.geometry.poses import look_at
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_on_every_machine():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real meshes and captures: ANYVIEW_SHARED_DATA, or ../shared/data beside the checkout."""
+    folder = Path(os.environ.get("ANYVIEW_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder} (set ANYVIEW_SHARED_DATA)")
+    return folder
+
+
+def ring(views: int, image_size: tuple[int, int] = (16, 24), *, seed: int = 0, batch: tuple[int, ...] = ()) -> Cameras:
+    """Cameras at random places on a shell around the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.nn.functional.normalize(torch.randn(*batch, views, 3, generator=generator), dim=-1)
+    distance = 1.5 + 0.7 * torch.rand(*batch, views, 1, generator=generator)
+    poses = look_at(direction * distance, torch.zeros_like(direction), torch.tensor([0.0, 0.0, 1.0]))
+    return Cameras.from_field_of_view(poses, 0.857, image_size)
+
+
+def tiny_config(**changes) -> KaleidoConfig:
+    """A network of seconds: width 128 (2 heads), 3 blocks, 4 x 4 pixel blocks."""
+    values = dict(width=128, depth=3, kv_heads=1, hidden_width=96, window=None, latent_channels=48, patch_size=1)
+    return KaleidoConfig(**{**values, **changes})
+
+
+CAUSAL = dict(reference_attention="causal", reference_time="zero")
+
+
+def randomised(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
+    """Every parameter away from its zero initialisation, so that nothing is hidden by a gate of zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * (0.5 if p.ndim < 2 else p.shape[-1] ** -0.5))
+    return model
+
+
+def tiny_renderer(*, guidance: float = 1.5, steps: int = 3, use_cache: bool | None = None, **changes) -> KaleidoRenderer:
+    """A renderer of a tiny network with random weights for 16 x 24 images."""
+    config = tiny_config(**changes)
+    settings = KaleidoSettings(
+        model=config, codec=CodecConfig(factor=4), image_size=(16, 24),
+        scale_from="references", sampling=SamplingConfig(schedule=Schedule(steps=steps), guidance=guidance),
+    )  # fmt: skip
+    model = randomised(Kaleido(config)).eval()
+    assert isinstance(model, Kaleido)
+    return KaleidoRenderer(model, settings, PixelCodec(4), use_cache=use_cache)

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from anyview.encoders.features import IMAGENET_MEAN, IMAGENET_STD, DinoV2
+from anyview.errors import AnyViewError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A tiny Dinov2Model of the real class, saved in its real format."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14)
+    transformers.Dinov2Model(config).save_pretrained(tmp_path / "dino")
+    return tmp_path / "dino"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_feature_for_every_token(folder):
+    encoder = DinoV2.from_pretrained(str(folder), token_pixels=16)
+    images = torch.rand(2, 3, 3, 32, 48)
+    features = encoder(images)
+    assert features.shape == (2, 3, 2 * 3, 32)
+    resized = torch.nn.functional.interpolate(images.flatten(0, 1), (28, 42), mode="bicubic", antialias=True).clamp(0, 1)
+    normal = (resized - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    expected = encoder.model(normal).last_hidden_state[:, 1:]
+    torch.testing.assert_close(features.flatten(0, 1), expected, rtol=0, atol=1e-5)
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_missing_encoder_is_named(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(AnyViewError, match="No DINOv2 at"):
+        DinoV2.from_pretrained(str(tmp_path / "nothing"), 16)

@@ -1,0 +1,149 @@
+"""Rendering with random weights: caching, chunking, guidance, determinism."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from anyview.errors import AnyViewError
+from anyview.geometry.cameras import Cameras
+from anyview.geometry.poses import random_rigid
+from anyview.rendering.ordering import RenderPlan, render_in_order
+from tests.conftest import CAUSAL, ring, tiny_renderer
+
+REFS, TARGETS = 3, 5
+
+
+def scene_inputs(seed=0):
+    cameras = ring(REFS + TARGETS, seed=seed)
+    images = torch.rand(1, REFS, 3, 16, 24, generator=torch.Generator().manual_seed(seed))
+    return images, cameras[:REFS].reshape(1, REFS), cameras[REFS:].reshape(1, TARGETS)
+
+
+def render(renderer, seeds=range(TARGETS), **kwargs):
+    images, references, targets = scene_inputs()
+    return renderer.render(renderer.encode(images, references), targets, seeds=list(seeds), **kwargs).images
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+@pytest.mark.parametrize("independent", [False, True])
+def test_cached_equals_uncached_over_a_whole_sampling_run(guidance, independent):
+    cached = render(tiny_renderer(**CAUSAL, guidance=guidance), independent=independent)
+    plain = render(tiny_renderer(**CAUSAL, guidance=guidance, use_cache=False), independent=independent)
+    torch.testing.assert_close(cached, plain, rtol=0, atol=1e-4)  # observed 4e-6
+    assert cached.std() > 0.05
+
+
+def test_a_bidirectional_model_refuses_a_cached_renderer():
+    with pytest.raises(AnyViewError, match="no exact reference cache"):
+        tiny_renderer(use_cache=True)
+
+
+@pytest.mark.parametrize("changes", [{}, CAUSAL])
+def test_the_same_seed_gives_the_same_images_and_another_does_not(changes):
+    renderer = tiny_renderer(**changes)
+    assert render(renderer).equal(render(renderer))
+    assert (render(renderer, seeds=range(5, 10)) - render(renderer)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("changes", [{}, CAUSAL])
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_independent_targets_do_not_depend_on_the_chunking(changes, chunk):
+    renderer = tiny_renderer(**changes)
+    images, references, targets = scene_inputs()
+    scene = renderer.encode(images, references)
+    results = []
+    for size in (None, chunk):
+        plan = RenderPlan(mode="independent", chunk=size)
+        chunks = render_in_order(renderer, scene, references[0], targets[0], plan, seed=3)
+        results.append(torch.cat([c.images for c in chunks]))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-4)
+
+
+def test_joint_targets_do_see_each_other():
+    renderer = tiny_renderer(**CAUSAL)
+    assert (render(renderer) - render(renderer, independent=True)).abs().max() > 1e-3
+
+
+def test_the_world_frame_does_not_change_the_pictures():
+    renderer = tiny_renderer(**CAUSAL)
+    images, references, targets = scene_inputs()
+    before = render(renderer)
+    turn = random_rigid(translation=0.0)  # the origin stays: it is part of the scene (open choice E3)
+
+    def moved(cameras: Cameras) -> Cameras:
+        return replace(cameras, world_from_cam=turn @ cameras.world_from_cam)
+
+    scene = renderer.encode(images, moved(references))
+    after = renderer.render(scene, moved(targets), seeds=list(range(TARGETS))).images
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-3)
+
+
+def test_the_unit_of_the_world_does_not_change_the_pictures():
+    renderer = tiny_renderer(**CAUSAL)
+    images, references, targets = scene_inputs()
+
+    def scaled(cameras: Cameras) -> Cameras:
+        poses = cameras.world_from_cam.clone()
+        poses[..., :3, 3] *= 37.0
+        return replace(cameras, world_from_cam=poses)
+
+    scene = renderer.encode(images, scaled(references))
+    after = renderer.render(scene, scaled(targets), seeds=list(range(TARGETS))).images
+    torch.testing.assert_close(after, render(renderer), rtol=0, atol=1e-4)
+
+
+def test_guidance_zero_ignores_the_references():
+    renderer = tiny_renderer(**CAUSAL, guidance=0.0)
+    images, references, targets = scene_inputs()
+    one = renderer.render(renderer.encode(images, references), targets, seeds=list(range(TARGETS))).images
+    other = renderer.render(renderer.encode(1 - images, references), targets, seeds=list(range(TARGETS))).images
+    assert one.equal(other)
+
+
+@pytest.mark.parametrize("changes", [{}, CAUSAL])
+@pytest.mark.parametrize("order", ["trajectory", "nearest"])
+def test_autoregressive_rendering_visits_every_target_once_with_bounded_references(changes, order):
+    renderer = tiny_renderer(**changes, steps=1, guidance=1.0)
+    images, references, targets = scene_inputs()
+    seen = []
+    original = renderer.render
+
+    def spy(scene, cameras, **kwargs):
+        seen.append(scene.num_references)
+        return original(scene, cameras, **kwargs)
+
+    renderer.render = spy
+    plan = RenderPlan(mode="autoregressive", chunk=1, order=order, max_references=5)
+    scene = renderer.encode(images, references)
+    chunks = list(render_in_order(renderer, scene, references[0], targets[0], plan, seed=0))
+    assert sorted(i for c in chunks for i in c.indices) == list(range(TARGETS))
+    assert seen == [3, 4, 5, 5, 5]
+
+
+def test_autoregressive_cache_equals_encoding_everything_anew():
+    """Appending to the cache is exact: nothing of the old references has to be made again."""
+    images, references, targets = scene_inputs()
+    results = []
+    for use_cache in (True, False):
+        renderer = tiny_renderer(**CAUSAL, use_cache=use_cache, steps=2)
+        plan = RenderPlan(mode="autoregressive", chunk=2, max_references=12)
+        scene = renderer.encode(images, references)
+        chunks = list(render_in_order(renderer, scene, references[0], targets[0], plan, seed=0))
+        results.append(torch.cat([c.images for c in chunks]))
+    # Uncached, old references also see new ones; only the first chunk must agree exactly.
+    torch.testing.assert_close(results[0][:2], results[1][:2], rtol=0, atol=1e-4)
+
+
+def test_zero_targets_and_wrong_seeds_are_refused():
+    renderer = tiny_renderer(**CAUSAL)
+    images, references, targets = scene_inputs()
+    scene = renderer.encode(images, references)
+    with pytest.raises(AnyViewError, match="zero targets"):
+        renderer.render(scene, targets[:, :0], seeds=[])
+    with pytest.raises(AnyViewError, match="5 targets need as many seeds, got 2"):
+        renderer.render(scene, targets, seeds=[0, 1])
+    with pytest.raises(AnyViewError, match="do not match in number"):
+        renderer.encode(images, references[:, :2])
+    with pytest.raises(AnyViewError, match="zero targets"):
+        list(render_in_order(renderer, scene, references[0], targets[0, :0], RenderPlan(), seed=0))

@@ -1,0 +1,129 @@
+"""The loss: what is noised, what counts, what gets a gradient (method F.10)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from anyview.codecs.codec import CodecConfig
+from anyview.codecs.pixel import PixelCodec
+from anyview.data.views import Views
+from anyview.families.kaleido.recipes import RECIPES, kaleido_nano
+from anyview.families.kaleido.settings import KaleidoSettings
+from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask, positions_of
+from anyview.flow.path import velocity
+from tests.conftest import CAUSAL, ring, tiny_config
+
+
+def make(prediction="velocity", weighting="velocity", scale_from="references", **changes) -> KaleidoTask:
+    settings = KaleidoSettings(
+        model=tiny_config(prediction=prediction, **changes), codec=CodecConfig(factor=4), image_size=(8, 12), scale_from=scale_from
+    )
+    return KaleidoTask(settings, KaleidoLoss(weighting=weighting), codec=PixelCodec(4))
+
+
+def views(references=2, present=None) -> Views:
+    return Views(
+        images=torch.rand(2, 5, 3, 8, 12), cameras=ring(5, (8, 12), batch=(2,)), times=None,
+        is_video=torch.zeros(2, dtype=torch.bool), num_references=references, present=present,
+    )  # fmt: skip
+
+
+class Spy(torch.nn.Module):
+    """Stands where the network stands and keeps what it was asked."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer, self.asked = answer, None
+
+    def forward(self, latents, t, positions, num_references, **kwargs):
+        self.asked = (latents, t, positions, num_references)
+        return self.answer(latents[:, num_references:])
+
+
+def test_references_stay_clean_and_targets_lie_on_the_path():
+    task, batch = make(), views()
+    spy = task.model = Spy(torch.zeros_like)
+    loss = task.losses(batch, torch.Generator().manual_seed(0))["loss"]
+    latents, t, _, n = spy.asked
+    clean = task.codec.encode(batch.images)
+    assert n == 2 and latents[:, :2].equal(clean[:, :2])
+    time = t[:, None, None, None, None]
+    noise = (latents[:, 2:] - (1 - time) * clean[:, 2:]) / time
+    assert noise.std().item() == pytest.approx(1, abs=0.05)
+    torch.testing.assert_close(loss, velocity(clean[:, 2:], noise).square().mean(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("weighting", ["velocity", "data"])
+def test_a_perfect_data_prediction_has_no_loss(weighting):
+    task, batch = make(prediction="data", weighting=weighting), views()
+    task.model = Spy(lambda x: task.codec.encode(batch.images)[:, 2:])
+    assert task.losses(batch, torch.Generator().manual_seed(0))["loss"] < 1e-6
+
+
+def test_hidden_targets_and_references_get_no_gradient():
+    present = torch.tensor([[True, True, True, False, True], [True, False, False, True, False]])
+    task, batch = make(), views(present=present)
+    outputs = []
+
+    def answer(x):
+        outputs.append(torch.zeros_like(x, requires_grad=True))
+        return outputs[0]
+
+    task.model = Spy(answer)
+    task.losses(batch, torch.Generator().manual_seed(0))["loss"].backward()
+    nonzero = outputs[0].grad.abs().amax((-1, -2, -3)) > 0
+    assert nonzero.equal(present[:, 2:])
+
+
+def test_the_same_generator_gives_the_same_loss():
+    task, batch = make(**CAUSAL), views()
+    values = [task.losses(batch, torch.Generator().manual_seed(s))["loss"].item() for s in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
+
+
+def test_batches_without_references_train_the_unconditional_branch():
+    loss = make(**CAUSAL).losses(views(references=0), torch.Generator().manual_seed(0))["loss"]
+    assert torch.isfinite(loss)
+
+
+def test_scale_from_references_or_from_all():
+    batch = views()
+    from_references = positions_of(batch, "references").cam_from_world[..., :3, 3].norm(dim=-1)
+    torch.testing.assert_close(from_references[:, :2].amax(1), torch.ones(2))
+    from_all = positions_of(batch, "all").cam_from_world[..., :3, 3].norm(dim=-1)
+    torch.testing.assert_close(from_all.amax(1), torch.ones(2))
+
+
+def test_videos_train_by_their_times():
+    batch = replace(views(), cameras=None, times=torch.arange(5)[None].expand(2, 5) / 5, is_video=torch.ones(2, dtype=torch.bool))
+    assert torch.isfinite(make().losses(batch, torch.Generator().manual_seed(0))["loss"])
+    mixed = replace(batch, cameras=ring(5, (8, 12), batch=(2,)), is_video=torch.tensor([True, False]))
+    positions = positions_of(mixed, "all")
+    assert positions.cam_from_world[0].equal(torch.eye(4).expand(5, 4, 4))
+    assert positions.times[1].equal(torch.zeros(5))
+    assert torch.isfinite(make().losses(mixed, torch.Generator().manual_seed(0))["loss"])
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_is_sound(name):
+    recipe = RECIPES[name]()
+    assert recipe.settings.model.num_heads * 64 == recipe.settings.model.width
+    assert (RECIPES[name].__doc__ or "").strip()
+
+
+def test_the_ablation_ends_where_the_paper_ends():
+    last, first = RECIPES["kaleido-ablation-ix"](), RECIPES["kaleido-ablation-i"]()
+    final = RECIPES["kaleido-small-256"]()
+    assert last.settings.model == final.settings.model
+    assert last.loss == final.loss and last.data == final.data
+    assert first.settings.model.encoding.representation == "dual"
+    assert not first.settings.model.encoding.transform_values
+    assert first.settings.model.window == 1 and first.settings.model.registers == 0
+
+
+def test_a_causal_recipe_takes_its_scale_from_references():
+    with pytest.raises(ValueError, match="scale_from"):
+        replace(kaleido_nano().settings, scale_from="all")
+    with pytest.raises(ValueError, match="192 channels"):
+        replace(kaleido_nano().settings, model=replace(kaleido_nano().settings.model, latent_channels=16))

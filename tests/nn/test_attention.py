@@ -1,0 +1,134 @@
+import pytest
+import torch
+
+from anyview.nn.attention import attend, attend_explicitly
+from anyview.nn.registers import Registers
+from anyview.nn.windows import Windows
+
+BATCH, HEADS, KV_HEADS, QUERIES, KEYS, DIM = 2, 6, 3, 5, 7, 8
+
+
+def tensors(keys=KEYS):
+    q = torch.randn(BATCH, HEADS, QUERIES, DIM, requires_grad=True)
+    k, v = (torch.randn(BATCH, KV_HEADS, keys, DIM, requires_grad=True) for _ in range(2))
+    return q, k, v
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_fused_and_explicit_attention_agree_in_values_and_gradients(masked):
+    inputs = tensors()
+    mask = torch.rand(BATCH, 1, QUERIES, KEYS) < 0.7 if masked else None
+    if mask is not None:
+        mask[..., 0] = True
+    explicit = attend_explicitly(*inputs, scale=0.3, mask=mask)
+    fused = torch.nn.functional.scaled_dot_product_attention(*inputs, attn_mask=mask, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(explicit, fused)
+    weight = torch.randn_like(fused)
+    for a, b in zip(
+        torch.autograd.grad((explicit * weight).sum(), inputs), torch.autograd.grad((fused * weight).sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("keys", [KEYS, 600])
+def test_attend_is_the_same_with_and_without_gradients(keys):
+    inputs = tensors(keys)
+    with torch.no_grad():
+        quiet = attend(*inputs, scale=0.3)
+    torch.testing.assert_close(attend(*inputs, scale=0.3), quiet, rtol=0, atol=1e-5)
+
+
+def test_grouped_queries_share_keys():
+    q, k, v = tensors()
+    group = HEADS // KV_HEADS
+    whole = attend_explicitly(q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1), scale=0.3)
+    torch.testing.assert_close(attend_explicitly(q, k, v, scale=0.3), whole)
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_query_frame_registers_equal_doubled_heads(count):
+    """The augmented channels give what doubling the head gives (method A.4 (a))."""
+    registers = Registers(count, KV_HEADS, DIM, "query_frame")
+    torch.nn.init.normal_(registers.keys)
+    torch.nn.init.normal_(registers.values)
+    q, k, v = tensors()
+    plain = torch.randn(BATCH, QUERIES, HEADS, DIM)
+    group = HEADS // KV_HEADS
+    q_wide = registers.extend_query(q.transpose(1, 2), plain).transpose(1, 2)
+    out = attend_explicitly(q_wide, *registers.extend_keys(k, v), scale=0.3)
+    tokens, added = registers.split_output(out.transpose(1, 2))
+
+    zeros_q = torch.cat([q, plain.transpose(1, 2)], -1)
+    pad = torch.zeros(BATCH, KV_HEADS, KEYS, DIM)
+    pad_r = torch.zeros(BATCH, KV_HEADS, count, DIM)
+    keys = torch.cat([torch.cat([k, pad], -1), torch.cat([pad_r, registers.keys.expand(BATCH, -1, -1, -1)], -1)], 2)
+    values = torch.cat([torch.cat([v, pad], -1), torch.cat([pad_r, registers.values.expand(BATCH, -1, -1, -1)], -1)], 2)
+    doubled = attend_explicitly(
+        zeros_q, keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1), scale=0.3
+    ).transpose(1, 2)
+    torch.testing.assert_close(tokens, doubled[..., :DIM], rtol=0, atol=1e-5)
+    torch.testing.assert_close(added, doubled[..., DIM:], rtol=0, atol=1e-5)
+
+
+def test_identity_registers_are_plain_keys():
+    registers = Registers(2, KV_HEADS, DIM, "identity")
+    _, k, v = tensors()
+    keys, values = registers.extend_keys(k, v)
+    torch.testing.assert_close(keys[:, :, KEYS:], registers.keys.expand(BATCH, -1, -1, -1))
+    torch.testing.assert_close(values[:, :, :KEYS], v)
+
+
+@pytest.mark.parametrize("mode", ["none", "query_frame"])
+def test_no_registers_change_nothing(mode):
+    registers = Registers(0, KV_HEADS, DIM, mode)
+    _, k, v = tensors()
+    assert registers.extend_keys(k, v) == (k, v)
+    assert not list(registers.parameters())
+
+
+def twin(x_q, x_k, x_v, grid, size, visible):
+    """Window attention written as loops over query tokens (the slow twin)."""
+    batch, q_views, _, heads, dim = x_q.shape
+    k_views, cols = x_k.shape[1], grid[1]
+    out = torch.zeros_like(x_q)
+    place = [(n // cols, n % cols) for n in range(grid[0] * cols)]
+    for b in range(batch):
+        for i in range(q_views):
+            for n, (row, col) in enumerate(place):
+                same = [m for m, (r, c) in enumerate(place) if size is None or (r // size, c // size) == (row // size, col // size)]
+                pairs = [(j, m) for j in range(k_views) if visible is None or visible[b, i, j] for m in same]
+                keys = torch.stack([x_k[b, j, m] for j, m in pairs], 1)  # (heads, pairs, dim)
+                values = torch.stack([x_v[b, j, m] for j, m in pairs], 1)
+                weights = (torch.einsum("hd,hpd->hp", x_q[b, i, n], keys) * 0.3).softmax(-1)
+                out[b, i, n] = torch.einsum("hp,hpd->hd", weights, values)
+    return out
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8, None])
+@pytest.mark.parametrize("masked", [False, True])
+def test_windows_equal_the_slow_twin_in_values_and_gradients(size, masked):
+    """Also where K does not divide the 3 x 4 grid, and where it is larger than a side."""
+    grid, views = (3, 4), 3
+    inputs = [torch.randn(2, views, 12, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    visible = None
+    if masked:
+        visible = torch.tensor([[[1, 0, 1], [1, 1, 0], [0, 0, 1]], [[1, 1, 1], [0, 1, 1], [1, 0, 1]]], dtype=torch.bool)
+    windows = Windows(grid, size)
+    mask = windows.mask(visible, (views, views), torch.device("cpu"))
+    if mask is not None and visible is None:
+        mask = mask.repeat(2, 1, 1, 1)
+    fast = windows.merge(attend_explicitly(*(windows.partition(x) for x in inputs), scale=0.3, mask=mask), 2)
+    slow = twin(*inputs, grid, size, visible)
+    torch.testing.assert_close(fast, slow)
+    weight = torch.randn_like(slow)
+    for a, b in zip(
+        torch.autograd.grad((fast * weight).sum(), inputs), torch.autograd.grad((slow * weight).sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, None])
+def test_merge_inverts_partition(size):
+    x = torch.randn(2, 3, 20, 2, 4)
+    windows = Windows((4, 5), size)
+    torch.testing.assert_close(windows.merge(windows.partition(x), 2), x)

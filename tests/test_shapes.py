@@ -1,0 +1,19 @@
+"""The annotations of shapes are checked while the tests run."""
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from anyview.geometry.poses import invert
+from anyview.nn.attention import attend
+
+
+def test_a_wrong_shape_raises():
+    with pytest.raises(TypeCheckError):
+        invert(torch.eye(3))
+
+
+def test_sizes_with_one_name_must_agree():
+    q, k = torch.zeros(2, 3, 5, 8), torch.zeros(2, 3, 7, 8)
+    with pytest.raises(TypeCheckError):
+        attend(q, k, torch.zeros(2, 3, 6, 8), scale=1.0)

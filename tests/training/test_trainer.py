@@ -1,0 +1,260 @@
+"""The training loop: exact resume after a kill, what it writes, what stops it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from anyview.codecs.codec import CodecConfig
+from anyview.codecs.pixel import PixelCodec
+from anyview.data.batches import BatchConfig, ViewBatches
+from anyview.data.sampling import ViewSampling
+from anyview.data.shards import ShardFolder, write_shard
+from anyview.errors import AnyViewError
+from anyview.families.kaleido.checkpoint import load_model
+from anyview.families.kaleido.settings import KaleidoSettings
+from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
+from anyview.training.checkpoint import list_checkpoints, load_training_state
+from anyview.training.ema import Ema
+from anyview.training.health import first_not_finite, top_activations
+from anyview.training.optim import OptimConfig, Optimisers
+from anyview.training.trainer import TrainConfig, Trainer
+from tests.conftest import CAUSAL, REPOSITORY, tiny_config
+from tests.data.test_training_data import scenes
+
+STEPS = 8
+
+
+def make_task(**changes) -> KaleidoTask:
+    torch.manual_seed(0)
+    settings = KaleidoSettings(
+        model=tiny_config(**{**CAUSAL, "latent_channels": 12, "depth": 2, **changes}), codec=CodecConfig(factor=2), image_size=(6, 10)
+    )
+    return KaleidoTask(settings, KaleidoLoss(), codec=PixelCodec(2))
+
+
+def make_trainer(folder, run, task=None, **changes) -> Trainer:
+    values = dict(
+        steps=STEPS, precision="fp32", workers=0, log_every=2, checkpoint_every=3, ema_decay=0.9,
+        optim=OptimConfig(learning_rate=3e-3, warmup=2, cooldown=0.3, optimiser="muon", muon_learning_rate=0.01),
+    )  # fmt: skip
+    config = BatchConfig(batch_size=3, sampling=ViewSampling(views=4, masking="scene"))
+    batches = ViewBatches(ShardFolder(folder), config)
+    return Trainer(task or make_task(), batches, TrainConfig(**{**values, **changes}), run)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shard(folder / "shard-000000.tar", [scenes(n) for n in range(6)])
+    return folder
+
+
+def records(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run):
+    return [(r["step"], r["loss"], r["gradient_norm"]) for r in records(run)]
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_stopped_and_resumed_run_equals_an_unbroken_one(shards, tmp_path, optimiser):
+    optim = OptimConfig(learning_rate=3e-3, warmup=2, cooldown=0.3, optimiser=optimiser, muon_learning_rate=0.01)
+    make_trainer(shards, tmp_path / "whole", optim=optim).train()
+    broken = make_trainer(shards, tmp_path / "broken", optim=optim)
+    save = broken._save
+
+    def stop_after_the_second_checkpoint():
+        save()
+        if broken.step == 6:
+            raise KeyboardInterrupt
+
+    broken._save = stop_after_the_second_checkpoint
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    make_trainer(shards, tmp_path / "broken", optim=optim).train()
+    assert losses(tmp_path / "whole") == losses(tmp_path / "broken")
+    whole, resumed = (load_training_state(list_checkpoints(tmp_path / name)[-1]) for name in ("whole", "broken"))
+    for name in ("weights", "average", "optimiser"):
+        for key, tensor in getattr(whole, name).items():
+            assert tensor.equal(getattr(resumed, name)[key]), (name, key)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {repository!r})
+from tests.training.test_trainer import make_trainer
+make_trainer(Path(sys.argv[1]), Path(sys.argv[2]), checkpoint_every=1, steps=40).train()
+"""
+
+
+def run_in_process(shards, run, **kwargs):
+    command = [sys.executable, "-c", SCRIPT.format(repository=str(REPOSITORY)), str(shards), str(run)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **kwargs)
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_loses_nothing(shards, tmp_path):
+    """Killed three times at arbitrary moments, the run ends with the losses of an unbroken one."""
+    whole = run_in_process(shards, tmp_path / "whole")
+    assert whole.wait(120) == 0, whole.stderr.read().decode()
+    for wait in (0.05, 0.17, 0.31):
+        process = run_in_process(shards, tmp_path / "killed")
+        deadline = time.time() + 60
+        while not list_checkpoints(tmp_path / "killed") and process.poll() is None and time.time() < deadline:
+            time.sleep(0.01)
+        time.sleep(wait)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+        load_training_state(list_checkpoints(tmp_path / "killed")[-1])  # the last good one always loads
+    last = run_in_process(shards, tmp_path / "killed")
+    assert last.wait(120) == 0, last.stderr.read().decode()
+    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
+    for process in (whole, last):
+        process.stderr.close()
+
+
+def test_the_loss_falls_on_one_batch(shards, tmp_path):
+    task = make_task(prediction="data")
+    trainer = make_trainer(shards, tmp_path / "run", task, steps=40, optim=OptimConfig(learning_rate=3e-3, warmup=1))
+    views = trainer.batches[0]
+    generator = torch.Generator()
+    before = task.losses(views, generator.manual_seed(5))["loss"].item()
+    for _ in range(40):
+        loss = task.losses(views, generator.manual_seed(5))["loss"]
+        loss.backward()
+        trainer.optimisers.step()
+        trainer.optimisers.zero_grad()
+    assert loss.item() < 0.6 * before
+
+
+def test_metrics_hold_what_the_bar_shows(shards, tmp_path):
+    calls = []
+
+    def validate(model):
+        calls.append(next(model.parameters()).detach().clone())
+        return {"psnr_1": 12.5}
+
+    trainer = make_trainer(shards, tmp_path, validate_every=4)
+    trainer.validate = validate
+    trainer.train()
+    found = records(tmp_path)
+    assert [r["step"] for r in found] == list(range(1, STEPS + 1))
+    assert all({"loss", "gradient_norm", "learning_rate", "seconds"} <= r.keys() for r in found)
+    assert found[0].keys() >= {"top_activation/block_00", "top_activation/block_01"}
+    assert [r["step"] for r in found if "held_out/psnr_1" in r] == [4, 8]
+    first = next(iter(trainer.ema.state_dict().values()))
+    assert calls[-1].equal(first)  # held-out numbers are those of the averaged weights
+    assert not next(trainer.model.parameters()).equal(first)
+
+
+def test_a_checkpoint_renders(shards, tmp_path):
+    last = make_trainer(shards, tmp_path).train()
+    model, settings = load_model(last)
+    assert settings == make_task().settings
+    state = load_training_state(last)
+    for name, p in model.named_parameters():
+        assert p.equal(state.average[name])
+    assert len(list_checkpoints(tmp_path)) == 2  # keep_checkpoints
+
+
+def test_accumulation_equals_a_larger_batch(shards, tmp_path):
+    """Two micro-batches give the mean of their gradients."""
+    trainer = make_trainer(shards, tmp_path, accumulate=2, optim=OptimConfig(clip=1e9))
+    data = iter([trainer.batches[0], trainer.batches[1]])
+    gradients = []
+    trainer.optimisers.step = lambda scaler=None: gradients.append([p.grad.clone() for p in trainer.model.parameters()])
+    trainer._step(data)
+    single = []
+    for part in range(2):
+        trainer.model.zero_grad()
+        trainer._forward(trainer.batches[part], part)["loss"].backward()
+        single.append([p.grad.clone() for p in trainer.model.parameters()])
+    for together, a, b in zip(gradients[0], *single, strict=True):
+        torch.testing.assert_close(together, (a + b) / 2)
+
+
+def test_bf16_training_stays_close_to_fp32(shards, tmp_path):
+    make_trainer(shards, tmp_path / "full").train()
+    make_trainer(shards, tmp_path / "half", precision="bf16").train()
+    full, half = losses(tmp_path / "full"), losses(tmp_path / "half")
+    for (_, a, _), (_, b, _) in zip(full, half, strict=True):
+        assert b == pytest.approx(a, rel=0.03)
+    assert any(a[1] != b[1] for a, b in zip(full, half, strict=True))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(shards, tmp_path):
+    task = make_task()
+    with torch.no_grad():
+        task.model.blocks[1].feed_forward.down.weight[0, 0] = float("nan")
+    with pytest.raises(AnyViewError, match=r"stopped at step 0: .*blocks\.1\.feed_forward\.down"):
+        make_trainer(shards, tmp_path, task).train()
+    dump = json.loads((tmp_path / "not_finite.json").read_text())
+    assert dump["places"][0] == "blocks.1.feed_forward.down"
+
+
+def test_another_seed_or_a_broken_checkpoint_is_refused(shards, tmp_path):
+    last = make_trainer(shards, tmp_path).train()
+    with pytest.raises(AnyViewError, match="has seed 0, not 1"):
+        make_trainer(shards, tmp_path, seed=1)
+    file = last / "training" / "optimiser.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(AnyViewError, match="not a checkpoint to resume from"):
+        make_trainer(shards, tmp_path)
+
+
+def test_learning_rate_rises_stays_and_falls():
+    config = OptimConfig(warmup=10, cooldown=0.2)
+    assert config.factor(0, 100) == pytest.approx(0.1)
+    assert config.factor(50, 100) == 1
+    assert config.factor(90, 100) == pytest.approx(0.5)
+    assert OptimConfig(warmup=10).factor(99, 100) == 1
+
+
+def test_muon_takes_the_matrices_of_blocks_and_adamw_the_rest():
+    model = make_task().model
+    optimisers = Optimisers(model, OptimConfig(optimiser="muon"))
+    muon = {id(p) for p in optimisers.all[1].param_groups[0]["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in muon}
+    assert names and all(name.startswith("blocks.") and "modulation" not in name for name in names)
+    rest = len(optimisers.all[0].param_groups[0]["params"])
+    assert len(names) + rest == len(list(model.parameters()))
+
+
+def test_average_follows_its_formula():
+    model = torch.nn.Linear(2, 2)
+    ema = Ema(model, 0.5)
+    start = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight += 1
+    ema.update(model, step=100)
+    torch.testing.assert_close(ema.state_dict()["weight"], start + 0.5)
+
+
+def test_monitors_see_every_block():
+    task = make_task()
+    from anyview.geometry.poses import random_rigid
+    from anyview.nn.positions import ViewPositions
+
+    x, positions = torch.randn(1, 2, 12, 3, 5), ViewPositions.from_poses(random_rigid(1, 2))
+    with top_activations(task.model) as top, first_not_finite(task.model) as places:
+        task.model(x, torch.tensor([0.5]), positions, 1)
+    assert sorted(top) == ["block_00", "block_01"] and min(top.values()) > 0
+    assert places == []
+
+
+@pytest.mark.parametrize("change", [dict(precision="fp16"), dict(steps=0), dict(accumulate=0)])
+def test_impossible_runs_are_refused(change):
+    with pytest.raises(ValueError, match="precision|at least 1"):
+        replace(TrainConfig(), **change)
