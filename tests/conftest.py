@@ -61,7 +61,9 @@ def randomised(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
     return model
 
 
-def tiny_renderer(*, guidance: float = 1.5, steps: int = 3, use_cache: bool | None = None, **changes) -> KaleidoRenderer:
+def tiny_renderer(
+    *, guidance: float = 1.5, steps: int = 3, use_cache: bool | None = None, **changes
+) -> KaleidoRenderer:
     """A renderer of a tiny network with random weights for 16 x 24 images."""
     config = tiny_config(**changes)
     settings = KaleidoSettings(

@@ -1,11 +1,11 @@
 """AnyView: new views of a scene from any number of images.
 
-    import anyview
+import anyview
 
-    model = anyview.load("default")
-    capture = anyview.read_capture("examples/captures/NAME")
-    views = model.render(capture.select([0, 4, 9]), cameras=anyview.trajectories.orbit(capture, frames=24), seed=0)
-    views.save("out/")
+model = anyview.load("default")
+capture = anyview.read_capture("examples/captures/NAME")
+views = model.render(capture.select([0, 4, 9]), cameras=anyview.trajectories.orbit(capture, frames=24), seed=0)
+views.save("out/")
 """
 
 from anyview.api import Model, RenderedViews, load

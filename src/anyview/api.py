@@ -82,7 +82,9 @@ class RenderedViews:
     references: Float[Tensor, "refs 3 h w"]
     capture: Capture
 
-    def save(self, folder: str | Path, *, overwrite: bool = False, truth: Tensor | None = None, fps: float = 24.0) -> Path:
+    def save(
+        self, folder: str | Path, *, overwrite: bool = False, truth: Tensor | None = None, fps: float = 24.0
+    ) -> Path:
         """Write frames, video.mp4, transforms.json and contact_sheet.png; the folder appears when all is written.
 
         Args:

@@ -49,7 +49,7 @@ def from_plain(cls: type[T], plain: Any, where: str) -> T:
         raise AnyViewError(f"{where}: {error}") from error
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: PLR0911  one return a kind of hint
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         return from_plain(hint, value, where)  # pyright: ignore[reportArgumentType]

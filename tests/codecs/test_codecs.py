@@ -47,7 +47,9 @@ def test_kl_codec_applies_scale_and_shift_of_its_config(autoencoder):
     torch.testing.assert_close(latents.flatten(0, 1), (raw - 0.0609) * 1.5305)
     assert latents.shape == (2, 3, 16, 2, 3)
     decoded = codec.decode(latents)
-    torch.testing.assert_close(decoded.flatten(0, 1), (0.5 + 0.5 * model.decode(raw).sample).clamp(0, 1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        decoded.flatten(0, 1), (0.5 + 0.5 * model.decode(raw).sample).clamp(0, 1), rtol=0, atol=1e-5
+    )
     sampled = codec.encode(images, torch.Generator().manual_seed(0))
     assert (sampled - latents).abs().max() > 1e-3
 

@@ -97,7 +97,10 @@ BAD = {
     "missing image": (lambda d: d["frames"][1].update(file_path="images/9.png"), "image of frame 1 is missing"),
     "no pose": (lambda d: d["frames"][2].pop("transform_matrix"), "frame 2 has no transform_matrix"),
     "no file": (lambda d: d["frames"][2].pop("file_path"), "frame 2 has no file_path"),
-    "mirrored pose": (lambda d: d["frames"][1]["transform_matrix"][0].__setitem__(slice(0, 3), [9, 9, 9]), "Camera 1: .*not rigid"),
+    "mirrored pose": (
+        lambda d: d["frames"][1]["transform_matrix"][0].__setitem__(slice(0, 3), [9, 9, 9]),
+        "Camera 1: .*not rigid",
+    ),
     "pose not a matrix": (lambda d: d["frames"][0].update(transform_matrix=[[1, 2]]), "expected 4x4"),
     "size": (lambda d: [f.update(w=99) for f in d["frames"]], "transforms.json says 12x99"),
     "NaN": (lambda d: d["frames"][1]["transform_matrix"][1].__setitem__(3, float("nan")), "Camera 1: .*NaN"),

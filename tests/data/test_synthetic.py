@@ -57,7 +57,13 @@ def test_a_small_bright_spot_is_where_projection_says(rasteriser):
     box = trimesh.creation.icosphere(radius=0.03)
     vertices = np.asarray(box.vertices, np.float32)
     texture = np.full((2, 2, 3), 255, np.uint8)
-    dot = TexturedMesh(vertices + place, vertices / 0.03, np.zeros((len(vertices), 2), np.float32), np.asarray(box.faces, np.int32), texture)
+    dot = TexturedMesh(
+        vertices + place,
+        vertices / 0.03,
+        np.zeros((len(vertices), 2), np.float32),
+        np.asarray(box.faces, np.int32),
+        texture,
+    )
     alpha = torch.from_numpy(rasteriser.render([dot], cameras, Lighting()).rgba[..., 3]).float()
     pixels, _ = project(cameras, torch.from_numpy(place).expand(4, 1, 3))
     y, x = torch.meshgrid(torch.arange(30) + 0.5, torch.arange(44) + 0.5, indexing="ij")

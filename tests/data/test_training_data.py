@@ -22,7 +22,10 @@ def counts(sampling, draws=20_000):
 
 
 def test_exponential_sampling_halves_with_every_reference():
-    found = torch.bincount(torch.tensor([c.references for c in counts(ViewSampling(masking="none"))]), minlength=12) / 20_000
+    found = (
+        torch.bincount(torch.tensor([c.references for c in counts(ViewSampling(masking="none"))]), minlength=12)
+        / 20_000
+    )
     weights = 0.5 ** torch.arange(1, 12.0)
     expected = torch.cat([torch.zeros(1), weights / weights.sum()])
     torch.testing.assert_close(found, expected, rtol=0, atol=0.012)
@@ -41,7 +44,10 @@ def test_masking_has_the_stated_marginals():
 
 def test_fixed_and_uniform_sampling():
     assert {c.references for c in counts(ViewSampling(kind="fixed"), 50)} == {6}
-    found = torch.bincount(torch.tensor([c.references for c in counts(ViewSampling(kind="uniform"))]), minlength=12) / 20_000
+    found = (
+        torch.bincount(torch.tensor([c.references for c in counts(ViewSampling(kind="uniform"))]), minlength=12)
+        / 20_000
+    )
     torch.testing.assert_close(found[1:], torch.full((11,), 1 / 11), rtol=0, atol=0.01)
 
 

@@ -9,7 +9,9 @@ from anyview.errors import AnyViewError
 def folder(tmp_path):
     """A tiny Dinov2Model of the real class, saved in its real format."""
     transformers = pytest.importorskip("transformers")
-    config = transformers.Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14)
+    config = transformers.Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14
+    )
     transformers.Dinov2Model(config).save_pretrained(tmp_path / "dino")
     return tmp_path / "dino"
 
@@ -20,7 +22,9 @@ def test_one_feature_for_every_token(folder):
     images = torch.rand(2, 3, 3, 32, 48)
     features = encoder(images)
     assert features.shape == (2, 3, 2 * 3, 32)
-    resized = torch.nn.functional.interpolate(images.flatten(0, 1), (28, 42), mode="bicubic", antialias=True).clamp(0, 1)
+    resized = torch.nn.functional.interpolate(images.flatten(0, 1), (28, 42), mode="bicubic", antialias=True).clamp(
+        0, 1
+    )
     normal = (resized - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
     expected = encoder.model(normal).last_hidden_state[:, 1:]
     torch.testing.assert_close(features.flatten(0, 1), expected, rtol=0, atol=1e-5)

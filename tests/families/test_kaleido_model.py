@@ -74,7 +74,9 @@ def test_the_world_frame_does_not_matter(registers, representation, causal):
     assert (model(latents, t, ViewPositions.from_poses(turned), REFS) - before).abs().max() > 1e-2 * scale
 
 
-@pytest.mark.parametrize("changes", [dict(cross_view_registers="identity"), dict(encoding=EncodingConfig(pose="plucker"))])
+@pytest.mark.parametrize(
+    "changes", [dict(cross_view_registers="identity"), dict(encoding=EncodingConfig(pose="plucker"))]
+)
 def test_identity_registers_and_ray_maps_do_depend_on_the_world_frame(changes):
     model = network(**changes)
     for block in model.blocks:  # a register that says much, so that its frame shows

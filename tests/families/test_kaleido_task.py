@@ -17,7 +17,10 @@ from tests.conftest import CAUSAL, ring, tiny_config
 
 def make(prediction="velocity", weighting="velocity", scale_from="references", **changes) -> KaleidoTask:
     settings = KaleidoSettings(
-        model=tiny_config(prediction=prediction, **changes), codec=CodecConfig(factor=4), image_size=(8, 12), scale_from=scale_from
+        model=tiny_config(prediction=prediction, **changes),
+        codec=CodecConfig(factor=4),
+        image_size=(8, 12),
+        scale_from=scale_from,
     )
     return KaleidoTask(settings, KaleidoLoss(weighting=weighting), codec=PixelCodec(4))
 
@@ -96,7 +99,9 @@ def test_scale_from_references_or_from_all():
 
 
 def test_videos_train_by_their_times():
-    batch = replace(views(), cameras=None, times=torch.arange(5)[None].expand(2, 5) / 5, is_video=torch.ones(2, dtype=torch.bool))
+    batch = replace(
+        views(), cameras=None, times=torch.arange(5)[None].expand(2, 5) / 5, is_video=torch.ones(2, dtype=torch.bool)
+    )
     assert torch.isfinite(make().losses(batch, torch.Generator().manual_seed(0))["loss"])
     mixed = replace(batch, cameras=ring(5, (8, 12), batch=(2,)), is_video=torch.tensor([True, False]))
     positions = positions_of(mixed, "all")

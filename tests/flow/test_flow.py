@@ -69,7 +69,9 @@ def test_mode_and_shift_stay_in_range_and_are_monotone():
     u = torch.linspace(0, 1, 1001, dtype=torch.float64)
     for scale in (-1.0, 0.8, 1.75):
         f = mode(u, scale)
-        torch.testing.assert_close(f[[0, 500, 1000]], torch.tensor([1, 0.5, 0], dtype=torch.float64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            f[[0, 500, 1000]], torch.tensor([1, 0.5, 0], dtype=torch.float64), rtol=0, atol=1e-12
+        )
         assert (f.diff() <= 1e-12).all()
         assert ((shift(f, 3.0) >= -1e-12) & (shift(f, 3.0) <= 1 + 1e-12)).all()
 
@@ -119,7 +121,9 @@ def test_euler_is_exact_on_the_straight_path_and_heun_on_a_linear_field():
     times = Schedule(steps=7).times()
     torch.testing.assert_close(integrate(lambda x, t: noise - data, noise, times), data)
     # dx/dt = 2 t has the solution x(0) = x(1) - 1; Heun integrates it exactly but for the last Euler step and the clip.
-    heun = integrate(lambda x, t: torch.full_like(x, 2 * t), noise, torch.linspace(1, 0, 200, dtype=torch.float64), solver="heun")
+    heun = integrate(
+        lambda x, t: torch.full_like(x, 2 * t), noise, torch.linspace(1, 0, 200, dtype=torch.float64), solver="heun"
+    )
     torch.testing.assert_close(heun, noise - 1, rtol=0, atol=1e-3)
 
 

@@ -25,7 +25,9 @@ def test_fused_and_explicit_attention_agree_in_values_and_gradients(masked):
     torch.testing.assert_close(explicit, fused)
     weight = torch.randn_like(fused)
     for a, b in zip(
-        torch.autograd.grad((explicit * weight).sum(), inputs), torch.autograd.grad((fused * weight).sum(), inputs), strict=True
+        torch.autograd.grad((explicit * weight).sum(), inputs),
+        torch.autograd.grad((fused * weight).sum(), inputs),
+        strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
@@ -88,14 +90,18 @@ def test_no_registers_change_nothing(mode):
 
 def twin(x_q, x_k, x_v, grid, size, visible):
     """Window attention written as loops over query tokens (the slow twin)."""
-    batch, q_views, _, heads, dim = x_q.shape
+    batch, q_views = x_q.shape[:2]
     k_views, cols = x_k.shape[1], grid[1]
     out = torch.zeros_like(x_q)
     place = [(n // cols, n % cols) for n in range(grid[0] * cols)]
     for b in range(batch):
         for i in range(q_views):
             for n, (row, col) in enumerate(place):
-                same = [m for m, (r, c) in enumerate(place) if size is None or (r // size, c // size) == (row // size, col // size)]
+                same = [
+                    m
+                    for m, (r, c) in enumerate(place)
+                    if size is None or (r // size, c // size) == (row // size, col // size)
+                ]
                 pairs = [(j, m) for j in range(k_views) if visible is None or visible[b, i, j] for m in same]
                 keys = torch.stack([x_k[b, j, m] for j, m in pairs], 1)  # (heads, pairs, dim)
                 values = torch.stack([x_v[b, j, m] for j, m in pairs], 1)
@@ -122,7 +128,9 @@ def test_windows_equal_the_slow_twin_in_values_and_gradients(size, masked):
     torch.testing.assert_close(fast, slow)
     weight = torch.randn_like(slow)
     for a, b in zip(
-        torch.autograd.grad((fast * weight).sum(), inputs), torch.autograd.grad((slow * weight).sum(), inputs), strict=True
+        torch.autograd.grad((fast * weight).sum(), inputs),
+        torch.autograd.grad((slow * weight).sum(), inputs),
+        strict=True,
     ):
         torch.testing.assert_close(a, b)
 

@@ -56,7 +56,9 @@ def test_standard_blocks_are_the_papers():
     e = random_rigid(1, VIEWS, dtype=torch.float64)
     relative = e[0, :, None] @ torch.linalg.inv(e[0])[None]
     expand = torch.kron(torch.eye(DIM // 4, dtype=torch.float64), torch.ones(4, 4, dtype=torch.float64))
-    matrices = torch.stack([torch.stack([expand * relative[i, j].repeat(DIM // 4, DIM // 4) for j in range(VIEWS)]) for i in range(VIEWS)])
+    matrices = torch.stack(
+        [torch.stack([expand * relative[i, j].repeat(DIM // 4, DIM // 4) for j in range(VIEWS)]) for i in range(VIEWS)]
+    )
     logits = torch.einsum("isd,ijde,jte->isjt", q[0, :, :, 0], matrices, k[0, :, :, 0]) * DIM**-0.5
     weights = logits.flatten(2).softmax(-1).view(VIEWS, TOKENS, VIEWS, TOKENS)
     expected = torch.einsum("isjt,ijde,jte->isd", weights, matrices, v[0, :, :, 0])

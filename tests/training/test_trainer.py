@@ -34,7 +34,9 @@ STEPS = 8
 def make_task(**changes) -> KaleidoTask:
     torch.manual_seed(0)
     settings = KaleidoSettings(
-        model=tiny_config(**{**CAUSAL, "latent_channels": 12, "depth": 2, **changes}), codec=CodecConfig(factor=2), image_size=(6, 10)
+        model=tiny_config(**{**CAUSAL, "latent_channels": 12, "depth": 2, **changes}),
+        codec=CodecConfig(factor=2),
+        image_size=(6, 10),
     )
     return KaleidoTask(settings, KaleidoLoss(), codec=PixelCodec(2))
 

@@ -47,7 +47,9 @@ def main(argv: list[str]) -> None:
     print(f"{options.model}: {model.system.family}, {cost.parameters / 1e6:.1f} M parameters, {h}x{w}")
     print(f"{options.references} references -> {options.targets} views:")
     print(f"  operations     {cost.flops / 1e9:,.1f} GFLOP")
-    print(f"  memory         {cost.memory / 2**20:,.0f} MiB beyond the weights, {cost.cache / 2**20:,.1f} MiB of it cache")
+    print(
+        f"  memory         {cost.memory / 2**20:,.0f} MiB beyond the weights, {cost.cache / 2**20:,.1f} MiB of it cache"
+    )
     print(f"  free           {'unknown' if free is None else f'{free / 2**20:,.0f} MiB'}")
     print(f"  estimated      {seconds:.2f} s at the {speed / 1e9:,.0f} GFLOP/s that a transformer layer reaches here")
     if options.json:

@@ -89,7 +89,9 @@ def main(argv: list[str]) -> None:
     print("\n".join(f"wrote {options.out / name}" for name in names))
     if options.json:
         mean = sum(scores) / len(scores) if scores else None
-        print_json({"out": str(options.out), "views": len(cameras), "seconds": seconds, "psnr": mean, "psnr_each": scores})
+        print_json(
+            {"out": str(options.out), "views": len(cameras), "seconds": seconds, "psnr": mean, "psnr_each": scores}
+        )
 
 
 def _targets(options: RenderOptions, capture: Capture, references: Capture) -> tuple[Cameras, list[int] | None]:
@@ -109,7 +111,11 @@ def _render(
     """Render and write frames as they come; returns the seconds it took."""
     writer = FrameWriter(folder, model.lens(cameras), centred=references.centred, fps=options.fps)
     bar = Progress(
-        TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
+        TextColumn("rendering"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
     )
     started = time.perf_counter()
     with bar:
@@ -141,4 +147,3 @@ def _finish(
         rows.append(SheetRow("truth", [truth[i] for i in shown]))
     write_contact_sheet(folder / "contact_sheet.png", rows)
     return scores
-

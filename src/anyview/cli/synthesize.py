@@ -43,7 +43,9 @@ def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(SynthesizeOptions, argv, "synthesize")
     started = time.perf_counter()
-    made = _captures(options) if options.captures else write_shards(options.scenes, options.out, workers=options.workers)
+    made = (
+        _captures(options) if options.captures else write_shards(options.scenes, options.out, workers=options.workers)
+    )
     seconds = time.perf_counter() - started
     print(f"{made} views in {seconds:.1f} s ({made / seconds:.0f} a second) in {options.out}")
     if options.json:
@@ -55,7 +57,9 @@ def write_shards(scenes: SyntheticScenes, folder: Path, *, workers: int) -> int:
     missing = [n for n in range(scenes.num_shards) if not shard_path(folder, n).with_suffix(".index.json").exists()]
     if workers <= 1:
         total = sum(min(scenes.scenes_per_shard, scenes.scenes - n * scenes.scenes_per_shard) for n in missing)
-        return scenes.views * sum(1 for _ in track(write_next_shards(scenes, folder, missing), "rendering", total=total))
+        return scenes.views * sum(
+            1 for _ in track(write_next_shards(scenes, folder, missing), "rendering", total=total)
+        )
     jobs = [(scenes, folder, [shard]) for shard in missing]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         return scenes.views * sum(track(pool.imap_unordered(_work, jobs), "rendering", total=len(jobs)))

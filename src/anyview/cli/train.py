@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import tyro
 from torch import nn
 
 from anyview.api import Model, resolve
@@ -62,7 +61,7 @@ def main(argv: list[str]) -> None:
         raise unknown_name("recipe", argv[0], RECIPES)
     recipe = RECIPES[argv[0]]()
     default = TrainOptions(
-        out=tyro.MISSING, train=recipe.train, data=recipe.data, loss=recipe.loss, synthetic=recipe.synthetic
+        out=Path("runs") / argv[0], train=recipe.train, data=recipe.data, loss=recipe.loss, synthetic=recipe.synthetic
     )
     options = parse(TrainOptions, argv[1:], f"train {argv[0]}", default)
     last = train(

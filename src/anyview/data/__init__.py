@@ -1,0 +1,1 @@
+"""Captures, batches, shards and synthetic scenes."""

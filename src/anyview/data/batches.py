@@ -34,7 +34,7 @@ class BatchConfig:
     reference_dropout: float = 0.1
     """Share of the batches without references, for classifier-free guidance (method A.10)."""
     image_size: tuple[int, int] | None = None
-    """Size to resample stored views to (by area if smaller); None keeps theirs. Stages that climb share their shards."""
+    """Size to resample stored views to (by area if smaller); None keeps theirs."""
     seed: int = 0
 
 
@@ -91,4 +91,6 @@ class ViewBatches(Dataset[Views]):
 
     def loader(self, steps: range, *, workers: int) -> DataLoader[Views]:
         """The batches of ``steps``, made ahead by worker processes (0: in this process)."""
-        return DataLoader(self, batch_size=None, sampler=list(steps), num_workers=workers, prefetch_factor=4 if workers else None)
+        return DataLoader(
+            self, batch_size=None, sampler=list(steps), num_workers=workers, prefetch_factor=4 if workers else None
+        )

@@ -38,9 +38,8 @@ class Capture:
 
     def __post_init__(self) -> None:
         if len(self.image_paths) != len(self.cameras):
-            raise AnyViewError(
-                f"{self.name}: images and cameras do not match in number: {len(self.image_paths)} and {len(self.cameras)}."
-            )
+            counts = f"{len(self.image_paths)} and {len(self.cameras)}"
+            raise AnyViewError(f"{self.name}: images and cameras do not match in number: {counts}.")
 
     def __len__(self) -> int:
         return len(self.image_paths)
@@ -55,7 +54,9 @@ class Capture:
             raise AnyViewError(f"{self.name}: no views were chosen.")
         for index in indices:
             if not -len(self) <= index < len(self):
-                raise AnyViewError(f"{self.name}: view {index} is out of range, the capture has views 0 to {len(self) - 1}.")
+                raise AnyViewError(
+                    f"{self.name}: view {index} is out of range, the capture has views 0 to {len(self) - 1}."
+                )
         chosen = list(indices)
         return replace(self, image_paths=tuple(self.image_paths[i] for i in chosen), cameras=self.cameras[chosen])
 
@@ -70,7 +71,9 @@ class Capture:
             image, _ = read_image(path)
             if tuple(image.shape[-2:]) != self.cameras.image_size:
                 h, w = self.cameras.image_size
-                raise AnyViewError(f"{path}: the image is {image.shape[-2]}x{image.shape[-1]}, its camera is of {h}x{w}.")
+                raise AnyViewError(
+                    f"{path}: the image is {image.shape[-2]}x{image.shape[-1]}, its camera is of {h}x{w}."
+                )
             images.append(image)
         return torch.stack(images)
 
@@ -84,7 +87,7 @@ class Capture:
         """
         return fit_views(self.images(), self.cameras, image_size, focal_over_height, pad=self.centred == "object")
 
-    def origin(self) -> Float[Tensor, "3"]:
+    def origin(self) -> Float[Tensor, " 3"]:
         """The point that networks take as origin: the object's middle, or where the cameras look, or their mean."""
         if self.centred == "object":
             return torch.zeros(3)

@@ -30,7 +30,7 @@ class Views:
     images: Float[Tensor, "batch views 3 h w"]
     cameras: Cameras | None
     times: Float[Tensor, "batch views"] | None
-    is_video: Bool[Tensor, "batch"]
+    is_video: Bool[Tensor, " batch"]
     num_references: int
     present: Bool[Tensor, "batch views"] | None = None
     depth: Float[Tensor, "batch views h w"] | None = None

@@ -41,6 +41,8 @@ class DinoV2(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.token_pixels = token_pixels
         self.channels: int = model.config.hidden_size
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
@@ -58,13 +60,17 @@ class DinoV2(nn.Module):
         try:
             return cls(Dinov2Model.from_pretrained(source), token_pixels)
         except OSError as error:
-            raise AnyViewError(f"No DINOv2 at {source!r}: expected a folder or hub id with config.json and weights.") from error
+            raise AnyViewError(
+                f"No DINOv2 at {source!r}: expected a folder or hub id with config.json and weights."
+            ) from error
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "batch refs 3 h w"]) -> Float[Tensor, "batch refs tokens feature"]:
         """Normalised patch tokens (the class token is left out)."""
         batch, refs, _, h, w = images.shape
         size = (h // self.token_pixels * _PATCH, w // self.token_pixels * _PATCH)
-        flat = nn.functional.interpolate(images.flatten(0, 1), size, mode="bicubic", antialias=True, align_corners=False)
+        flat = nn.functional.interpolate(
+            images.flatten(0, 1), size, mode="bicubic", antialias=True, align_corners=False
+        )
         tokens = self.model((flat.clamp(0, 1) - self.mean) / self.std).last_hidden_state[:, 1:]
         return tokens.unflatten(0, (batch, refs)).float()

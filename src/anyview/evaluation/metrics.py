@@ -28,7 +28,9 @@ def ssim(
         return torch.nn.functional.conv2d(z, kernel)
 
     mx, my = mean(x), mean(y)
-    vx, vy, cov = (unbiased * (mean(a * b) - ma * mb) for a, b, ma, mb in ((x, x, mx, mx), (y, y, my, my), (x, y, mx, my)))
+    vx, vy, cov = (
+        unbiased * (mean(a * b) - ma * mb) for a, b, ma, mb in ((x, x, mx, mx), (y, y, my, my), (x, y, mx, my))
+    )
     c1, c2 = 0.01**2, 0.03**2
     value = (2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
     return value.mean(dim=(-3, -2, -1)).reshape(*image.shape[:-3], 3).mean(-1)

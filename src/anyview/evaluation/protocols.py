@@ -43,8 +43,8 @@ def check_references(protocol: Protocol, counts: list[int]) -> None:
             raise AnyViewError(f"Protocol {protocol.name} takes 1 to {limit} references, got {count}.")
 
 
-def nearest_reference(references: Cameras, targets: Cameras) -> Int[Tensor, "targets"]:
-    """Index of the reference whose camera sees from the direction nearest to each target's, about the world's origin."""
+def nearest_reference(references: Cameras, targets: Cameras) -> Int[Tensor, " targets"]:
+    """Index of the reference that sees the world's origin from the direction nearest to each target's."""
     a = torch.nn.functional.normalize(references.centres, dim=-1)
     b = torch.nn.functional.normalize(targets.centres, dim=-1)
     return (b @ a.mT).argmax(dim=-1)

@@ -20,7 +20,7 @@ class Cost:
     """
 
     parameters: int
-    flops: float
+    flops: int
     memory: int
     cache: int
 

@@ -34,7 +34,9 @@ def noise_from_velocity(z_t: Float[Tensor, "*shape"], v: Float[Tensor, "*shape"]
     return z_t + (1 - _expand(t, z_t)) * v
 
 
-def velocity_from_data(z_t: Float[Tensor, "*shape"], data: Float[Tensor, "*shape"], t: Tensor) -> Float[Tensor, "*shape"]:
+def velocity_from_data(
+    z_t: Float[Tensor, "*shape"], data: Float[Tensor, "*shape"], t: Tensor
+) -> Float[Tensor, "*shape"]:
     """The velocity ``(z_t - data) / t`` that goes with a prediction of the data; ``t`` must not be 0."""
     return (z_t - data) / _expand(t, z_t)
 

@@ -33,7 +33,7 @@ class Schedule:
         if not 0 < self.threshold <= 0.5:
             raise ValueError(f"threshold must be in (0, 0.5], got {self.threshold}.")
 
-    def times(self) -> Float[Tensor, "steps_and_1"]:
+    def times(self) -> Float[Tensor, " steps_and_1"]:
         """Times from the start of sampling down to 0, ``steps + 1`` of them, fp64."""
         low, high = TIME_RANGE
         if self.kind == "linspace":
@@ -48,7 +48,7 @@ class Schedule:
         return torch.cat([visited, visited.new_zeros(1)])
 
 
-def linear_quadratic(steps: int, threshold: float) -> Float[Tensor, "steps_and_1"]:
+def linear_quadratic(steps: int, threshold: float) -> Float[Tensor, " steps_and_1"]:
     """Linear first half, quadratic second half, continuous with equal slope where they meet (Movie Gen; method A.9)."""
     if steps == 1:
         return torch.tensor([1.0, 0.0], dtype=torch.float64)

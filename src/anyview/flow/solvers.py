@@ -1,9 +1,9 @@
 """Integrators of the flow from noise to data; they know no model, only a velocity ``(x, t) -> v``."""
 
+import itertools
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,7 +16,7 @@ SolverName = Literal["euler", "heun"]
 def integrate(
     velocity: Velocity,
     noise: Float[Tensor, "*shape"],
-    times: Float[Tensor, "steps_and_1"],
+    times: Float[Tensor, " steps_and_1"],
     *,
     solver: SolverName = "euler",
     on_step: Callable[[int], None] | None = None,
@@ -33,7 +33,7 @@ def integrate(
         on_step: Called with the number of steps done.
     """
     x, clock = noise, times.tolist()
-    for n, (now, then) in enumerate(zip(clock[:-1], clock[1:], strict=True)):
+    for n, (now, then) in enumerate(itertools.pairwise(clock)):
         v = velocity(x, _clip(now))
         euler = x + (then - now) * v
         if solver == "heun" and n < len(clock) - 2:

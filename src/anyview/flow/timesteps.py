@@ -41,7 +41,7 @@ class TimestepSampler:
         if self.shift <= 0:
             raise ValueError(f"shift must be positive, got {self.shift}.")
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "count"]:
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, " count"]:
         """Draw times in [0, 1] (on the CPU)."""
         if self.distribution == "logit_normal":
             base = torch.randn(count, generator=generator).sigmoid()

@@ -18,7 +18,7 @@ class Similarity:
 
     scale: Float[Tensor, ""]
     rotation: Float[Tensor, "3 3"]
-    translation: Float[Tensor, "3"]
+    translation: Float[Tensor, " 3"]
 
     def points(self, source: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Map points."""

@@ -24,7 +24,13 @@ def write_camera_path(path: Path, cameras: Cameras, *, fps: float = 24.0) -> Non
         {"world_from_cam": pose, "intrinsics": matrix}
         for pose, matrix in zip(cameras.world_from_cam.tolist(), cameras.intrinsics.tolist(), strict=True)
     ]
-    document = {"format": _FORMAT, "version": _VERSION, "image_size": list(cameras.image_size), "fps": fps, "frames": frames}
+    document = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "image_size": list(cameras.image_size),
+        "fps": fps,
+        "frames": frames,
+    }
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(document, indent=1))
     os.replace(partial, path)
@@ -43,7 +49,7 @@ def read_camera_path(path: Path) -> Cameras:
     except ValueError as error:
         raise AnyViewError(f"{path}: not JSON ({error}).") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise AnyViewError(f"{path}: not a camera path (expected \"format\": \"{_FORMAT}\").")
+        raise AnyViewError(f'{path}: not a camera path (expected "format": "{_FORMAT}").')
     if document.get("version") != _VERSION:
         raise AnyViewError(f"{path}: camera path version {document.get('version')}, expected {_VERSION}.")
     try:

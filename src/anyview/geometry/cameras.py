@@ -76,7 +76,9 @@ class Cameras:
     def _join(cls, cameras: Sequence[Cameras], join) -> Cameras:
         sizes = {camera.image_size for camera in cameras}
         if len(sizes) != 1:
-            raise AnyViewError(f"Cameras of different image sizes cannot be joined: {sorted(sizes)}; resize them first.")
+            raise AnyViewError(
+                f"Cameras of different image sizes cannot be joined: {sorted(sizes)}; resize them first."
+            )
         poses = join([camera.world_from_cam for camera in cameras])
         return cls(poses, join([camera.intrinsics for camera in cameras]), cameras[0].image_size)
 

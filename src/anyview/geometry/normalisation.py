@@ -36,9 +36,7 @@ class SceneNormalisation:
         """
         distance = (cameras.centres - origin[..., None, :]).norm(dim=-1).amax(-1)
         if bool((distance < 1e-8).any()):
-            raise AnyViewError(
-                "The scene has no scale: every camera sits at its origin; give an origin (the object centre) or a scale."
-            )
+            raise AnyViewError("The scene has no scale: every camera sits at its origin; give an origin or a scale.")
         return cls(origin, distance)
 
     def normalise(self, cameras: Cameras) -> Cameras:

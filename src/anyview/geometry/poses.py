@@ -130,7 +130,7 @@ def rotation_angle(a: Float[Tensor, "*batch 3 3"], b: Float[Tensor, "*batch 3 3"
 
 
 def look_at(
-    eye: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"], up: Float[Tensor, "3"]
+    eye: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"], up: Float[Tensor, " 3"]
 ) -> Float[Tensor, "*batch 4 4"]:
     """``world_from_cam`` of a camera at ``eye`` that looks at ``target`` (OpenCV axes).
 
@@ -139,7 +139,9 @@ def look_at(
     forward = torch.nn.functional.normalize(target - eye, dim=-1)
     up = torch.nn.functional.normalize(up.to(forward), dim=-1).expand_as(forward)
     parallel = (forward * up).sum(-1, keepdim=True).abs() > 1 - 1e-6
-    other = torch.where(up[..., :1].abs() > 0.9, forward.new_tensor([0.0, 1.0, 0.0]), forward.new_tensor([1.0, 0.0, 0.0]))
+    other = torch.where(
+        up[..., :1].abs() > 0.9, forward.new_tensor([0.0, 1.0, 0.0]), forward.new_tensor([1.0, 0.0, 0.0])
+    )
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, torch.where(parallel, other, up)), dim=-1)
     down = torch.linalg.cross(forward, right)
     return rigid(torch.stack([right, down, forward], dim=-1), eye)

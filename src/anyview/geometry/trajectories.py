@@ -28,8 +28,8 @@ class View:
     """Where a path starts: a single camera, the point it moves about and the direction that counts as up."""
 
     camera: Cameras
-    centre: Float[Tensor, "3"]
-    up: Float[Tensor, "3"]
+    centre: Float[Tensor, " 3"]
+    up: Float[Tensor, " 3"]
 
     @classmethod
     def of(cls, cameras: Cameras, *, centre: Tensor | None = None, up: Tensor | None = None, start: int = 0) -> View:
@@ -85,7 +85,7 @@ def as_view(start: Start) -> View:
     return View.of(start.cameras, centre=start.origin().to(start.cameras.centres))
 
 
-def mean_up(cameras: Cameras) -> Float[Tensor, "3"]:
+def mean_up(cameras: Cameras) -> Float[Tensor, " 3"]:
     """Mean of the cameras' up directions, snapped to a world axis within 30 degrees."""
     mean = -cameras.world_from_cam[..., :3, 1].reshape(-1, 3).mean(0)
     if mean.norm() < 1e-6:
@@ -99,7 +99,7 @@ def mean_up(cameras: Cameras) -> Float[Tensor, "3"]:
     return mean
 
 
-def _nearest_on_axis(camera: Cameras) -> Float[Tensor, "3"]:
+def _nearest_on_axis(camera: Cameras) -> Float[Tensor, " 3"]:
     along = -(camera.centres @ camera.directions)
     if along <= 0:
         raise AnyViewError("A single camera that looks away from the world's origin has no centre; give one.")
@@ -115,14 +115,14 @@ def _check_frames(frames: int) -> None:
         raise AnyViewError(f"A path needs at least one frame, got {frames}.")
 
 
-def _fractions(frames: int, view: View, *, closed: bool) -> Float[Tensor, "frames"]:
+def _fractions(frames: int, view: View, *, closed: bool) -> Float[Tensor, " frames"]:
     _check_frames(frames)
     like = view.camera.world_from_cam
     count = frames if closed else max(frames - 1, 1)
     return torch.arange(frames, dtype=like.dtype, device=like.device) / count
 
 
-def _turned_about_up(view: View, angle: Float[Tensor, "frames"]) -> Float[Tensor, "frames 3"]:
+def _turned_about_up(view: View, angle: Float[Tensor, " frames"]) -> Float[Tensor, "frames 3"]:
     """Offsets from the centre: the start's, turned about the up axis (Rodrigues)."""
     up = torch.nn.functional.normalize(view.up, dim=0)
     offset = view.camera.centres - view.centre
@@ -171,9 +171,7 @@ def spiral(start: Start, frames: int, *, turns: float = 2.0, radius: float = 0.2
     """
     view = as_view(start)
     phase = 2 * math.pi * turns * _fractions(frames, view, closed=True)
-    offsets = torch.stack(
-        [radius * phase.cos(), radius * phase.sin(), depth * (phase / (2 * turns)).sin()], -1
-    )
+    offsets = torch.stack([radius * phase.cos(), radius * phase.sin(), depth * (phase / (2 * turns)).sin()], -1)
     return _offset_path(view, view.distance * offsets)
 
 
@@ -193,7 +191,10 @@ def _offset_path(view: View, offsets: Float[Tensor, "frames 3"]) -> Cameras:
 
 
 def move(start: Start, frames: int, *, direction: str = "forward", amount: float = 0.5) -> Cameras:
-    """A straight line without turning: forward, backward, left, right, up or down; ``amount`` in distances to the centre."""
+    """A straight line without turning; ``amount`` in distances to the centre.
+
+    ``direction`` is forward, backward, left, right, up or down, in the camera's own axes.
+    """
     view = as_view(start)
     axes = {
         "forward": (0, 0, 1), "backward": (0, 0, -1), "left": (-1, 0, 0),
@@ -240,7 +241,7 @@ def roll(start: Start, frames: int, *, degrees: float = 90.0) -> Cameras:
     return _turn(view, "z", math.radians(degrees) * _fractions(frames, view, closed=False))
 
 
-def _turn(view: View, axis: str, angle: Float[Tensor, "frames"]) -> Cameras:
+def _turn(view: View, axis: str, angle: Float[Tensor, " frames"]) -> Cameras:
     poses = view.camera.world_from_cam.expand(len(angle), 4, 4).clone()
     poses[:, :3, :3] = poses[:, :3, :3] @ rotation_about(axis, angle)
     return _repeat(view, poses)

@@ -34,7 +34,9 @@ class Frequencies:
     kind: FrequencyKind = "octave"
     max_frequency: float = 1.0
 
-    def angles(self, positions: Float[Tensor, "*batch"], count: int | float, bands: int) -> Float[Tensor, "*batch bands"]:
+    def angles(
+        self, positions: Float[Tensor, "*batch"], count: int | float, bands: int
+    ) -> Float[Tensor, "*batch bands"]:
         """Angle of every band at ``positions`` (in steps, 0 <= position < count)."""
         k = torch.arange(bands, dtype=torch.float32, device=positions.device)
         if self.kind == "rope":

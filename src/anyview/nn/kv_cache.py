@@ -95,6 +95,4 @@ class KVCache:
         if self.keys.shape[1] == 1:
             shape = (-1, times, -1, -1, -1, -1)
             return KVCache(self.keys.expand(shape), self.values.expand(shape), self.num_views)
-        return KVCache(
-            self.keys.repeat_interleave(times, 1), self.values.repeat_interleave(times, 1), self.num_views
-        )
+        return KVCache(self.keys.repeat_interleave(times, 1), self.values.repeat_interleave(times, 1), self.num_views)

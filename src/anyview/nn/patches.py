@@ -13,7 +13,9 @@ def patchify(x: Float[Tensor, "*batch c h w"], size: int) -> Float[Tensor, "*bat
     return x.permute(*order).reshape(*batch, (h // size) * (w // size), c * size * size)
 
 
-def unpatchify(x: Float[Tensor, "*batch tokens patch"], size: int, grid: tuple[int, int]) -> Float[Tensor, "*batch c h w"]:
+def unpatchify(
+    x: Float[Tensor, "*batch tokens patch"], size: int, grid: tuple[int, int]
+) -> Float[Tensor, "*batch c h w"]:
     """Inverse of :func:`patchify` for a token grid of ``grid`` rows and columns."""
     *batch, _, patch = x.shape
     rows, cols = grid

@@ -32,7 +32,7 @@ class ViewPositions:
     cam_from_world: Float[Tensor, "batch views 4 4"]
     lens: Float[Tensor, "batch views 4"]
     times: Float[Tensor, "batch views"]
-    is_video: Bool[Tensor, "batch"]
+    is_video: Bool[Tensor, " batch"]
 
     @classmethod
     def from_cameras(cls, cameras: Cameras) -> ViewPositions:
@@ -75,7 +75,9 @@ class ViewPositions:
         rows, cols = grid
         device = self.lens.device
         y, x = torch.meshgrid(
-            (torch.arange(rows, device=device) + 0.5) / rows, (torch.arange(cols, device=device) + 0.5) / cols, indexing="ij"
+            (torch.arange(rows, device=device) + 0.5) / rows,
+            (torch.arange(cols, device=device) + 0.5) / cols,
+            indexing="ij",
         )
         centres = torch.stack([x, y], dim=-1).reshape(rows * cols, 2)
         return (centres - self.lens[..., None, 2:]) / self.lens[..., None, :2]

@@ -51,8 +51,8 @@ class Registers(nn.Module):
         """
         if self.mode != "query_frame":
             return transformed
-        heads, dim = plain.shape[-2:]
-        grouped = plain.unflatten(-2, (self.keys.shape[0], heads // self.keys.shape[0]))
+        kv_heads = self.keys.shape[0]
+        grouped = plain.unflatten(-2, (kv_heads, plain.shape[-2] // kv_heads))
         logits = (grouped @ self.keys.to(plain.dtype).mT).flatten(-3, -2)
         return torch.cat([transformed, nn.functional.pad(logits, (0, self.extra_dim - self.count))], dim=-1)
 

@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def sinusoid(t: Float[Tensor, "*batch"], channels: int = 256, max_period: float = 10_000.0) -> Float[Tensor, "*batch c"]:
+def sinusoid(
+    t: Float[Tensor, "*batch"], channels: int = 256, max_period: float = 10_000.0
+) -> Float[Tensor, "*batch c"]:
     """Cosines and sines of ``1000 t`` at geometric frequencies (DiT's timestep embedding)."""
     half = channels // 2
     frequency = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)

@@ -97,7 +97,9 @@ def render_in_order(
         yield Chunk(indices, rendering.images[0])
         if plan.mode == "autoregressive" and left:
             scene = _grow(renderer, scene, rendering.images, chosen, given, plan.max_references)
-            known = torch.cat([known[:given], known[given:], cameras.centres[indices]])[-max(plan.max_references, given) :]
+            known = torch.cat([known[:given], known[given:], cameras.centres[indices]])[
+                -max(plan.max_references, given) :
+            ]
 
 
 def _grow(renderer: Renderer, scene: Scene, images: Tensor, cameras: Cameras, given: int, bound: int) -> Scene:

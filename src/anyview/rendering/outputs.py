@@ -133,7 +133,6 @@ def write_contact_sheet(path: Path, rows: list[SheetRow], *, per_line: int = 12,
 
 def _fit(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge by whole pixels, so that the sheet shows what was rendered, or shrink by area."""
-    h, w = image.shape[-2:]
-    if size[0] >= h:
+    if size[0] >= image.shape[-2]:
         return torch.nn.functional.interpolate(image[None], size, mode="nearest")[0]
     return resize_image(image, size)

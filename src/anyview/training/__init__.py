@@ -1,0 +1,1 @@
+"""The training loop; knows tasks, not families."""

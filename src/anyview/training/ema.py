@@ -16,7 +16,9 @@ class Ema:
         """Take in the weights after ``step`` steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
         current = [p.detach().float() for p in model.parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), current, 1 - decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            list(self.weights.values()), current, 1 - decay
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights by parameter name."""

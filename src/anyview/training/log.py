@@ -23,7 +23,11 @@ class RunLog:
         (run / "train.json").write_text(json.dumps(to_plain(config), indent=1))
         self._writer = _tensorboard(run) if config.tensorboard else None
         self._progress = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
         )
         self._bar = self._progress.add_task("", total=config.steps, completed=step, note="")
 

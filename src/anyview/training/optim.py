@@ -48,12 +48,9 @@ class Optimisers:
             torch.optim.AdamW(rest, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
         ]
         if muon:
-            self.all.append(
-                torch.optim.Muon(
-                    list(muon.values()), lr=config.muon_learning_rate, weight_decay=config.weight_decay,
-                    momentum=0.95, nesterov=True, adjust_lr_fn="original",
-                )  # fmt: skip
-            )
+            matrices, rate = list(muon.values()), config.muon_learning_rate
+            decay = config.weight_decay
+            self.all.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, momentum=0.95, nesterov=True))
         self.base_rates = [optimiser.param_groups[0]["lr"] for optimiser in self.all]
 
     def set_rate(self, factor: float) -> float:

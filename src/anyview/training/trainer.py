@@ -102,7 +102,7 @@ class Trainer:
         self._resume()
         self.log = RunLog(run, config, self.step)
         if config.activation_checkpointing:
-            self.model.activation_checkpointing = True  # pyright: ignore[reportAttributeAccessIssue]
+            setattr(self.model, "activation_checkpointing", True)  # noqa: B010  a plain flag, not a module
         if config.compile:
             for block in self.model.blocks:  # pyright: ignore[reportGeneralTypeIssues]
                 block.compile(dynamic=None)
@@ -118,7 +118,9 @@ class Trainer:
         if self.scaler is not None and state.extra.get("scaler"):
             self.scaler.load_state_dict(state.extra["scaler"])
         if state.extra.get("seed") != self.config.seed:
-            raise AnyViewError(f"{self.run_folder}: this run has seed {state.extra.get('seed')}, not {self.config.seed}.")
+            raise AnyViewError(
+                f"{self.run_folder}: this run has seed {state.extra.get('seed')}, not {self.config.seed}."
+            )
         self.step = state.step
 
     def train(self) -> Path:

@@ -40,7 +40,7 @@ def read(path: Path) -> Capture:
     document = _load(path)
     frames = document.get("frames")
     if not isinstance(frames, list) or not frames:
-        raise AnyViewError(f"{path}: no frames (expected a list under \"frames\").")
+        raise AnyViewError(f'{path}: no frames (expected a list under "frames").')
     images, poses, intrinsics, sizes = [], [], [], []
     for number, frame in enumerate(frames):
         if not isinstance(frame, dict):
@@ -62,7 +62,9 @@ def read(path: Path) -> Capture:
     except AnyViewError as error:
         raise AnyViewError(f"{path}: {error}") from error
     blender = "fl_x" not in document and "camera_angle_x" in document and "w" not in document
-    return Capture(path.parent.name, "blender" if blender else "nerfstudio", tuple(images), cameras, _centred(document, blender))
+    return Capture(
+        path.parent.name, "blender" if blender else "nerfstudio", tuple(images), cameras, _centred(document, blender)
+    )
 
 
 def _centred(document: dict[str, Any], blender: bool):
@@ -78,7 +80,7 @@ def _load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise AnyViewError(f"{path}: not readable JSON ({error}).") from error
     if not isinstance(document, dict):
-        raise AnyViewError(f"{path}: expected an object with \"frames\".")
+        raise AnyViewError(f'{path}: expected an object with "frames".')
     return document
 
 
@@ -100,9 +102,9 @@ def _image_size(image: Path, frame: dict[str, Any], document: dict[str, Any]) ->
             width, height = file.size
     except (UnidentifiedImageError, OSError) as error:
         raise AnyViewError(f"{image}: not a readable image ({error}).") from error
-    declared = (frame.get("h", document.get("h")), frame.get("w", document.get("w")))
-    if None not in declared and (int(declared[0]), int(declared[1])) != (height, width):
-        raise AnyViewError(f"{image}: the image is {height}x{width}, transforms.json says {declared[0]}x{declared[1]}.")
+    h, w = frame.get("h", document.get("h")), frame.get("w", document.get("w"))
+    if h is not None and w is not None and (int(h), int(w)) != (height, width):
+        raise AnyViewError(f"{image}: the image is {height}x{width}, transforms.json says {h}x{w}.")
     return height, width
 
 

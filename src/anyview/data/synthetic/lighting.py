@@ -32,7 +32,7 @@ class Lighting:
     def random(cls, generator: np.random.Generator) -> Lighting:
         """Varied light: strength, direction and a little colour, sometimes with highlights."""
         count = int(generator.integers(1, MAX_LIGHTS + 1))
-        directions = generator.normal(size=(count, 3)) + (0, 0, 0.7)
+        directions = generator.normal(size=(count, 3)) + np.array([0, 0, 0.7])
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         ambient = float(generator.uniform(0.45, 0.9))
         strength = generator.uniform(0.2, 1.0, size=(count, 1)) * (1.15 - ambient) / count * 1.4

@@ -67,7 +67,11 @@ def _box(texture: UInt8[np.ndarray, "h w 3"]) -> TexturedMesh:
         for sign in (-1.0, 1.0):
             normal = np.zeros(3)
             normal[axis] = sign
-            a, b = np.roll(np.eye(3), axis, axis=0)[1:] if axis == 0 else (np.eye(3)[(axis + 1) % 3], np.eye(3)[(axis + 2) % 3])
+            a, b = (
+                np.roll(np.eye(3), axis, axis=0)[1:]
+                if axis == 0
+                else (np.eye(3)[(axis + 1) % 3], np.eye(3)[(axis + 2) % 3])
+            )
             start = len(vertices)
             cell = (2 * axis + (sign > 0)) % 6
             for du, dv in ((0, 0), (1, 0), (1, 1), (0, 1)):
@@ -81,7 +85,9 @@ def _box(texture: UInt8[np.ndarray, "h w 3"]) -> TexturedMesh:
     )  # fmt: skip
 
 
-def _grid_surface(surface: Callable[[np.ndarray, np.ndarray], np.ndarray], texture: UInt8[np.ndarray, "h w 3"]) -> TexturedMesh:
+def _grid_surface(
+    surface: Callable[[np.ndarray, np.ndarray], np.ndarray], texture: UInt8[np.ndarray, "h w 3"]
+) -> TexturedMesh:
     """Triangulate ``surface(u, v)`` over the unit square, with normals from its own triangles."""
     n = _AROUND
     u, v = np.meshgrid(np.linspace(0, 1, n + 1), np.linspace(0, 1, n + 1), indexing="ij")
@@ -164,5 +170,7 @@ def _bent(part: TexturedMesh, twist: float, taper: float) -> TexturedMesh:
     points = part.vertices.astype(np.float64)
     z = points[:, 2]
     cos, sin, grow = np.cos(twist * z), np.sin(twist * z), np.clip(1 + taper * z, 0.3, 1.7)
-    bent = np.stack([grow * (cos * points[:, 0] - sin * points[:, 1]), grow * (sin * points[:, 0] + cos * points[:, 1]), z], 1)
+    bent = np.stack(
+        [grow * (cos * points[:, 0] - sin * points[:, 1]), grow * (sin * points[:, 0] + cos * points[:, 1]), z], 1
+    )
     return TexturedMesh(bent.astype(np.float32), _vertex_normals(bent, part.faces), part.uv, part.faces, part.texture)

@@ -112,8 +112,15 @@ class Rasteriser:
         drawables = [self._upload(part) for part in parts]
         try:
             clips = clip_from_world(cameras)
-            colour = [self._colour(drawables, clip, camera, lighting) for clip, camera in zip(clips, _each(cameras), strict=True)]
-            depths = [self._depth(drawables, clip, camera) for clip, camera in zip(clips, _each(cameras), strict=True)] if depth else None
+            colour = [
+                self._colour(drawables, clip, camera, lighting)
+                for clip, camera in zip(clips, _each(cameras), strict=True)
+            ]
+            depths = (
+                [self._depth(drawables, clip, camera) for clip, camera in zip(clips, _each(cameras), strict=True)]
+                if depth
+                else None
+            )
         finally:
             for drawable in drawables:
                 drawable.release()
@@ -221,7 +228,7 @@ def _make_context() -> Any:
     except ImportError as error:
         raise AnyViewError("Rendering meshes needs moderngl: pip install 'anyview[synthetic]'.") from error
     try:
-        return moderngl.create_context(standalone=True, backend="egl")
+        return moderngl.create_context(standalone=True, backend="egl")  # pyright: ignore[reportArgumentType]
     except Exception as error:  # the driver's own error types
         raise AnyViewError(
             f"No OpenGL without a screen here ({error}); on Debian: apt-get install libegl1 libgl1 libgl1-mesa-dri."

@@ -11,7 +11,9 @@ SIZE = 128
 FloatImage = Float[np.ndarray, "h w"]
 
 
-def random_texture(generator: np.random.Generator, photographs: list[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "h w 3"]:
+def random_texture(
+    generator: np.random.Generator, photographs: list[UInt8[np.ndarray, "h w 3"]]
+) -> UInt8[np.ndarray, "h w 3"]:
     """One texture: a photograph if there are any (one in three), else a pattern in random colours."""
     if photographs and generator.random() < 0.35:
         image = photographs[generator.integers(len(photographs))]
@@ -97,7 +99,9 @@ def _palette(generator: np.random.Generator, count: int) -> Float[np.ndarray, "c
     return np.clip(grey + generator.uniform(0.3, 1.3) * (colours - grey), 0.02, 0.98).astype(np.float32)
 
 
-def _colour_map(values: FloatImage, colours: Float[np.ndarray, "count 3"], *, smooth: bool) -> UInt8[np.ndarray, "h w 3"]:
+def _colour_map(
+    values: FloatImage, colours: Float[np.ndarray, "count 3"], *, smooth: bool
+) -> UInt8[np.ndarray, "h w 3"]:
     place = np.clip(values, 0, 1) * (len(colours) - 1)
     if not smooth:
         return (255 * colours[np.round(place).astype(int)]).astype(np.uint8)

@@ -29,7 +29,7 @@ class Request:
     batch: int = 1
 
 
-def forward_flops(config: KaleidoConfig, request: Request) -> float:
+def forward_flops(config: KaleidoConfig, request: Request) -> int:
     """Multiply-adds times two of one forward pass: matrix products only, as is usual."""
     tokens = request.batch * request.queries * request.grid[0] * request.grid[1]
     width, hidden = config.width, config.feed_forward_width

@@ -44,7 +44,7 @@ class Embedder(nn.Module):
         self,
         patches: Float[Tensor, "batch views tokens patch"],
         features: Float[Tensor, "batch views tokens feature"] | None,
-        is_target: Bool[Tensor, "views"],
+        is_target: Bool[Tensor, " views"],
         tangents: Float[Tensor, "batch views tokens 2"],
     ) -> Float[Tensor, "batch views tokens width"]:
         """Embed; targets get the learned null vector in place of features."""
@@ -104,7 +104,7 @@ class Kaleido(nn.Module):
     def forward(
         self,
         latents: Float[Tensor, "batch views c h w"],
-        t: Float[Tensor, "batch"],
+        t: Float[Tensor, " batch"],
         positions: ViewPositions,
         num_references: int,
         *,
@@ -133,7 +133,9 @@ class Kaleido(nn.Module):
         x, grid = self._embed(latents, positions, num_references, features)
         condition = self._condition(t, num_references, latents.shape[1])
         geometry = self._geometry(
-            positions, grid, None if present is None else view_visibility(present, num_references, causal=self.config.cacheable)
+            positions,
+            grid,
+            None if present is None else view_visibility(present, num_references, causal=self.config.cacheable),
         )
         for number, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layer(number)
@@ -183,7 +185,13 @@ class Kaleido(nn.Module):
             )
 
     def _run(
-        self, block: nn.Module, x: Tensor, condition: Tensor, geometry: Geometry, references: int, cache: LayerCache | None
+        self,
+        block: nn.Module,
+        x: Tensor,
+        condition: Tensor,
+        geometry: Geometry,
+        references: int,
+        cache: LayerCache | None,
     ) -> Tensor:
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, condition, geometry, references, cache, use_reentrant=False)  # pyright: ignore[reportReturnType]

@@ -41,7 +41,7 @@ class KaleidoRecipe:
 def _nano_network() -> KaleidoConfig:
     return KaleidoConfig(
         width=256, depth=8, kv_heads=1, hidden_width=768, condition_width=64, window=None,
-        latent_channels=192, patch_size=1, query_key_norm=True, camera_ray_bands=4, prediction="data",
+        latent_channels=192, patch_size=1, camera_ray_bands=4, prediction="data",
         reference_attention="causal", reference_time="zero",
         encoding=EncodingConfig(image_frequencies=Frequencies(kind="geometric", max_frequency=16.0)),
     )  # fmt: skip

@@ -25,6 +25,8 @@ from anyview.nn.kv_cache import KVCache
 from anyview.nn.positions import ViewPositions
 from anyview.rendering.renderer import OnStep, Rendering, Scene
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 
 @dataclass(frozen=True, eq=False)
 class KaleidoScene:
@@ -75,14 +77,14 @@ class KaleidoRenderer:
         codec: Codec,
         features: FeatureEncoder | None = None,
         *,
-        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        precision: Precision = "fp32",
         use_cache: bool | None = None,
     ) -> None:
         if use_cache and not settings.model.cacheable:
             raise AnyViewError("A bidirectional Kaleido model has no exact reference cache; use_cache must be off.")
         self.model, self.settings, self.codec, self.features = model, settings, codec, features
         self.sampling: SamplingConfig = settings.sampling
-        self.precision = precision
+        self.precision: Precision = precision
         self.use_cache = settings.model.cacheable if use_cache is None else use_cache
         self.image_size = settings.image_size
 
@@ -143,9 +145,7 @@ class KaleidoRenderer:
             features = torch.cat([features[:, kept], self.features(images.to(self._device))], dim=1)
         poses = torch.cat([scene.cameras.world_from_cam[:, kept], cameras.world_from_cam], dim=1)
         lenses = torch.cat([scene.cameras.intrinsics[:, kept], cameras.intrinsics], dim=1)
-        grown = KaleidoScene(
-            latents, Cameras(poses, lenses, cameras.image_size), scene.normalisation, features, None
-        )
+        grown = KaleidoScene(latents, Cameras(poses, lenses, cameras.image_size), scene.normalisation, features, None)
         if scene.cache is None:
             return grown
         # A cache of fixed layout for what stays and what comes; keys of old references need not be made again.
@@ -244,11 +244,9 @@ def _join_views(first: ViewPositions, second: ViewPositions) -> ViewPositions:
     )
 
 
-def _fold(
-    noise: Tensor, positions: ViewPositions, scene: KaleidoScene
-) -> tuple[Tensor, ViewPositions, KaleidoScene]:
+def _fold(noise: Tensor, positions: ViewPositions, scene: KaleidoScene) -> tuple[Tensor, ViewPositions, KaleidoScene]:
     """Make every target a scene of its own with the same references."""
-    batch, targets = noise.shape[:2]
+    targets = noise.shape[1]
     alone = ViewPositions(
         positions.cam_from_world.reshape(-1, 1, 4, 4), positions.lens.reshape(-1, 1, 4),
         positions.times.reshape(-1, 1), positions.is_video.repeat_interleave(targets),

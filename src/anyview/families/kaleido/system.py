@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from anyview.codecs.codec import make_codec
 from anyview.encoders.features import DinoV2
 from anyview.errors import unknown_name
 from anyview.families.kaleido.checkpoint import load_model
 from anyview.families.kaleido.cost import Request, activation_bytes, cache_bytes, forward_flops
-from anyview.families.kaleido.renderer import KaleidoRenderer
+from anyview.families.kaleido.renderer import KaleidoRenderer, Precision
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.system import Cost
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class KaleidoSystem:

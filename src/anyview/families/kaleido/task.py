@@ -63,9 +63,10 @@ class KaleidoTask:
         data = latents[:, n:]
         noise = torch.randn(data.shape, generator=generator).to(device)
         noised = interpolate(data, noise, t)
+        features = self.features(views.images[:, :n]) if self.features is not None and n else None
         out = self.model(
             torch.cat([latents[:, :n], noised], dim=1), t, positions_of(views, self.settings.scale_from), n,
-            present=views.present, features=None if self.features is None or not n else self.features(views.images[:, :n]),
+            present=views.present, features=features,
         )  # fmt: skip
         if config.prediction == "data":
             out = velocity_from_data(noised, out, t)
@@ -80,7 +81,7 @@ def positions_of(views: Views, scale_from: ScaleFrom) -> ViewPositions:
 
     Scenes without references take their scale from all views.
     """
-    batch, count = views.images.shape[:2]
+    count = views.images.shape[1]
     video = None if views.times is None else ViewPositions.from_times(views.times)
     if views.cameras is None:
         assert video is not None

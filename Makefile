@@ -1,0 +1,48 @@
+# make demo    new views of a real scanned object from three images, with the weights in the package
+# make test    checks and tests
+# make check   ruff, pyright, import-linter
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= out/demo
+EXAMPLE := examples/captures/school_bus
+
+.PHONY: demo test check pytest system clean
+
+demo: $(VENV)/.core
+	$(BIN)/anyview render $(EXAMPLE) --out $(OUT) --references 0-2 --targets 3-26 --overwrite
+
+test: check system pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+# Two processes of one thread each; all shapes are checked while the tests run.
+pytest: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# OpenGL without a screen, for the mesh renderer; tests that need it skip where it cannot be had.
+system:
+	@ldconfig -p | grep -q libEGL.so.1 && ldconfig -p | grep -q libGL.so.1 || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  apt-get install -y -qq --no-install-recommends libegl1 libgl1 libgl1-mesa-dri; } || \
+	  echo "libEGL is missing and cannot be installed here: the tests of the mesh renderer will skip"
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . -c constraints.txt
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	touch $@ $(VENV)/.core
+
+clean:
+	rm -rf $(VENV) out

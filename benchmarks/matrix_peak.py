@@ -1,0 +1,49 @@
+"""Share of this machine's measured bf16 matrix peak that training of the default recipe reaches."""
+
+import torch
+
+from anyview.families.kaleido.cost import Request, forward_flops
+from anyview.families.kaleido.model import Kaleido
+from anyview.families.kaleido.recipes import kaleido_nano
+from anyview.geometry.poses import random_rigid
+from anyview.nn.positions import ViewPositions
+from benchmarks.common import median_seconds, write_result
+
+BATCH, REFERENCES, TARGETS = 32, 2, 3
+
+
+def main() -> None:
+    a = torch.randn(2048, 2048, dtype=torch.bfloat16)
+    peak = 2 * 2048**3 / median_seconds(lambda: a @ a, repeats=9, warmup=3)
+    config = kaleido_nano().settings.model
+    views = REFERENCES + TARGETS
+    latents, t = torch.randn(BATCH, views, config.latent_channels, 8, 8), torch.rand(BATCH)
+    positions = ViewPositions.from_poses(random_rigid(BATCH, views, translation=0.5))
+    flops = 3 * forward_flops(config, Request(views, views, (8, 8), BATCH))
+    lines = [
+        f"Forward and backward of `kaleido-nano` at 64 px, batch {BATCH}, {REFERENCES} references and {TARGETS} targets; operations",
+        "counted as matrix products times three. Peak: 2048 x 2048 bf16 product.",
+        "",
+        f"Measured peak: {peak / 1e9:.0f} GFLOP/s.",
+        "",
+        "| | seconds | GFLOP/s | share of peak |",
+        "|---|---|---|---|",
+    ]
+    for name in ("eager", "compiled"):
+        model = Kaleido(config)
+        if name == "compiled":
+            for block in model.blocks:
+                block.compile()
+
+        def step(model: Kaleido = model) -> None:
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = model(latents, t, positions, REFERENCES).square().mean()
+            loss.backward()
+
+        seconds = median_seconds(step, repeats=5, warmup=2)
+        lines.append(f"| {name} | {seconds:.2f} | {flops / seconds / 1e9:.0f} | {100 * flops / seconds / peak:.0f} % |")
+    write_result("matrix_peak", "Share of the bf16 matrix peak in training", lines)
+
+
+if __name__ == "__main__":
+    main()

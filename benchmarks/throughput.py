@@ -1,0 +1,30 @@
+"""Training throughput by window size, and with and without GTA, at 12 views of 16 x 16 tokens (Table 4)."""
+
+from anyview.families.kaleido.config import EncodingConfig
+from benchmarks.common import interleaved_medians, network, train_step, write_result
+
+PAPER = {"1": 148, "2": 146, "4": 142, "8": 103, "full": 58}
+
+
+def main() -> None:
+    models = {name: network(window=None if name == "full" else int(name)) for name in PAPER}
+    plain = EncodingConfig(representation="dual", transform_values=False)
+    models["4, no value transform"] = network(encoding=plain)
+    seconds = interleaved_medians({name: train_step(model, 12, 6, 32) for name, model in models.items()}, repeats=5)
+    lines = [
+        "Forward and backward in bf16 of one scene, 12 views (6 references) of 16 x 16 tokens, width 256, 4 blocks; medians of 5",
+        "interleaved runs. The paper's column is Kaleido-Small on H100s; only ratios compare.",
+        "",
+        "| window K | seconds | relative to K = 1 | paper, relative |",
+        "|---|---|---|---|",
+    ]
+    for name in PAPER:
+        ratio = seconds["1"] / seconds[name]
+        lines.append(f"| {name} | {seconds[name]:.2f} | {ratio:.2f} | {PAPER[name] / PAPER['1']:.2f} |")
+    gta = seconds["4, no value transform"] / seconds["4"]
+    lines += ["", f"GTA against 2D RoPE + CaPE (no value and output transform), K = 4: {gta:.2f} (paper 148 / 160 = 0.93)."]
+    write_result("throughput", "Training throughput by window size and encoding", lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The weights in the package: they load, they are small, and they render the example better than a copy would."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import anyview
+from anyview.api import DEFAULT_WEIGHTS
+from anyview.evaluation.metrics import psnr
+from anyview.evaluation.protocols import nearest_reference
+from tests.conftest import REPOSITORY
+
+EXAMPLE = REPOSITORY / "examples" / "captures" / "school_bus"
+
+
+def test_they_are_small_and_described():
+    assert (DEFAULT_WEIGHTS / "model.safetensors").stat().st_size <= 32 * 2**20
+    card = (DEFAULT_WEIGHTS / "MODEL_CARD.md").read_text()
+    for word in ("CC-BY 4.0", "Google Scanned Objects", "held-out", "steps"):
+        assert word in card
+    assert json.loads((DEFAULT_WEIGHTS / "config.json").read_text())["family"] == "kaleido"
+
+
+def test_they_render_the_example_better_than_the_nearest_reference():
+    model = anyview.load("default")
+    capture = anyview.read_capture(EXAMPLE)
+    targets = list(range(3, 27, 4))
+    truth, cameras = model.prepare(capture.select(targets))
+    views = model.render(capture.select([0, 1, 2]), cameras=cameras, seed=0)
+    assert views.images.shape == (6, 3, *model.image_size)
+    references, at = model.prepare(capture.select([0, 1, 2]))
+    copy = references[nearest_reference(at, cameras)]
+    gain = (psnr(views.images, truth) - psnr(copy, truth)).mean()
+    assert gain > 1.0
+
+
+def test_saved_views_hold_everything(tmp_path: Path):
+    model = anyview.load("default").with_sampling(steps=1)
+    capture = anyview.read_capture(EXAMPLE)
+    path = anyview.trajectories.orbit(capture, frames=3)
+    views = model.render(capture.select([0]), cameras=path, seed=1)
+    out = views.save(tmp_path / "out")
+    assert sorted(p.name for p in out.iterdir()) == ["contact_sheet.png", "frames", "transforms.json", "video.mp4"]
+    back = anyview.read_capture(out)
+    torch.testing.assert_close(back.images(), views.images, rtol=0, atol=0.003)
+    torch.testing.assert_close(back.cameras.world_from_cam, views.cameras.world_from_cam)
+    with pytest.raises(anyview.AnyViewError, match="overwrite"):
+        views.save(tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["joint", "independent", "autoregressive"])
+def test_every_mode_is_deterministic(mode):
+    model = anyview.load("default").with_sampling(steps=2)
+    capture = anyview.read_capture(EXAMPLE)
+    plan = anyview.RenderPlan(mode=mode, chunk=2)
+    path = anyview.trajectories.spiral(capture, 3)
+    images = [model.render(capture.select([0, 2]), cameras=path, seed=4, plan=plan).images for _ in range(2)]
+    assert images[0].equal(images[1])
