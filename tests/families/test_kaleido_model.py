@@ -41,6 +41,8 @@ VARIANTS = [
     dict(encoding=EncodingConfig(pose="plucker")),
     CAUSAL,
     dict(**CAUSAL, window=2),
+    dict(**CAUSAL, ray_bias=True),
+    dict(ray_bias=True, registers=0, window=4),
 ]
 
 

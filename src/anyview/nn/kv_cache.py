@@ -13,13 +13,13 @@ from torch import Tensor
 class LayerCache:
     """One layer of a :class:`KVCache`; blocks see this only, so that one compiled block serves all layers."""
 
-    keys: Float[Tensor, "batch capacity tokens kv_heads dim"]
+    keys: Float[Tensor, "batch capacity tokens kv_heads key_dim"]
     values: Float[Tensor, "batch capacity tokens kv_heads dim"]
     num_views: int
 
     def write(
         self,
-        k: Float[Tensor, "batch views tokens kv_heads dim"],
+        k: Float[Tensor, "batch views tokens kv_heads key_dim"],
         v: Float[Tensor, "batch views tokens kv_heads dim"],
     ) -> None:
         """Write new views behind those that are there; :meth:`KVCache.advance` makes them count.
@@ -47,7 +47,7 @@ class KVCache:
     dim)``, allocated once for ``capacity`` views and filled in order.
     """
 
-    keys: Float[Tensor, "layers batch capacity tokens kv_heads dim"]
+    keys: Float[Tensor, "layers batch capacity tokens kv_heads key_dim"]
     values: Float[Tensor, "layers batch capacity tokens kv_heads dim"]
     num_views: int = 0
 
@@ -61,12 +61,14 @@ class KVCache:
         tokens: int,
         kv_heads: int,
         dim: int,
+        key_dim: int | None = None,
         dtype: torch.dtype,
         device: torch.device,
     ) -> KVCache:
-        """An empty cache."""
-        shape = (layers, batch, capacity, tokens, kv_heads, dim)
-        return cls(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
+        """An empty cache; ``key_dim`` is ``dim`` unless keys carry more channels than values."""
+        shape = (layers, batch, capacity, tokens, kv_heads)
+        keys = torch.empty(*shape, key_dim or dim, dtype=dtype, device=device)
+        return cls(keys, torch.empty(*shape, dim, dtype=dtype, device=device))
 
     @property
     def capacity(self) -> int:
@@ -75,7 +77,7 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes: 2 * layers * batch * capacity * tokens * kv_heads * dim * bytes a number."""
+        """Memory held, in bytes: layers * batch * capacity * tokens * kv_heads * (key_dim + dim) numbers."""
         return self.keys.nbytes + self.values.nbytes
 
     def layer(self, number: int) -> LayerCache:

@@ -14,6 +14,8 @@ from anyview.nn.gta import Rotations, ViewTransforms
 from anyview.nn.kv_cache import LayerCache
 from anyview.nn.mlp import SwiGLU
 from anyview.nn.modulation import Modulation, layer_norm
+from anyview.nn.ray_bias import CHANNELS as RAY_CHANNELS
+from anyview.nn.ray_bias import RayBias, TokenRays
 from anyview.nn.registers import Registers
 from anyview.nn.windows import Windows
 
@@ -28,6 +30,8 @@ class Geometry:
     cross_view: Rotations
     views: ViewTransforms
     windows: Windows
+    rays: TokenRays | None
+    """Where the network has a ray bias."""
     visible: Bool[Tensor, "batch views views"] | None
     """None where nothing but the direction of attention is to be masked."""
 
@@ -86,9 +90,13 @@ class CrossViewAttention(nn.Module):
     def __init__(self, config: KaleidoConfig) -> None:
         super().__init__()
         self.projections = Projections(config)
-        self.registers = Registers(config.registers, config.kv_heads, HEAD_DIM, config.cross_view_registers)
+        reserved = RAY_CHANNELS if config.ray_bias else 0
+        self.registers = Registers(
+            config.registers, config.kv_heads, HEAD_DIM, config.cross_view_registers, reserved=reserved
+        )
         self.transform_values = config.encoding.transform_values
         self.causal = config.reference_attention == "causal"
+        self.ray_bias = RayBias(config.num_heads) if config.ray_bias else None
 
     def forward(
         self,
@@ -114,6 +122,9 @@ class CrossViewAttention(nn.Module):
         if self.transform_values:
             v = self._transform(v, geometry, geometry.views.key)
         v = v.to(dtype)
+        if self.ray_bias is not None and geometry.rays is not None:
+            q = torch.cat([q, self.ray_bias.queries(geometry.rays, _SCALE)], dim=-1)
+            k = torch.cat([k, geometry.rays.key.to(dtype)[..., None, :].expand(*k.shape[:-1], -1)], dim=-1)
         q = self.registers.extend_query(q, plain).to(dtype)
         if cache is not None:
             past_k, past_v = cache.read()

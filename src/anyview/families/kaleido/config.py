@@ -69,6 +69,8 @@ class KaleidoConfig:
     """Octaves of the token's ray in its own camera's axes, added to the embedding; 0 is without (paper).
 
     Ours: it tells tokens where they stand in the image and the field of view, and no world frame enters."""
+    ray_bias: bool = False
+    """Heads of cross-view attention start out following rays (``nn/ray_bias.py``; ours, not the paper's)."""
     reference_attention: Literal["bidirectional", "causal"] = "bidirectional"
     """``causal`` hides targets from references."""
     reference_time: Literal["shared", "zero"] = "shared"

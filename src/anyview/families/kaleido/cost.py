@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from anyview.families.kaleido.config import HEAD_DIM, KaleidoConfig
+from anyview.nn.ray_bias import CHANNELS as RAY_CHANNELS
 from anyview.nn.windows import Windows
 
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
@@ -46,9 +47,10 @@ def forward_flops(config: KaleidoConfig, request: Request) -> int:
 
 
 def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], bytes_per_number: int) -> int:
-    """Memory of the keys and values of references: 2 * layers * views * tokens * kv_heads * 64 numbers."""
+    """Memory of the keys and values of references."""
     tokens = references * grid[0] * grid[1]
-    return 2 * config.depth * tokens * config.kv_heads * HEAD_DIM * bytes_per_number
+    channels = 2 * HEAD_DIM + (RAY_CHANNELS if config.ray_bias else 0)
+    return config.depth * tokens * config.kv_heads * channels * bytes_per_number
 
 
 def activation_bytes(config: KaleidoConfig, request: Request) -> int:

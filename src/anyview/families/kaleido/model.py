@@ -18,6 +18,8 @@ from anyview.nn.masks import view_visibility
 from anyview.nn.modulation import Modulation
 from anyview.nn.patches import patchify, unpatchify
 from anyview.nn.positions import ViewPositions
+from anyview.nn.ray_bias import CHANNELS as RAY_CHANNELS
+from anyview.nn.ray_bias import RayBias, TokenRays
 from anyview.nn.registers import Registers
 from anyview.nn.timestep import TimestepEmbedding
 from anyview.nn.windows import Windows
@@ -94,7 +96,7 @@ class Kaleido(nn.Module):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
-            elif isinstance(module, Registers):
+            elif isinstance(module, Registers | RayBias):
                 module.reset_parameters()
         for module in self.modules():
             if isinstance(module, Modulation | FinalModulation | TimestepEmbedding):
@@ -174,7 +176,7 @@ class Kaleido(nn.Module):
         self._require_cacheable()
         return KVCache.allocate(
             layers=self.config.depth, batch=batch, capacity=capacity, tokens=grid[0] * grid[1],
-            kv_heads=self.config.kv_heads, dim=HEAD_DIM, dtype=dtype, device=self.head.weight.device,
+            kv_heads=self.config.kv_heads, dim=HEAD_DIM, key_dim=HEAD_DIM + (RAY_CHANNELS if self.config.ray_bias else 0), dtype=dtype, device=self.head.weight.device,
         )  # fmt: skip
 
     def _require_cacheable(self) -> None:
@@ -231,7 +233,7 @@ class Kaleido(nn.Module):
                 positions, HEAD_DIM // 2, representation=encoding.representation,
                 time_frequencies=encoding.time_frequencies, use_poses=encoding.pose == "gta",
             ),
-            windows=Windows(grid, self.config.window), visible=visible,
+            windows=Windows(grid, self.config.window), rays=TokenRays.of(positions, grid) if self.config.ray_bias else None, visible=visible,
         )  # fmt: skip
 
 

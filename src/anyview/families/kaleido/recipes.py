@@ -41,7 +41,7 @@ class KaleidoRecipe:
 def _nano_network() -> KaleidoConfig:
     return KaleidoConfig(
         width=256, depth=8, kv_heads=1, hidden_width=768, condition_width=64, window=None,
-        latent_channels=192, patch_size=1, camera_ray_bands=4, prediction="data",
+        latent_channels=192, patch_size=1, camera_ray_bands=4, ray_bias=True, prediction="data",
         reference_attention="causal", reference_time="zero",
         encoding=EncodingConfig(image_frequencies=Frequencies(kind="geometric", max_frequency=16.0)),
     )  # fmt: skip
@@ -56,7 +56,7 @@ def kaleido_nano() -> KaleidoRecipe:
         ),
         loss=KaleidoLoss(weighting="data"),
         data=BatchConfig(
-            batch_size=32, sampling=ViewSampling(views=8, masking="drop", max_targets=4), reference_dropout=0.05
+            batch_size=16, sampling=ViewSampling(views=8, masking="drop", max_targets=4), reference_dropout=0.05
         ),
         synthetic=SyntheticScenes(image_size=(64, 64), views=10, scenes=20480),
         train=TrainConfig(
