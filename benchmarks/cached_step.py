@@ -13,8 +13,8 @@ def main() -> None:
     model = network(reference_attention="causal", reference_time="zero", window=None).eval().requires_grad_(False)
     t = torch.tensor([0.5])
     lines = [
-        f"One evaluation of the network for {TARGETS} targets of 8 x 8 tokens, width 256, 4 blocks, full cross-view attention, fp32;",
-        "medians of 9 interleaved runs.",
+        f"One evaluation of the network for {TARGETS} targets of 8 x 8 tokens, width 256, 4 blocks, full cross-view",
+        "attention, fp32; medians of 9 interleaved runs.",
         "",
         "| references | uncached ms | cached ms | ratio | cache MiB |",
         "|---|---|---|---|---|",

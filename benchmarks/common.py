@@ -71,7 +71,9 @@ def train_step(model: Kaleido, views: int, references: int, side: int) -> Callab
 
 def write_result(script: str, title: str, lines: list[str]) -> None:
     """Print a result and write it beside its script, with date and machine."""
-    cpu = next((x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "")
+    cpu = next(
+        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
+    )
     flags = Path("/proc/cpuinfo").read_text()
     fast = ", AMX bf16" if "amx_bf16" in flags else ", AVX-512 bf16" if "avx512_bf16" in flags else ""
     head = [

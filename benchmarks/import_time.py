@@ -15,7 +15,12 @@ def seconds(statement: str) -> float:
 
 def main() -> None:
     torch_alone, both = seconds("import torch"), seconds("import anyview")
-    lines = ["| import | seconds |", "|---|---|", f"| torch | {torch_alone:.2f} |", f"| anyview (with torch) | {both:.2f} |"]
+    lines = [
+        "| import | seconds |",
+        "|---|---|",
+        f"| torch | {torch_alone:.2f} |",
+        f"| anyview (with torch) | {both:.2f} |",
+    ]
     lines += ["", f"Beyond torch: {both - torch_alone:.2f} s (medians of 5 processes)."]
     write_result("import_time", "Import time", lines)
 

@@ -19,7 +19,8 @@ def main() -> None:
     latents, features = torch.randn(1, 3, 16, 32, 32), torch.randn(1, 2, 256, 768)
     positions = ViewPositions.from_poses(random_rigid(1, 3, translation=0.5))
     lines = [
-        f"{parameters / 1e6:.1f} M parameters without the encoder, fp32 weights, bf16 autocast, 16 x 16 tokens a view, features given.",
+        f"{parameters / 1e6:.1f} M parameters without the encoder, fp32 weights, bf16 autocast, 16 x 16 tokens a view,",
+        "features given.",
         "",
         "| activation checkpointing | forward s | backward s | peak MiB |",
         "|---|---|---|---|",
@@ -34,7 +35,9 @@ def main() -> None:
         end = time.perf_counter()
         assert torch.isfinite(loss)
         model.zero_grad(set_to_none=True)
-        lines.append(f"| {'on' if on else 'off'} | {middle - started:.1f} | {end - middle:.1f} | {peak_mebibytes():.0f} |")
+        lines.append(
+            f"| {'on' if on else 'off'} | {middle - started:.1f} | {end - middle:.1f} | {peak_mebibytes():.0f} |"
+        )
     lines += ["", f"The weights alone: {before:.0f} MiB of resident memory, PyTorch included."]
     write_result("kaleido_small", "Kaleido-Small at 256 px on a CPU", lines)
 

@@ -21,8 +21,8 @@ def main() -> None:
     positions = ViewPositions.from_poses(random_rigid(BATCH, views, translation=0.5))
     flops = 3 * forward_flops(config, Request(views, views, (8, 8), BATCH))
     lines = [
-        f"Forward and backward of `kaleido-nano` at 64 px, batch {BATCH}, {REFERENCES} references and {TARGETS} targets; operations",
-        "counted as matrix products times three. Peak: 2048 x 2048 bf16 product.",
+        f"Forward and backward of `kaleido-nano` at 64 px, batch {BATCH}, {REFERENCES} references, {TARGETS} targets;",
+        "operations counted as matrix products times three. Peak: 2048 x 2048 bf16 product.",
         "",
         f"Measured peak: {peak / 1e9:.0f} GFLOP/s.",
         "",

@@ -15,8 +15,8 @@ def render(frames: int) -> None:
 
     with tempfile.TemporaryDirectory() as out:
         code = anyview(
-            ["render", EXAMPLE, "--out", f"{out}/r", "--references", "0-2", "--frames", str(frames), "--mode", "autoregressive",
-             "--max-references", "6", "--steps", "1"]
+            ["render", EXAMPLE, "--out", f"{out}/r", "--references", "0-2", "--frames", str(frames),
+             "--mode", "autoregressive", "--max-references", "6", "--steps", "1"]
         )  # fmt: skip
         assert code == 0
         assert len(list(Path(f"{out}/r/frames").glob("*.png"))) == frames
@@ -30,7 +30,10 @@ def main() -> None:
             [sys.executable, "-m", "benchmarks.render_memory", str(frames)], capture_output=True, text=True, check=True
         )
         peaks[frames] = float(done.stdout.strip().splitlines()[-1].split()[1])
-    lines = ["Default weights, 3 references, at most 6 in a call, one step; peak resident memory of the whole process.", ""]
+    lines = [
+        "Default weights, 3 references, at most 6 in a call, one step; peak resident memory of the whole process.",
+        "",
+    ]
     lines += ["| frames | peak MiB |", "|---|---|", *(f"| {n} | {peak:.0f} |" for n, peak in peaks.items())]
     lines += ["", f"Ratio {peaks[480] / peaks[48]:.3f}: frames are written as they come."]
     write_result("render_memory", "Memory of long autoregressive renders", lines)

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +22,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mesh", type=Path)
     parts = fit_unit_box(read_mesh(parser.parse_args().mesh))
-    whole = trimesh.util.concatenate([trimesh.Trimesh(p.vertices, p.faces, process=False) for p in parts])
+    whole: Any = trimesh.util.concatenate([trimesh.Trimesh(p.vertices, p.faces, process=False) for p in parts])
     lines = [
-        f"A scan of {len(whole.faces)} faces with its texture; rasteriser: OpenGL on a software driver with 3 x 3 samples a pixel, colour and",
-        "coverage read back; rays: first hits only, one a pixel, no shading (trimesh with Embree).",
+        f"A scan of {len(whole.faces)} faces with its texture. Rasteriser: OpenGL on a software driver with 3 x 3",
+        "samples a pixel, colour and coverage read back. Rays: first hits only, one a pixel, no shading (trimesh with Embree).",
         "",
         "| size | rasteriser, views/s | rays, views/s |",
         "|---|---|---|",

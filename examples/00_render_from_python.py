@@ -1,6 +1,6 @@
 """Three images of an object in, a turn around it out.
 
-    python examples/00_render_from_python.py [OUT]
+python examples/00_render_from_python.py [OUT]
 """
 
 import sys

@@ -80,7 +80,9 @@ def test_links_of_the_documents_lead_somewhere():
 
 def test_files_that_the_paper_table_names_exist():
     text = (REPOSITORY / "docs" / "papers.md").read_text()
-    for name in re.findall(r"`((?:families|flow|nn|data|codecs|encoders|geometry|rendering|training)/[\w/]+\.py)`", text):
+    for name in re.findall(
+        r"`((?:families|flow|nn|data|codecs|encoders|geometry|rendering|training)/[\w/]+\.py)`", text
+    ):
         assert (REPOSITORY / "src" / "anyview" / name).exists(), name
     for name in re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", text):
         assert (REPOSITORY / name).exists(), name

@@ -60,7 +60,9 @@ def test_every_view_is_asked_for_the_ray_that_sees_the_point():
 def test_turning_the_world_changes_nothing():
     cameras, layer = ring(3), RayBias(2)
     turn = random_rigid(translation=0.0)
-    torch.testing.assert_close(biases(positions(cameras, turn), layer), biases(positions(cameras), layer), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        biases(positions(cameras, turn), layer), biases(positions(cameras), layer), rtol=0, atol=1e-3
+    )
 
 
 def test_videos_have_no_rays():

@@ -36,7 +36,7 @@ class KLCodec:
             AnyViewError: The library or the weights are not there.
         """
         try:
-            from diffusers import AutoencoderKL  # noqa: PLC0415  an extra
+            from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: PLC0415  an extra
         except ImportError as error:
             raise AnyViewError("The KL codec needs diffusers: pip install 'anyview[codecs]'.") from error
         try:

@@ -18,7 +18,8 @@ class PixelCodec:
         self, images: Float[Tensor, "*batch 3 h w"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "*batch c lh lw"]:
         """Rearrange; there is no posterior to sample from."""
-        check_size(*images.shape[-2:], self.factor)
+        h, w = images.shape[-2:]
+        check_size(h, w, self.factor)
         return torch.nn.functional.pixel_unshuffle(2 * images - 1, self.factor)
 
     def decode(self, latents: Float[Tensor, "*batch c lh lw"]) -> Float[Tensor, "*batch 3 h w"]:

@@ -27,19 +27,27 @@ class Cost:
 
 @runtime_checkable
 class System(Protocol):
-    """A checkpoint that is ready to render.
+    """A checkpoint that is ready to render."""
 
-    Attributes:
-        family: Its name.
-        renderer: Renders at ``image_size``.
-        image_size: ``(height, width)``.
-        focal_over_height: The focal length it was trained with, over image height.
-    """
+    @property
+    def family(self) -> str:
+        """Name of its family."""
+        ...
 
-    family: str
-    renderer: Renderer
-    image_size: tuple[int, int]
-    focal_over_height: float
+    @property
+    def renderer(self) -> Renderer:
+        """Renders at ``image_size``."""
+        ...
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """``(height, width)`` of what it renders."""
+        ...
+
+    @property
+    def focal_over_height(self) -> float:
+        """The focal length it was trained with, over image height."""
+        ...
 
     def cost(self, references: int, targets: int, *, independent: bool = False) -> Cost:
         """Cost of rendering ``targets`` new views in one call."""

@@ -42,7 +42,10 @@ class Rendering:
 class Renderer(Protocol):
     """What CLI, evaluation, viewer and reconstruction are written against."""
 
-    image_size: tuple[int, int]
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """``(height, width)`` of what it renders."""
+        ...
 
     def encode(self, images: Float[Tensor, "batch refs 3 h w"], cameras: Cameras) -> Scene:
         """Make a scene of references; cameras have batch shape ``(batch, refs)`` and world units."""

@@ -174,9 +174,11 @@ class Kaleido(nn.Module):
             AnyViewError: The model is bidirectional.
         """
         self._require_cacheable()
+        rays = RAY_CHANNELS if self.config.ray_bias else 0
         return KVCache.allocate(
             layers=self.config.depth, batch=batch, capacity=capacity, tokens=grid[0] * grid[1],
-            kv_heads=self.config.kv_heads, dim=HEAD_DIM, key_dim=HEAD_DIM + (RAY_CHANNELS if self.config.ray_bias else 0), dtype=dtype, device=self.head.weight.device,
+            kv_heads=self.config.kv_heads, dim=HEAD_DIM, key_dim=HEAD_DIM + rays,
+            dtype=dtype, device=self.head.weight.device,
         )  # fmt: skip
 
     def _require_cacheable(self) -> None:
@@ -233,7 +235,8 @@ class Kaleido(nn.Module):
                 positions, HEAD_DIM // 2, representation=encoding.representation,
                 time_frequencies=encoding.time_frequencies, use_poses=encoding.pose == "gta",
             ),
-            windows=Windows(grid, self.config.window), rays=TokenRays.of(positions, grid) if self.config.ray_bias else None, visible=visible,
+            windows=Windows(grid, self.config.window), visible=visible,
+            rays=TokenRays.of(positions, grid) if self.config.ray_bias else None,
         )  # fmt: skip
 
 
