@@ -25,7 +25,7 @@ def main() -> None:
     whole: Any = trimesh.util.concatenate([trimesh.Trimesh(p.vertices, p.faces, process=False) for p in parts])
     lines = [
         f"A scan of {len(whole.faces)} faces with its texture. Rasteriser: OpenGL on a software driver with 3 x 3",
-        "samples a pixel, colour and coverage read back. Rays: first hits only, one a pixel, no shading (trimesh with Embree).",
+        "samples a pixel, colour and coverage read back. Rays: first hits only, one a pixel, no shading (Embree).",
         "",
         "| size | rasteriser, views/s | rays, views/s |",
         "|---|---|---|",

@@ -20,6 +20,7 @@ from anyview.memory import check_memory
 from anyview.rendering.ordering import Chunk, RenderPlan, render_in_order
 from anyview.rendering.outputs import FrameWriter, SheetRow, whole_folder, write_contact_sheet
 from anyview.rendering.renderer import OnStep
+from anyview.training.checkpoint import list_checkpoints
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "default"
 
@@ -35,7 +36,20 @@ def load(name: str | Path = "default", *, device: str = "cpu", precision: str = 
     Raises:
         AnyViewError: There is no such model, or it does not load strictly.
     """
-    return Model(load_folder(resolve(name), device, precision))
+    check_device(device)
+    return Model(load_folder(resolve(name), device, precision), device)
+
+
+def check_device(device: str) -> None:
+    """Raise if a device is not there.
+
+    Raises:
+        AnyViewError: PyTorch does not know it, or has no such GPU.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise AnyViewError(f"Device {device!r} cannot be used here ({str(error).splitlines()[0]}).") from error
 
 
 def resolve(name: str | Path) -> Path:
@@ -48,7 +62,7 @@ def resolve(name: str | Path) -> Path:
         return DEFAULT_WEIGHTS
     folder = Path(name)
     if folder.is_dir():
-        checkpoints = sorted(p for p in folder.glob("checkpoints/step-*") if not p.name.endswith(".partial"))
+        checkpoints = list_checkpoints(folder)
         return checkpoints[-1] if checkpoints else folder
     if str(name).count("/") == 1 and not str(name).startswith((".", "/")):
         return _from_hub(str(name))
@@ -108,8 +122,8 @@ class RenderedViews:
 class Model:
     """A loaded checkpoint of any family."""
 
-    def __init__(self, system: System) -> None:
-        self.system = system
+    def __init__(self, system: System, device: str = "cpu") -> None:
+        self.system, self.device = system, device
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -118,7 +132,10 @@ class Model:
 
     def with_sampling(self, *, steps: int | None = None, guidance: float | None = None) -> Model:
         """The same model with another number of denoising steps or guidance scale."""
-        return Model(self.system.with_sampling(steps=steps, guidance=guidance))
+        try:
+            return Model(self.system.with_sampling(steps=steps, guidance=guidance), self.device)
+        except ValueError as error:
+            raise AnyViewError(str(error)) from error
 
     def prepare(self, capture: Capture) -> tuple[Float[Tensor, "views 3 h w"], Cameras]:
         """Images and cameras of a capture at the size and field of view of the model, in the capture's world."""
@@ -182,7 +199,11 @@ class Model:
         chunk = min(targets, plan.chunk or (1 if plan.mode == "autoregressive" else targets))
         references = max(references, plan.max_references) if plan.mode == "autoregressive" else references
         independent = plan.mode == "independent"
-        check_memory(lambda count: self.system.cost(references, count, independent=independent).memory, chunk)
+
+        def needed(count: int) -> int:
+            return self.system.cost(references, count, independent=independent).memory
+
+        check_memory(needed, chunk, device=self.device)
 
 
 def held_out(capture: Capture, model: Model, indices: list[int]) -> tuple[Tensor, Cameras]:

@@ -1,13 +1,22 @@
 """Frozen dataclasses of plain values to JSON and back, strictly: no key is ignored, none is guessed."""
 
 import dataclasses
+import os
 import types
 import typing
+from pathlib import Path
 from typing import Any, TypeVar
 
 from anyview.errors import AnyViewError, unknown_name
 
 T = TypeVar("T")
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write a text file so that its name always stands for a whole one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
 
 
 def to_plain(value: Any) -> Any:

@@ -59,7 +59,13 @@ def test_render_an_orbit_writes_everything_and_its_capture_reads_back(capsys, ch
     assert code == 0
     last = json.loads(text.strip().splitlines()[-1])
     assert last["views"] == 6 and last["psnr"] is None
-    assert sorted(p.name for p in out.iterdir()) == ["contact_sheet.png", "frames", "transforms.json", "video.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "camera_path.json",
+        "contact_sheet.png",
+        "frames",
+        "transforms.json",
+        "video.mp4",
+    ]
     assert not list(tmp_path.glob(".*partial"))
     back = anyview.read_capture(out)
     assert len(back) == 6 and back.images().shape == (6, 3, 16, 24)
@@ -160,6 +166,9 @@ def test_reference_out_of_range(capsys, checkpoint, capture, tmp_path):
         ("--chunk", 0, "at least one target"),
         ("--camera-path", "absent.json", "no such camera path"),
         ("--format", "nerf", "Unknown capture format"),
+        ("--steps", 0, "at least one step"),
+        ("--fps", 0, "--fps must be positive"),
+        ("--device", "cuda:7", "cannot be used here"),
     ],
 )
 def test_bad_render_options(capsys, checkpoint, capture, tmp_path, flag, value, message):
@@ -199,6 +208,26 @@ def test_output_folder_not_empty_needs_overwrite(capsys, checkpoint, capture, tm
     assert (tmp_path / "full" / "mine.txt").exists()
     assert run(capsys, *args, "--overwrite")[0] == 0
     assert not (tmp_path / "full" / "mine.txt").exists()
+
+
+def test_the_output_may_not_swallow_its_capture(capsys, checkpoint, capture, tmp_path, monkeypatch):
+    args = ("render", capture, "--model", checkpoint, "--frames", 2, "--overwrite", "--out")
+    assert "would replace the capture" in bad(capsys, tmp_path, *args, capture)
+    assert "would replace the capture" in bad(capsys, tmp_path, *args, capture.parent)
+    monkeypatch.chdir(tmp_path)
+    assert "the one we are in" in bad(capsys, tmp_path, *args, ".")
+    assert (capture / "transforms.json").exists()
+
+
+def test_train_refuses_shards_that_do_not_fit_the_recipe(capsys, tmp_path):
+    from anyview.data.shards import write_shard
+    from tests.data.test_training_data import scenes
+
+    write_shard(tmp_path / "shards" / "shard-000000.tar", [scenes(n) for n in range(4)])
+    error = bad(capsys, tmp_path, "train", "kaleido-debug", "--out", tmp_path / "out", "--shards", tmp_path / "shards")
+    assert "views of 6x10, the recipe trains at 32x32" in error
+    (tmp_path / "file").write_text("")
+    assert "is a file" in bad(capsys, tmp_path, "train", "kaleido-debug", "--out", tmp_path / "file")
 
 
 def test_unknown_verb_recipe_and_flag_name_the_near_one(capsys, tmp_path):
@@ -266,7 +295,7 @@ def test_no_checkpoint_damaged_weights_and_unknown_name(capsys, checkpoint, capt
 
 
 def test_too_much_for_memory_says_what_would_fit(capsys, checkpoint, capture, tmp_path, monkeypatch):
-    monkeypatch.setattr("anyview.memory.available_bytes", lambda: 6_000_000)
+    monkeypatch.setattr("anyview.memory.available_bytes", lambda device: 6_000_000)
     args = ("render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--frames", 500)
     error = bad(capsys, tmp_path, *args)
     assert "500 targets in one call need" in error and "would fit" in error

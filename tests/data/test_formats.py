@@ -103,6 +103,10 @@ BAD = {
     ),
     "pose not a matrix": (lambda d: d["frames"][0].update(transform_matrix=[[1, 2]]), "expected 4x4"),
     "size": (lambda d: [f.update(w=99) for f in d["frames"]], "transforms.json says 12x99"),
+    "zero angle": (lambda d: [_no_focal(d), d.update(camera_angle_x=0)], "camera_angle_x must be between 0 and pi"),
+    "text": (lambda d: d["frames"][1].update(cx="left"), "frame 1: cx must be a number, got 'left'"),
+    "fisheye": (lambda d: d.update(camera_model="OPENCV_FISHEYE"), "camera model 'OPENCV_FISHEYE'"),
+    "zero focal y": (lambda d: d["frames"][2].update(fl_y=0.0), "Camera 2: .*focal length"),
     "NaN": (lambda d: d["frames"][1]["transform_matrix"][1].__setitem__(3, float("nan")), "Camera 1: .*NaN"),
     "zero focal": (lambda d: d["frames"][2].update(fl_x=0.0, fl_y=-1.0), "Camera 2: .*focal length"),
 }
@@ -176,3 +180,25 @@ def test_images_of_every_mode_become_rgb(tmp_path):
     clear = Image.fromarray(np.full((3, 4, 4), 0, np.uint8))
     clear.save(tmp_path / "clear.png")
     assert read_image(tmp_path / "clear.png")[0].min() == 1  # white behind nothing
+
+
+def test_a_photo_on_its_side_has_the_size_that_is_read(tmp_path):
+    image = Image.fromarray(np.zeros((6, 10, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    from anyview.data.images import image_size
+
+    assert image_size(tmp_path / "turned.jpg") == (10, 6) == tuple(read_image(tmp_path / "turned.jpg")[0].shape[-2:])
+
+
+def test_one_view_of_a_scene_keeps_the_centre_of_all(shared_data, tmp_path):
+    source = shared_data / "captures" / "fox_nerfstudio"
+    document = json.loads((source / "transforms.json").read_text())
+    document = {k: v for k, v in document.items() if k not in ("k1", "k2", "p1", "p2")}
+    (tmp_path / "transforms.json").write_text(json.dumps(document))
+    (tmp_path / "images").symlink_to(source / "images")
+    capture = read_capture(tmp_path)
+    one = capture.select([7])
+    assert one.origin().equal(capture.origin())
+    assert (one.origin() - one.cameras.centres[0]).norm() > 1

@@ -155,3 +155,11 @@ def test_scenes_ahead_are_repeatable_and_resumable(rasteriser, tmp_path):
 def test_folders_without_meshes_are_refused(tmp_path):
     with pytest.raises(AnyViewError, match="no meshes here"):
         SceneMaker(SyntheticScenes(image_size=(12, 20), meshes=tmp_path))
+
+
+def test_a_folder_of_other_shards_is_refused(rasteriser, tmp_path):
+    config = SyntheticScenes(image_size=(12, 20), views=2, scenes=2, scenes_per_shard=2, seed=9)
+    assert len(list(write_next_shards(config, tmp_path, [0]))) == 2
+    other = SyntheticScenes(image_size=(12, 20), views=2, scenes=2, scenes_per_shard=2, seed=8)
+    with pytest.raises(AnyViewError, match="begun with seed = 9, not 8"):
+        list(write_next_shards(other, tmp_path, [0]))

@@ -175,3 +175,24 @@ def test_too_few_scenes_or_views_are_refused(shards):
     with pytest.raises(ValueError, match="at least 2"):
         ViewSampling(views=1)
     assert math.isclose(ViewSampling().rate, math.log(2))
+
+
+def test_masks_and_depth_follow_their_images(shards):
+    """Mirrored with the image, and still true to the cameras: depth is that of the stored view."""
+    mirror = Augmentation(permute_colours=0.0, gamma=0.0, mirror=1.0, random_background=0.0)
+    plain = ViewBatches(shards, batch_config(depth=True, augmentation=Augmentation.none()))[2]
+    flipped = ViewBatches(shards, batch_config(depth=True, augmentation=mirror))[2]
+    assert plain.ids == flipped.ids and plain.depth is not None and flipped.depth is not None
+    torch.testing.assert_close(flipped.depth, plain.depth.flip(-1))
+    torch.testing.assert_close(flipped.mask, plain.mask.flip(-1))
+    torch.testing.assert_close(flipped.images, plain.images.flip(-1))
+
+
+def test_damaged_shards_are_named(shards):
+    tar = shards.folder / "shard-000001.tar"
+    tar.write_bytes(tar.read_bytes()[:1000])
+    with pytest.raises(AnyViewError, match="shard-000001.tar: the shard is missing or truncated"):
+        ShardFolder(shards.folder)
+    (shards.folder / "shard-000000.index.json").write_text("{")
+    with pytest.raises(AnyViewError, match="not a readable index"):
+        ShardFolder(shards.folder)

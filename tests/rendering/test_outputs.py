@@ -31,7 +31,7 @@ def test_video_has_its_frames_at_a_size_players_like(tmp_path):
     for n in range(4):
         paths.append(tmp_path / f"{n}.png")
         Image.new("RGB", (21, 15), (60 * n, 10, 200)).save(paths[-1])
-    write_video(tmp_path / "v.mp4", paths, fps=6)
+    write_video(tmp_path / "v.mp4", paths, fps=6.0)
     with av.open(str(tmp_path / "v.mp4")) as container:
         frames = list(container.decode(video=0))
         assert float(container.streams.video[0].average_rate) == 6
@@ -47,7 +47,7 @@ def test_contact_sheet_breaks_long_rows(tmp_path):
         assert sheet.size == (92 + 3 * (20 + 4), 3 * 16 + 4)
 
 
-@pytest.mark.parametrize(("size", "pad"), [((12, 20), False), ((9, 9), False), ((30, 20), True)])
+@pytest.mark.parametrize(("size", "pad"), [((12, 16), False), ((9, 9), False), ((12, 20), True), ((30, 20), True)])
 def test_fitted_views_show_what_their_cameras_say(size, pad):
     """A bright point in the image stays where the fitted camera projects it."""
     cameras = ring(3, (48, 64), seed=2)
@@ -74,3 +74,20 @@ def test_memory_check_says_what_fits():
         check_memory(lambda n: 100 * n, 50, available=1000)
     with pytest.raises(AnyViewError, match="not even one"):
         check_memory(lambda n: 5000 + n, 3, available=1000)
+
+
+def test_a_field_of_view_wider_than_the_image_is_refused_for_scenes():
+    cameras = ring(2, (48, 64))
+    with pytest.raises(AnyViewError, match="View 0: .*narrower than the model's"):
+        fit_views(torch.rand(2, 3, 48, 64), cameras, (10, 10), 0.5, pad=False)
+    fitted, _ = fit_views(torch.zeros(2, 3, 48, 64), cameras, (10, 10), 0.5, pad=True)
+    assert fitted[:, :, 0, 0].min() == 1 and fitted[:, :, 5, 5].max() == 0
+
+
+def test_the_crop_follows_the_principal_point():
+    """Off-centre lenses give centred views: the model knows centred ones only."""
+    cameras = ring(2, (48, 64))
+    cameras.intrinsics[:, 0, 2] += 6
+    cameras.intrinsics[:, 1, 2] -= 3
+    _, at = fit_views(torch.rand(2, 3, 48, 64), cameras, (12, 12), 2.0, pad=False)
+    torch.testing.assert_close(at.intrinsics[:, :2, 2], torch.full((2, 2), 6.0), rtol=0, atol=0.3)

@@ -206,10 +206,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(shards, tmp_path
     assert dump["places"][0] == "blocks.1.feed_forward.down"
 
 
+def test_a_gradient_that_is_not_finite_is_traced_to_its_source(shards, tmp_path):
+    """Gradients run backwards: the last parameter of the forward order that is bad comes first."""
+    task = make_task()
+    trainer = make_trainer(shards, tmp_path, task)
+    task.model.blocks[0].feed_forward.down.weight.register_hook(lambda g: g * float("inf"))
+    with pytest.raises(
+        AnyViewError, match=r"gradient norm is (inf|nan); it arose first in blocks\.0\.feed_forward\.down"
+    ):
+        trainer.train()
+
+
 def test_another_seed_or_a_broken_checkpoint_is_refused(shards, tmp_path):
     last = make_trainer(shards, tmp_path).train()
-    with pytest.raises(AnyViewError, match="has seed 0, not 1"):
+    with pytest.raises(AnyViewError, match="started with another seed \\(0, not 1\\)"):
         make_trainer(shards, tmp_path, seed=1)
+    with pytest.raises(AnyViewError, match="started with another settings"):
+        make_trainer(shards, tmp_path, make_task(registers=0))
+    make_trainer(shards, tmp_path, steps=50)  # a longer run may go on
     file = last / "training" / "optimiser.safetensors"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(AnyViewError, match="not a checkpoint to resume from"):

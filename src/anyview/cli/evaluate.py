@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
             )  # fmt: skip
         context = {
             "model": options.model, "image_size": list(model.image_size), "joint": options.joint,
-            "steps": options.steps, "guidance": options.guidance, "seed": options.seed,
+            "sampling": model.system.sampling, "seed": options.seed, "precision": options.precision,
         }  # fmt: skip
         write_report(folder / "scores.json", scores, ESCHERNET_GSO, context)
         write_evaluation_sheet(folder / "contact_sheet.png", objects, scores, ESCHERNET_GSO)

@@ -15,12 +15,13 @@ from anyview.cli.common import parse, parse_indices, print_json
 from anyview.data.captures import Capture
 from anyview.data.formats.registry import read_capture
 from anyview.data.images import read_image
+from anyview.errors import AnyViewError
 from anyview.evaluation.metrics import psnr
 from anyview.geometry import trajectories
-from anyview.geometry.camera_path import read_camera_path
+from anyview.geometry.camera_path import read_camera_path, write_camera_path
 from anyview.geometry.cameras import Cameras
 from anyview.rendering.ordering import RenderMode, RenderPlan
-from anyview.rendering.outputs import FrameWriter, SheetRow, whole_folder, write_contact_sheet
+from anyview.rendering.outputs import FrameWriter, SheetRow, frame_name, whole_folder, write_contact_sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,11 @@ class RenderOptions:
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(RenderOptions, argv, "render")
+    if options.fps <= 0:
+        raise AnyViewError(f"--fps must be positive, got {options.fps}.")
     capture = read_capture(options.capture, format=options.format)
+    if options.out.resolve() in (options.capture.resolve(), *options.capture.resolve().parents):
+        raise AnyViewError(f"{options.out}: the output would replace the capture; give another folder.")
     references = capture.select(parse_indices(options.references, "--references"))
     cameras, truth_indices = _targets(options, capture, references)
     plan = RenderPlan(
@@ -80,12 +85,13 @@ def main(argv: list[str]) -> None:
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
     print(f"{capture.name}: {capture.format} capture of {len(capture)} views, {len(references)} as references.")
     with whole_folder(options.out, overwrite=options.overwrite) as folder:
+        write_camera_path(folder / "camera_path.json", model.lens(cameras), fps=options.fps)
         seconds = _render(options, model, references, cameras, plan, folder)
         scores = _finish(model, capture, references, cameras, truth_indices, folder)
     print(f"{len(cameras)} views of {model.image_size[0]}x{model.image_size[1]} in {seconds:.1f} s.")
     if scores:
         print(f"PSNR against the {len(scores)} real views: {sum(scores) / len(scores):.2f} dB.")
-    names = ["frames/", "video.mp4", "transforms.json", "contact_sheet.png"]
+    names = ["frames/", "video.mp4", "transforms.json", "camera_path.json", "contact_sheet.png"]
     print("\n".join(f"wrote {options.out / name}" for name in names))
     if options.json:
         mean = sum(scores) / len(scores) if scores else None
@@ -137,7 +143,7 @@ def _finish(
 ) -> list[float]:
     """Contact sheet (of 48 frames at most) and, where the truth is known, the PSNR of every view."""
     shown = range(0, len(cameras), -(-len(cameras) // 48))
-    paths = sorted((folder / "frames").glob("*.png"))
+    paths = [folder / frame_name(index) for index in range(len(cameras))]
     rows = [SheetRow("references", list(model.prepare(references)[0]))]
     rows.append(SheetRow("new views", [read_image(paths[i])[0] for i in shown]))
     scores: list[float] = []

@@ -75,6 +75,11 @@ def _captures(options: SynthesizeOptions) -> int:
     if scenes.meshes is None:
         raise AnyViewError("--captures needs meshes: give --scenes.meshes FOLDER.")
     paths = list_meshes(scenes.meshes)
+    stems = [path.stem for path in paths]
+    if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
+        raise AnyViewError(f"{scenes.meshes}: two meshes are named {twice!r}; captures are named after their meshes.")
+    if there := next((stem for stem in stems if (options.out / stem).exists()), None):
+        raise AnyViewError(f"{options.out / there}: is there already; give another folder.")
     rasteriser = Rasteriser(scenes.image_size, supersampling=4)
     for number, path in enumerate(track(paths, "rendering")):
         cameras = sample_viewpoints("eschernet", 25, scenes.image_size, seeded(scenes.seed, number))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from anyview.api import Model, resolve
+from anyview.api import Model, check_device, resolve
 from anyview.cli.common import parse, print_json
 from anyview.cli.evaluate import read_objects
 from anyview.cli.synthesize import write_shards
@@ -19,14 +20,16 @@ from anyview.data.synthetic.prerender import SyntheticScenes
 from anyview.encoders.features import DinoV2
 from anyview.errors import AnyViewError, unknown_name
 from anyview.evaluation.protocols import ESCHERNET_GSO
-from anyview.evaluation.run import TestObject, evaluate, means
+from anyview.evaluation.run import evaluate, means
 from anyview.families.kaleido.checkpoint import read_weights
 from anyview.families.kaleido.model import Kaleido
 from anyview.families.kaleido.recipes import RECIPES, KaleidoRecipe
 from anyview.families.kaleido.renderer import KaleidoRenderer
 from anyview.families.kaleido.system import KaleidoSystem
 from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
-from anyview.training.checkpoint import list_checkpoints
+from anyview.geometry.poses import field_of_view
+from anyview.serialisation import to_plain
+from anyview.training.checkpoint import list_checkpoints, load_weights
 from anyview.training.trainer import TrainConfig, Trainer, Validate
 
 
@@ -73,43 +76,63 @@ def main(argv: list[str]) -> None:
 
 
 def train(recipe: KaleidoRecipe, options: TrainOptions) -> Path:
-    """Prepare data and model of a recipe and train it."""
-    done = list_checkpoints(options.out)
-    if options.out.exists() and any(options.out.iterdir()) and not (options.out / "metrics.jsonl").exists():
-        if not (options.out / "shards").exists():
-            raise AnyViewError(f"{options.out}: not empty and not a run; give another folder.")
-    initial = None
-    if options.init is not None and not done:
-        initial = read_weights(resolve(options.init))
-    shards = options.shards or options.out / "shards"
-    if options.shards is None:
-        write_shards(recipe.synthetic, shards, workers=1)
+    """Prepare model and data of a recipe and train it; everything that can be refused is refused before rendering."""
+    out, settings = options.out, recipe.settings
+    if out.exists() and not out.is_dir():
+        raise AnyViewError(f"{out}: the folder of the run is a file.")
+    known = ("metrics.jsonl", "shards", "train.json")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in known):
+        raise AnyViewError(f"{out}: not empty and not a run; give another folder.")
     torch.manual_seed(recipe.train.seed)
-    settings = recipe.settings
-    codec = make_codec(settings.codec)
-    features = None
+    check_device(recipe.train.device)
+    codec, features = make_codec(settings.codec).to(recipe.train.device), None
     if settings.model.feature_channels:
         features = DinoV2.from_pretrained(settings.feature_source, codec.factor * settings.model.patch_size)
+        features = features.to(recipe.train.device)
     task = KaleidoTask(settings, recipe.loss, codec=codec, features=features)
+    done, initial = list_checkpoints(out), None
+    if options.init is not None and not done:
+        initial = read_weights(resolve(options.init))
+        load_weights(task.model, initial, options.init)
     validate = None if options.held_out is None else _validation(options.held_out, task, recipe.train)
-    batches = ViewBatches(ShardFolder(shards), recipe.data)
+    shards = options.shards or out / "shards"
+    if options.shards is None:
+        write_shards(recipe.synthetic, shards, workers=1)
+    folder = ShardFolder(shards)
+    _check_shards(folder, recipe)
+    data = replace(recipe.data, image_size=settings.image_size)
     if done:
         print(f"going on from {done[-1]}")
-    return Trainer(task, batches, recipe.train, options.out, validate=validate, initial=initial).train()
+    identity = {"data": to_plain(data), "loss": to_plain(recipe.loss)}
+    return Trainer(task, ViewBatches(folder, data), recipe.train, out, validate=validate, identity=identity).train()
+
+
+def _check_shards(folder: ShardFolder, recipe: KaleidoRecipe) -> None:
+    """Stored views must be as large as the recipe's, with its field of view."""
+    settings = recipe.settings
+    cameras = folder.read(0, [0]).cameras
+    (h, w), (want_h, want_w) = cameras.image_size, settings.image_size
+    if h < want_h or w < want_w or h * want_w != w * want_h:
+        raise AnyViewError(f"{folder.folder}: views of {h}x{w}, the recipe trains at {want_h}x{want_w}.")
+    angle = math.degrees(field_of_view(float(cameras.intrinsics[0, 1, 1]), h))
+    if abs(angle - settings.field_of_view) > 1:
+        raise AnyViewError(
+            f"{folder.folder}: views of {angle:.1f} degrees, the recipe has {settings.field_of_view:.1f}."
+        )
 
 
 def _validation(folder: Path, task: KaleidoTask, config: TrainConfig) -> Validate:
     """PSNR on held-out captures with 1, 3 and 5 references, by the model's own sampling."""
-    objects: list[TestObject] | None = None
+
+    def system(model: nn.Module) -> KaleidoSystem:
+        assert isinstance(model, Kaleido)
+        renderer = KaleidoRenderer(model, task.settings, task.codec, task.features, precision=config.precision)
+        return KaleidoSystem(renderer)
+
+    objects = read_objects(folder, Model(system(task.model)))[:16]
 
     def validate(model: nn.Module) -> dict[str, float]:
-        nonlocal objects
-        assert isinstance(model, Kaleido)
-        precision = config.precision
-        system = KaleidoSystem(KaleidoRenderer(model, task.settings, task.codec, task.features, precision=precision))
-        if objects is None:
-            objects = read_objects(folder, Model(system))[:16]
-        scores = evaluate(system.renderer, objects, ESCHERNET_GSO, [1, 3, 5])
+        scores = evaluate(system(model).renderer, objects, ESCHERNET_GSO, [1, 3, 5])
         return {f"psnr_{count}": numbers["psnr"] for count, numbers in means(scores).items()}
 
     return validate

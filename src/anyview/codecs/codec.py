@@ -30,6 +30,10 @@ class Codec(Protocol):
         """Latents of images in [0, 1]: the mean, or with a generator a sample, where the codec has a posterior."""
         ...
 
+    def to(self, device: torch.device | str) -> Codec:
+        """Move weights, where there are any; returns itself."""
+        ...
+
     def decode(self, latents: Float[Tensor, "*batch c lh lw"]) -> Float[Tensor, "*batch 3 h w"]:
         """Images of latents, clamped to [0, 1]."""
         ...

@@ -46,6 +46,11 @@ class KLCodec:
                 f"No autoencoder at {source!r}: expected a folder or hub id with config.json and safetensors weights."
             ) from error
 
+    def to(self, device: torch.device | str) -> KLCodec:
+        """Move the autoencoder."""
+        self.model.to(device)
+        return self
+
     @torch.no_grad()
     def encode(
         self, images: Float[Tensor, "*batch 3 h w"], generator: torch.Generator | None = None
@@ -53,13 +58,16 @@ class KLCodec:
         """The posterior mean; a sample of the posterior if a generator is given."""
         *batch, _, h, w = images.shape
         check_size(h, w, self.factor)
-        posterior = self.model.encode(2 * images.reshape(-1, 3, h, w) - 1).latent_dist
-        z = posterior.mode() if generator is None else posterior.sample(generator)
+        # In its own precision: half of the mantissa is not enough for latents that are trained on.
+        with torch.autocast(images.device.type, enabled=False):
+            posterior = self.model.encode(2 * images.float().reshape(-1, 3, h, w) - 1).latent_dist
+            z = posterior.mode() if generator is None else posterior.sample(generator)
         return ((z - self.shift) * self.scale).unflatten(0, tuple(batch))
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "*batch c lh lw"]) -> Float[Tensor, "*batch 3 h w"]:
         """Decode and clamp to [0, 1]."""
         *batch, c, h, w = latents.shape
-        images = self.model.decode(latents.reshape(-1, c, h, w) / self.scale + self.shift).sample
+        with torch.autocast(latents.device.type, enabled=False):
+            images = self.model.decode(latents.float().reshape(-1, c, h, w) / self.scale + self.shift).sample
         return (0.5 + 0.5 * images).clamp(0, 1).unflatten(0, tuple(batch))

@@ -1,5 +1,7 @@
 """The pixel codec: space to depth, no weights, exact."""
 
+from __future__ import annotations
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +15,10 @@ class PixelCodec:
     def __init__(self, factor: int) -> None:
         self.factor = factor
         self.channels = 3 * factor**2
+
+    def to(self, device: torch.device | str) -> PixelCodec:
+        """Nothing to move."""
+        return self
 
     def encode(
         self, images: Float[Tensor, "*batch 3 h w"], generator: torch.Generator | None = None

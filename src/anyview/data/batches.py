@@ -35,7 +35,20 @@ class BatchConfig:
     """Share of the batches without references, for classifier-free guidance (method A.10)."""
     image_size: tuple[int, int] | None = None
     """Size to resample stored views to (by area if smaller); None keeps theirs."""
+    depth: bool = False
+    """Read depth maps as well, where the shards have them."""
     seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """One scene of a batch, augmented."""
+
+    images: Tensor
+    cameras: Cameras
+    mask: Tensor
+    depth: Tensor | None
+    key: str
 
 
 class ViewBatches(Dataset[Views]):
@@ -64,13 +77,15 @@ class ViewBatches(Dataset[Views]):
         first = step * config.batch_size
         scenes = [self._scene(self._place(first + i), n + m, generator) for i in range(config.batch_size)]
         return Views(
-            images=torch.stack([images for images, _, _ in scenes]),
-            cameras=Cameras.stack([cameras for _, cameras, _ in scenes]),
+            images=torch.stack([scene.images for scene in scenes]),
+            cameras=Cameras.stack([scene.cameras for scene in scenes]),
             times=None,
             is_video=torch.zeros(len(scenes), dtype=torch.bool),
             num_references=n,
             present=present,
-            ids=tuple(key for _, _, key in scenes),
+            depth=torch.stack([scene.depth for scene in scenes if scene.depth is not None]) if config.depth else None,
+            mask=torch.stack([scene.mask for scene in scenes]),
+            ids=tuple(scene.key for scene in scenes),
         )
 
     def _place(self, position: int) -> int:
@@ -79,15 +94,21 @@ class ViewBatches(Dataset[Views]):
             self._epoch = (epoch, torch.randperm(len(self.folder), generator=seeded(self.config.seed, 2, epoch)))
         return int(self._epoch[1][place])
 
-    def _scene(self, index: int, count: int, generator: torch.Generator) -> tuple[Tensor, Cameras, str]:
+    def _scene(self, index: int, count: int, generator: torch.Generator) -> _Scene:
         order = torch.randperm(self.folder.num_views(index), generator=generator)[:count].tolist()
-        stored = self.folder.read(index, order)
+        stored = self.folder.read(index, order, depth=self.config.depth)
         rgba = torch.from_numpy(stored.rgba).movedim(-1, 1).float() / 255
-        images, cameras, _ = augment(rgba, stored.cameras, self.config.augmentation, generator)
-        if self.config.image_size is not None:
-            size = self.config.image_size
+        images, cameras, mirrored = augment(rgba, stored.cameras, self.config.augmentation, generator)
+        mask, depth = rgba[:, 3], None if stored.depth is None else torch.from_numpy(stored.depth)
+        if mirrored:
+            mask, depth = mask.flip(-1), None if depth is None else depth.flip(-1)
+        size = self.config.image_size
+        if size is not None and size != cameras.image_size:
             images, cameras = resize_image(images, size), cameras.resize(*size)
-        return images, cameras, stored.key
+            mask = torch.nn.functional.interpolate(mask[:, None], size, mode="area")[:, 0]
+            if depth is not None:  # not averaged: there is nothing between an object and its background
+                depth = torch.nn.functional.interpolate(depth[:, None], size, mode="nearest-exact")[:, 0]
+        return _Scene(images, cameras, mask, depth, stored.key)
 
     def loader(self, steps: range, *, workers: int) -> DataLoader[Views]:
         """The batches of ``steps``, made ahead by worker processes (0: in this process)."""

@@ -28,6 +28,7 @@ class Capture:
         cameras: ``(views,)``, OpenCV axes, pixels of the images on disk, world units of the capture.
         centred: ``object``: the world's origin is the middle of the object, which is small in front of a plain
             background; ``scene``: the origin means nothing.
+        centre: Of a scene, if it is known from more views than these; see :meth:`origin`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Capture:
     image_paths: tuple[Path, ...]
     cameras: Cameras
     centred: Literal["object", "scene"] = "scene"
+    centre: Float[Tensor, " 3"] | None = None
 
     def __post_init__(self) -> None:
         if len(self.image_paths) != len(self.cameras):
@@ -58,7 +60,12 @@ class Capture:
                     f"{self.name}: view {index} is out of range, the capture has views 0 to {len(self) - 1}."
                 )
         chosen = list(indices)
-        return replace(self, image_paths=tuple(self.image_paths[i] for i in chosen), cameras=self.cameras[chosen])
+        return replace(
+            self,
+            image_paths=tuple(self.image_paths[i] for i in chosen),
+            cameras=self.cameras[chosen],
+            centre=self.origin(),
+        )
 
     def images(self) -> Float[Tensor, "views 3 h w"]:
         """All images, RGB in [0, 1], on white where they are transparent.
@@ -77,20 +84,15 @@ class Capture:
             images.append(image)
         return torch.stack(images)
 
-    def prepared(
-        self, image_size: tuple[int, int], focal_over_height: float | None
-    ) -> tuple[Float[Tensor, "views 3 h w"], Cameras]:
-        """Images and cameras brought to a model's size and field of view.
-
-        The largest centred rectangle of the model's aspect is cropped and resampled. Where a focal length is asked
-        for, the crop is narrowed (or the image padded in white, for objects) until the field of view fits.
-        """
-        return fit_views(self.images(), self.cameras, image_size, focal_over_height, pad=self.centred == "object")
-
     def origin(self) -> Float[Tensor, " 3"]:
-        """The point that networks take as origin: the object's middle, or where the cameras look, or their mean."""
+        """The point that networks take as origin, in world units.
+
+        The object's middle, or where the cameras of the whole capture look, or their mean; a selection keeps it.
+        """
         if self.centred == "object":
             return torch.zeros(3)
+        if self.centre is not None:
+            return self.centre
         try:
             return focus_point(self.cameras)
         except AnyViewError:
@@ -101,35 +103,39 @@ def fit_views(
     images: Float[Tensor, "views 3 h w"],
     cameras: Cameras,
     image_size: tuple[int, int],
-    focal_over_height: float | None,
+    focal_over_height: float,
     *,
     pad: bool,
 ) -> tuple[Float[Tensor, "views 3 nh nw"], Cameras]:
-    """Crop about the principal point of each view and resample; see :meth:`Capture.prepared`.
+    """Bring views to a model's size and field of view: crop about the principal point, then resample.
 
     Args:
         images: RGB in [0, 1].
         cameras: ``(views,)``.
         image_size: Size that is wanted.
-        focal_over_height: Focal length over image height that is wanted; None keeps the field of view as wide as the
-            aspect allows.
-        pad: White may be added around the image where the field of view that is wanted is wider than the image's.
+        focal_over_height: Focal length over image height that is wanted.
+        pad: White is added where the field of view that is wanted reaches beyond the image (objects on white).
 
     Raises:
-        AnyViewError: The field of view that is wanted is wider than the image's, and padding is not allowed.
+        AnyViewError: The field of view that is wanted reaches beyond an image, and padding is not allowed.
     """
     h, w = cameras.image_size
     target_h, target_w = image_size
     out_images, out_cameras = [], []
-    for image, camera in zip(images, [cameras[i] for i in range(len(cameras))], strict=True):
-        height = min(float(h), w * target_h / target_w)
-        if focal_over_height is not None:
-            wanted = float(camera.intrinsics[1, 1]) / focal_over_height
-            if wanted > height * 1.01 and not pad:
-                wanted = height
-            height = wanted
-        rows, cols = max(1, round(height)), max(1, round(height * target_w / target_h))
-        top, left = round((h - rows) / 2), round((w - cols) / 2)
+    for number, image in enumerate(images):
+        camera = cameras[number]
+        (fy, cx), cy = (float(camera.intrinsics[1, 1]), float(camera.intrinsics[0, 2])), float(camera.intrinsics[1, 2])
+        height = fy / focal_over_height
+        width = height * target_w / target_h
+        rows, cols = max(1, round(height)), max(1, round(width))
+        top, left = round(cy - height / 2), round(cx - width / 2)
+        # A pixel and a percent are what rounding and calibration leave.
+        slack = 1 + 0.01 * max(rows, cols)
+        if not pad and (min(top, left) < -slack or top + rows > h + slack or left + cols > w + slack):
+            raise AnyViewError(
+                f"View {number}: the model sees {rows}x{cols} pixels of this camera, the image is {h}x{w} about "
+                f"({cx:.0f}, {cy:.0f}): its field of view is narrower than the model's."
+            )
         out_cameras.append(camera.crop(top, left, rows, cols).resize(target_h, target_w))
         padded = torch.nn.functional.pad(image, (-left, left + cols - w, -top, top + rows - h), value=1.0)
         out_images.append(resize_image(padded, image_size))

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from anyview.errors import AnyViewError
+
+_FIRST_SIDEWAYS = 5  # EXIF orientations 5 to 8 lie on their side
 
 
 def read_image(path: Path, *, background: float = 1.0) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "h w"] | None]:
@@ -37,6 +39,23 @@ def read_image(path: Path, *, background: float = 1.0) -> tuple[Float[Tensor, "3
         return tensor, None
     alpha = tensor[3]
     return tensor[:3] * alpha + background * (1 - alpha), alpha
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """``(height, width)`` as :func:`read_image` will give it, from the head of the file.
+
+    Raises:
+        AnyViewError: The file is missing or no image.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            turned = file.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_SIDEWAYS
+    except FileNotFoundError:
+        raise AnyViewError(f"{path}: no such image.") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise AnyViewError(f"{path}: not a readable image ({error}).") from error
+    return (width, height) if turned else (height, width)
 
 
 def resize_image(image: Float[Tensor, "*batch 3 h w"], size: tuple[int, int]) -> Float[Tensor, "*batch 3 th tw"]:

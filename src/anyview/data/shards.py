@@ -103,10 +103,17 @@ class ShardFolder:
         self._shards: list[Path] = []
         self.keys: list[tuple[int, str]] = []
         for number, path in enumerate(paths):
-            index = json.loads(path.read_text())
+            try:
+                index = json.loads(path.read_text())
+            except ValueError as error:
+                raise AnyViewError(f"{path}: not a readable index ({error}).") from error
             if index.get("format_version") != FORMAT_VERSION:
                 raise AnyViewError(f"{path}: shard format {index.get('format_version')}, expected {FORMAT_VERSION}.")
-            self._shards.append(path.with_name(path.name.removesuffix(".index.json") + ".tar"))
+            tar = path.with_name(path.name.removesuffix(".index.json") + ".tar")
+            end = max((start + size for start, size in index["members"].values()), default=0)
+            if not tar.is_file() or tar.stat().st_size < end:
+                raise AnyViewError(f"{tar}: the shard is missing or truncated (its index needs {end} bytes).")
+            self._shards.append(tar)
             self._members.append({name: tuple(place) for name, place in index["members"].items()})
             self.keys += [(number, key) for key in index["keys"]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from anyview.rendering.renderer import Renderer
 
@@ -47,6 +47,11 @@ class System(Protocol):
     @property
     def focal_over_height(self) -> float:
         """The focal length it was trained with, over image height."""
+        ...
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How it samples, as plain values to stand beside numbers."""
         ...
 
     def cost(self, references: int, targets: int, *, independent: bool = False) -> Cost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -171,17 +171,3 @@ def _check_intrinsics(intrinsics: Tensor) -> None:
         raise AnyViewError(
             f"Camera {_first(bad)}: the focal length must be positive, got {focal[bad].reshape(-1, 2)[0].tolist()}."
         )
-
-
-def check_match(images: Iterable, cameras: Cameras) -> None:
-    """Raise if the number or the size of images does not fit the cameras.
-
-    Args:
-        images: A tensor ``(views, 3, h, w)``.
-        cameras: Cameras of batch shape ``(views,)``.
-    """
-    shape = tuple(getattr(images, "shape", ()))
-    if not shape or shape[0] != len(cameras):
-        raise AnyViewError(f"Images and cameras do not match in number: {shape[0] if shape else 0} and {len(cameras)}.")
-    if shape[-2:] != cameras.image_size:
-        raise AnyViewError(f"Images are {shape[-2]}x{shape[-1]} but the cameras are of {cameras.image_size} images.")

@@ -179,6 +179,6 @@ def random_rigid(
     return rigid(random_rotation(*batch, generator=generator, dtype=dtype), offset)
 
 
-def field_of_view(focal: float, size: float) -> float:
+def field_of_view(focal: float, size: int | float) -> float:
     """Full angle of view in radians of ``size`` pixels at ``focal`` pixels."""
     return 2 * math.atan(0.5 * size / focal)

@@ -203,8 +203,8 @@ def move(start: Start, frames: int, *, direction: str = "forward", amount: float
     if direction not in axes:
         raise unknown_name("direction", direction, axes)
     step = view.camera.world_from_cam[:3, :3] @ view.centre.new_tensor(axes[direction])
-    poses = view.camera.world_from_cam.expand(frames, 4, 4).clone()
     way = _fractions(frames, view, closed=False) * amount * view.distance
+    poses = view.camera.world_from_cam.expand(frames, 4, 4).clone()
     poses[:, :3, 3] = poses[:, :3, 3] + way[:, None] * step
     return _repeat(view, poses)
 

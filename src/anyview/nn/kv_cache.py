@@ -88,10 +88,6 @@ class KVCache:
         """Count ``views`` more views, which all layers have written."""
         self.num_views += views
 
-    def select(self, views: list[int]) -> KVCache:
-        """A cache with some of the views, in the given order (a copy)."""
-        return KVCache(self.keys[:, :, views], self.values[:, :, views], len(views))
-
     def expand(self, times: int) -> KVCache:
         """The same cache for ``times`` independent copies of each scene (a view for batch 1, no copy)."""
         if self.keys.shape[1] == 1:

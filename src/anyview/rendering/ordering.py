@@ -79,7 +79,7 @@ def render_in_order(
     if not len(cameras):
         raise AnyViewError("There is nothing to render: zero targets.")
     given = len(reference_cameras)
-    if plan.mode == "autoregressive" and given >= plan.max_references + 1:
+    if plan.mode == "autoregressive" and given > plan.max_references:
         raise AnyViewError(f"{given} references were given, max_references is {plan.max_references}.")
     size = plan.chunk or (1 if plan.mode == "autoregressive" else len(cameras))
     known = reference_cameras.centres
@@ -97,9 +97,9 @@ def render_in_order(
         yield Chunk(indices, rendering.images[0])
         if plan.mode == "autoregressive" and left:
             scene = _grow(renderer, scene, rendering.images, chosen, given, plan.max_references)
-            known = torch.cat([known[:given], known[given:], cameras.centres[indices]])[
-                -max(plan.max_references, given) :
-            ]
+            generated = torch.cat([known[given:], cameras.centres[indices]])
+            room = min(plan.max_references - given, len(generated))
+            known = torch.cat([known[:given], generated[len(generated) - room :]])
 
 
 def _grow(renderer: Renderer, scene: Scene, images: Tensor, cameras: Cameras, given: int, bound: int) -> Scene:

@@ -27,8 +27,11 @@ def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises:
         AnyViewError: ``folder`` is there and not empty (and ``overwrite`` is off), is a file, or cannot be made.
     """
+    shown, folder = folder, folder.resolve()
     if folder.exists() and not folder.is_dir():
-        raise AnyViewError(f"{folder}: the output folder is a file.")
+        raise AnyViewError(f"{shown}: the output folder is a file.")
+    if folder in (Path.cwd(), *Path.cwd().parents):
+        raise AnyViewError(f"{shown}: the output folder is the one we are in, or above it; give another.")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise AnyViewError(f"{folder}: the output folder is not empty; give --overwrite to replace it.")
     partial = folder.with_name(f".{folder.name}.partial")
@@ -42,9 +45,11 @@ def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    old = folder.with_name(f".{folder.name}.old")
     if folder.is_dir():
-        shutil.rmtree(folder)
+        folder.rename(old)
     partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def frame_name(index: int) -> str:

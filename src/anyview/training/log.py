@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from anyview.serialisation import to_plain
+from anyview.errors import AnyViewError
+from anyview.serialisation import to_plain, write_aside
 
 
 class RunLog:
@@ -19,8 +20,8 @@ class RunLog:
         self.path = run / "metrics.jsonl"
         self.config, self.step = config, step
         kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
-        self.path.write_text("".join(line + "\n" for line in kept))
-        (run / "train.json").write_text(json.dumps(to_plain(config), indent=1))
+        write_aside(self.path, "".join(line + "\n" for line in kept))
+        write_aside(run / "train.json", json.dumps(to_plain(config), indent=1))
         self._writer = _tensorboard(run) if config.tensorboard else None
         self._progress = Progress(
             TextColumn("training"),
@@ -68,6 +69,8 @@ class RunLog:
 
 
 def _tensorboard(run: Path) -> Any:
-    from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415  an extra
-
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise AnyViewError("TensorBoard is not installed: pip install 'anyview[train]'.") from error
     return SummaryWriter(run / "tensorboard")

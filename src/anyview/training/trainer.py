@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from anyview.data.batches import seeded
 from anyview.data.views import Views
 from anyview.errors import AnyViewError
+from anyview.serialisation import to_plain
 from anyview.training.checkpoint import (
     TrainingState,
     list_checkpoints,
@@ -70,6 +71,18 @@ class Batches(Protocol):
         ...
 
 
+# What may change when a run goes on: its length, and what does not touch the numbers.
+_FREE = (
+    "steps", "compile", "activation_checkpointing", "device", "workers", "log_every",
+    "validate_every", "checkpoint_every", "keep_checkpoints", "tensorboard",
+)  # fmt: skip
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """What a resumed run must have in common with its beginning."""
+    return {name: value for name, value in to_plain(config).items() if name not in _FREE}
+
+
 Validate = Callable[[nn.Module], dict[str, float]]
 
 
@@ -88,13 +101,12 @@ class Trainer:
         run: Path,
         *,
         validate: Validate | None = None,
-        initial: dict[str, Tensor] | None = None,
+        identity: dict[str, Any] | None = None,
     ) -> None:
         self.task, self.batches, self.config, self.run_folder = task, batches, config, run
         self.validate = validate
+        self.identity = {"settings": task.describe(), **_identity(config), **(identity or {})}
         self.model = task.model.to(config.device)
-        if initial is not None:
-            load_weights(self.model, initial, "initial weights")
         self.optimisers = Optimisers(self.model, config.optim)
         self.ema = Ema(self.model, config.ema_decay)
         self.scaler = torch.amp.GradScaler(config.device) if config.precision == "fp16" else None
@@ -112,16 +124,23 @@ class Trainer:
         if not checkpoints:
             return
         state = load_training_state(checkpoints[-1])
+        self._check_same(state.extra.get("identity", {}))
         load_weights(self.model, state.weights, str(checkpoints[-1]))
         self.ema.load(state.average)
         self.optimisers.load_tensors(state.optimiser)
         if self.scaler is not None and state.extra.get("scaler"):
             self.scaler.load_state_dict(state.extra["scaler"])
-        if state.extra.get("seed") != self.config.seed:
-            raise AnyViewError(
-                f"{self.run_folder}: this run has seed {state.extra.get('seed')}, not {self.config.seed}."
-            )
         self.step = state.step
+
+    def _check_same(self, before: dict[str, Any]) -> None:
+        """Refuse to go on with another recipe: its losses would not be those of an unbroken run."""
+        now = json.loads(json.dumps(self.identity))
+        if different := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+            key = different[0]
+            raise AnyViewError(
+                f"{self.run_folder}: this run was started with another {key} ({str(before.get(key))[:60]}, not "
+                f"{str(now.get(key))[:60]}); give another folder or the same recipe."
+            )
 
     def train(self) -> Path:
         """Run to the end; returns the last checkpoint."""
@@ -153,15 +172,23 @@ class Trainer:
         if self.scaler is not None:
             for optimiser in self.optimisers.all:
                 self.scaler.unscale_(optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip).item()
-        if self.scaler is None and not norm < float("inf"):
-            self._stop_not_finite(f"the gradient norm is {norm}", not_finite_parameters(self.model))
+        norm = self._clip()
         self.optimisers.step(self.scaler)
         if self.scaler is not None:
             self.scaler.update()
         self.optimisers.zero_grad()
         self.ema.update(self.model, self.step)
         return {**totals, "learning_rate": rate}, norm
+
+    def _clip(self) -> float:
+        """Clip the gradient; returns its norm before. What is not finite is found before clipping spreads it."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.scaler is None and not bool(torch.isfinite(norm)):
+            # Gradients arise from the last module to the first.
+            self._stop_not_finite(f"the gradient norm is {norm.item()}", not_finite_parameters(self.model)[::-1])
+        torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optim.clip, norm)
+        return norm.item()
 
     def _losses(self, views: Views, part: int) -> dict[str, Tensor]:
         losses = self._forward(views, part)
@@ -208,7 +235,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.log.flush()
-        extra = {"seed": self.config.seed, "scaler": None if self.scaler is None else self.scaler.state_dict()}
+        extra = {"identity": self.identity, "scaler": None if self.scaler is None else self.scaler.state_dict()}
         weights = {name: p.detach() for name, p in self.model.named_parameters()}
         state = TrainingState(self.step, weights, self.ema.state_dict(), self.optimisers.tensors(), extra)
         save_checkpoint(self.run_folder, self.task.describe(), state, keep=self.config.keep_checkpoints)

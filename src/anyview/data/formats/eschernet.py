@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from anyview.data.captures import Capture
+from anyview.data.images import image_size
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.poses import invert
@@ -36,15 +36,17 @@ def read(path: Path) -> Capture:
     """
     pose_paths = sorted(path.glob("[0-9][0-9][0-9].npy"))
     images = tuple(pose.with_suffix(".png") for pose in pose_paths)
+    if extra := sorted(set(path.glob("[0-9][0-9][0-9].png")) - set(images)):
+        raise AnyViewError(f"{extra[0]}: the pose of this image is missing (expected {extra[0].stem}.npy).")
     poses = []
     for pose_path, image in zip(pose_paths, images, strict=True):
         if not image.is_file():
             raise AnyViewError(f"{image}: the image of {pose_path.name} is missing.")
         poses.append(_pose(pose_path))
-    sizes = {_size(image) for image in images}
+    sizes = {image_size(image) for image in images}
     if len(sizes) > 1:
         raise AnyViewError(f"{path}: images of different size in one capture: {sorted(sizes)}.")
-    width, height = sizes.pop()
+    height, width = sizes.pop()
     focal = FOCAL_OVER_SIZE * height
     matrix = torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
     try:
@@ -53,14 +55,6 @@ def read(path: Path) -> Capture:
         raise AnyViewError(f"{path}: {error}") from error
     name = path.parents[1].name if path.name == "model" else path.name
     return Capture(name, "eschernet", images, cameras, "object")
-
-
-def _size(image: Path) -> tuple[int, int]:
-    try:
-        with Image.open(image) as file:
-            return file.size
-    except (UnidentifiedImageError, OSError) as error:
-        raise AnyViewError(f"{image}: not a readable image ({error}).") from error
 
 
 def _pose(path: Path) -> torch.Tensor:

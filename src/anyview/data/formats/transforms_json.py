@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from anyview.data.captures import Capture
+from anyview.data.images import image_size
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 
 NAMES = ("transforms.json", "transforms_train.json", "transforms_test.json", "transforms_val.json")
+# OPENCV without distortion coefficients is a pinhole; with them it is refused.
+_PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
 
@@ -46,7 +48,7 @@ def read(path: Path) -> Capture:
         if not isinstance(frame, dict):
             raise AnyViewError(f"{path}: frame {number} is not an object.")
         image = _image_path(path, frame, number)
-        size = _image_size(image, frame, document)
+        size = _image_size(path, image, frame, document, number)
         images.append(image)
         sizes.append(size)
         poses.append(_pose(path, frame, number))
@@ -96,15 +98,14 @@ def _image_path(path: Path, frame: dict[str, Any], number: int) -> Path:
     raise AnyViewError(f"{path}: the image of frame {number} is missing: {image}.")
 
 
-def _image_size(image: Path, frame: dict[str, Any], document: dict[str, Any]) -> tuple[int, int]:
-    try:
-        with Image.open(image) as file:
-            width, height = file.size
-    except (UnidentifiedImageError, OSError) as error:
-        raise AnyViewError(f"{image}: not a readable image ({error}).") from error
-    h, w = frame.get("h", document.get("h")), frame.get("w", document.get("w"))
+def _image_size(
+    path: Path, image: Path, frame: dict[str, Any], document: dict[str, Any], number: int
+) -> tuple[int, int]:
+    height, width = image_size(image)
+    values = {**document, **frame}
+    h, w = _number(path, values, "h", number), _number(path, values, "w", number)
     if h is not None and w is not None and (int(h), int(w)) != (height, width):
-        raise AnyViewError(f"{image}: the image is {height}x{width}, transforms.json says {h}x{w}.")
+        raise AnyViewError(f"{image}: the image is {height}x{width}, transforms.json says {int(h)}x{int(w)}.")
     return height, width
 
 
@@ -122,22 +123,36 @@ def _pose(path: Path, frame: dict[str, Any], number: int) -> torch.Tensor:
     return pose.float()
 
 
+def _number(path: Path, values: dict[str, Any], key: str, number: int) -> float | None:
+    """A finite number of a frame, None if it is not given."""
+    value = values.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise AnyViewError(f"{path}: frame {number}: {key} must be a number, got {value!r}.")
+    return float(value)
+
+
 def _intrinsics(path: Path, values: dict[str, Any], number: int, size: tuple[int, int]) -> torch.Tensor:
     h, w = size
-    distorted = [name for name in _DISTORTION if abs(float(values.get(name) or 0)) > 0]
+    model = str(values.get("camera_model", "PINHOLE"))
+    if model not in _PINHOLE_MODELS:
+        raise AnyViewError(f"{path}: frame {number} has camera model {model!r}; undistort to PINHOLE first.")
+    distorted = [name for name in _DISTORTION if _number(path, values, name, number)]
     if distorted:
         raise AnyViewError(
             f"{path}: frame {number} has lens distortion ({', '.join(distorted)}), which is not supported yet; "
             "undistort the images first."
         )
-    if values.get("fl_x") is not None:
-        fx = float(values["fl_x"])
-    elif values.get("camera_angle_x") is not None:
-        fx = 0.5 * w / math.tan(0.5 * float(values["camera_angle_x"]))
-    else:
-        raise AnyViewError(f"{path}: frame {number} has no focal length (expected fl_x or camera_angle_x).")
-    fy = float(values.get("fl_y") or fx)
-    cx, cy = float(values.get("cx", w / 2)), float(values.get("cy", h / 2))
+    fx, angle = (_number(path, values, key, number) for key in ("fl_x", "camera_angle_x"))
+    if fx is None:
+        if angle is None:
+            raise AnyViewError(f"{path}: frame {number} has no focal length (expected fl_x or camera_angle_x).")
+        if not 0 < angle < math.pi:
+            raise AnyViewError(f"{path}: frame {number}: camera_angle_x must be between 0 and pi, got {angle}.")
+        fx = 0.5 * w / math.tan(0.5 * angle)
+    fy, cx, cy = (_number(path, values, key, number) for key in ("fl_y", "cx", "cy"))
+    fy, cx, cy = fx if fy is None else fy, w / 2 if cx is None else cx, h / 2 if cy is None else cy
     return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
 

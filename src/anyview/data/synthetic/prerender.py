@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 
+from anyview.data.images import read_image, to_bytes
 from anyview.data.shards import StoredScene, write_shard
 from anyview.data.synthetic.lighting import Lighting
 from anyview.data.synthetic.mesh import TexturedMesh, fit_unit_box, read_mesh
@@ -18,6 +19,7 @@ from anyview.data.synthetic.rasteriser import Rasteriser
 from anyview.data.synthetic.viewpoints import ViewpointKind, sample_viewpoints
 from anyview.errors import AnyViewError
 from anyview.geometry.poses import random_rotation
+from anyview.serialisation import to_plain, write_aside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +108,26 @@ def read_photographs(folder: Path) -> list[UInt8[np.ndarray, "h w 3"]]:
     Raises:
         AnyViewError: There are none.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    found = folder.iterdir() if folder.is_dir() else []
+    paths = sorted(path for path in found if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     if not paths:
         raise AnyViewError(f"{folder}: no images here (expected .jpg or .png).")
-    return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    return [to_bytes(read_image(path)[0]) for path in paths]
+
+
+def claim_folder(config: SyntheticScenes, folder: Path) -> None:
+    """Note in the folder what its shards show; refuse a folder that shows something else.
+
+    Raises:
+        AnyViewError: The folder was begun with another configuration.
+    """
+    note = folder / "scenes.json"
+    document = json.loads(json.dumps({key: str(value) for key, value in to_plain(config).items()}))
+    if note.is_file() and (before := json.loads(note.read_text())) != document:
+        key = next(key for key in document if document[key] != before.get(key))
+        raise AnyViewError(f"{folder}: begun with {key} = {before.get(key)}, not {document[key]}; give another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(note, json.dumps(document, indent=1))
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -119,6 +137,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def write_next_shards(config: SyntheticScenes, folder: Path, numbers: list[int]):
     """Render and write the shards ``numbers`` that are not there yet; yields after each scene."""
+    claim_folder(config, folder)
     maker = SceneMaker(config)
     for shard in numbers:
         path = shard_path(folder, shard)

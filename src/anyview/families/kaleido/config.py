@@ -82,7 +82,7 @@ class KaleidoConfig:
     def __post_init__(self) -> None:
         if self.width % HEAD_DIM:
             raise ValueError(f"width must be a multiple of {HEAD_DIM}, got {self.width}.")
-        if self.num_heads % self.kv_heads:
+        if self.kv_heads < 1 or self.num_heads % self.kv_heads:
             raise ValueError(f"kv_heads must divide the {self.num_heads} query heads, got {self.kv_heads}.")
         for name in ("depth", "latent_channels", "patch_size"):
             if getattr(self, name) < 1:

@@ -130,8 +130,8 @@ class Kaleido(nn.Module):
         """
         if cache is not None:
             self._require_cacheable()
-            if num_references:
-                raise AnyViewError("With a cache the references are in it: latents must hold targets alone.")
+            if num_references or present is not None:
+                raise AnyViewError("With a cache the references are in it: latents must hold present targets alone.")
         x, grid = self._embed(latents, positions, num_references, features)
         condition = self._condition(t, num_references, latents.shape[1])
         geometry = self._geometry(

@@ -98,6 +98,7 @@ def _paper(network: KaleidoConfig, encoder: str) -> KaleidoRecipe:
             feature_source=encoder, image_size=(256, 256), scale_from="all",
         ),
         data=BatchConfig(batch_size=128, augmentation=Augmentation.none()),
+        synthetic=SyntheticScenes(image_size=(256, 256)),
         train=TrainConfig(
             steps=300_000, precision="fp16", device="cuda", accumulate=8, activation_checkpointing=True, workers=8
         ),

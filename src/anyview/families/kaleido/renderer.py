@@ -125,12 +125,7 @@ class KaleidoRenderer:
             normalisation = SceneNormalisation.from_cameras(cameras, origin)
         latents = self.codec.encode(images.to(self._device))
         features = None if self.features is None else self.features(images.to(self._device))
-        scene = KaleidoScene(latents, cameras, normalisation, features, None)
-        if not self.use_cache:
-            return scene
-        cache = self.model.allocate_cache(len(latents), latents.shape[1], self._grid(latents), self._dtype)
-        self._fill(cache, scene, slice(None))
-        return replace(scene, cache=cache)
+        return self._with_cache(KaleidoScene(latents, cameras, normalisation, features, None))
 
     @torch.no_grad()
     def extend(
@@ -145,16 +140,9 @@ class KaleidoRenderer:
             features = torch.cat([features[:, kept], self.features(images.to(self._device))], dim=1)
         poses = torch.cat([scene.cameras.world_from_cam[:, kept], cameras.world_from_cam], dim=1)
         lenses = torch.cat([scene.cameras.intrinsics[:, kept], cameras.intrinsics], dim=1)
-        grown = KaleidoScene(latents, Cameras(poses, lenses, cameras.image_size), scene.normalisation, features, None)
-        if scene.cache is None:
-            return grown
-        # A cache of fixed layout for what stays and what comes; keys of old references need not be made again.
-        cache = self.model.allocate_cache(len(latents), latents.shape[1], self._grid(latents), self._dtype)
-        old = scene.cache.select(kept)
-        cache.keys[:, :, : len(kept)], cache.values[:, :, : len(kept)] = old.keys, old.values
-        cache.num_views = len(kept)
-        self._fill(cache, grown, slice(len(kept), None))
-        return replace(grown, cache=cache)
+        together = Cameras(poses, lenses, cameras.image_size)
+        # All references are read anew: their keys know of each other, so that no old ones can be kept exactly.
+        return self._with_cache(KaleidoScene(latents, together, scene.normalisation, features, None))
 
     @torch.no_grad()
     def render(
@@ -179,6 +167,8 @@ class KaleidoRenderer:
             raise AnyViewError(f"{targets} targets need as many seeds, got {len(seeds)}.")
         shape = scene.latents.shape[2:]
         noise = torch.stack([torch.randn(batch, *shape, generator=torch.Generator().manual_seed(s)) for s in seeds], 1)
+        if self.settings.scale_from == "all":
+            scene = replace(scene, normalisation=_scale_of_all(scene, cameras))
         positions = self._positions(scene.normalisation.normalise(cameras))
         if independent:
             noise, positions, scene = _fold(noise, positions, scene)
@@ -209,11 +199,16 @@ class KaleidoRenderer:
 
         return velocity
 
-    def _fill(self, cache: KVCache, scene: KaleidoScene, views: slice) -> None:
-        positions = self._positions(scene.normalisation.normalise(scene.cameras)).select(views)
-        features = None if scene.features is None else scene.features[:, views]
+    def _with_cache(self, scene: KaleidoScene) -> KaleidoScene:
+        """Read the references and keep their keys and values, if this renderer does."""
+        if not self.use_cache:
+            return scene
+        batch, count = scene.latents.shape[:2]
+        cache = self.model.allocate_cache(batch, count, self._grid(scene.latents), self._dtype)
+        positions = self._positions(scene.normalisation.normalise(scene.cameras))
         with self._autocast():
-            self.model.encode_references(scene.latents[:, views], positions, cache, features=features)
+            self.model.encode_references(scene.latents, positions, cache, features=scene.features)
+        return replace(scene, cache=cache)
 
     def _positions(self, normalised: Cameras) -> ViewPositions:
         return ViewPositions.from_cameras(normalised.to(self._device))
@@ -242,6 +237,14 @@ def _join_views(first: ViewPositions, second: ViewPositions) -> ViewPositions:
         torch.cat([first.times, second.times], 1),
         first.is_video,
     )
+
+
+def _scale_of_all(scene: KaleidoScene, targets: Cameras) -> SceneNormalisation:
+    """The paper's scale: the farthest camera of references and targets is at distance 1."""
+    poses = torch.cat([scene.cameras.world_from_cam, targets.world_from_cam], 1)
+    lenses = torch.cat([scene.cameras.intrinsics, targets.intrinsics], 1)
+    together = Cameras(poses, lenses, targets.image_size)
+    return SceneNormalisation.from_cameras(together, scene.normalisation.origin)
 
 
 def _fold(noise: Tensor, positions: ViewPositions, scene: KaleidoScene) -> tuple[Tensor, ViewPositions, KaleidoScene]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from anyview.codecs.codec import make_codec
 from anyview.encoders.features import DinoV2
@@ -15,6 +15,7 @@ from anyview.families.kaleido.cost import Request, activation_bytes, cache_bytes
 from anyview.families.kaleido.renderer import KaleidoRenderer, Precision
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.system import Cost
+from anyview.serialisation import to_plain
 
 
 class KaleidoSystem:
@@ -27,6 +28,11 @@ class KaleidoSystem:
         self.settings: KaleidoSettings = renderer.settings
         self.image_size = self.settings.image_size
         self.focal_over_height = 0.5 / math.tan(math.radians(self.settings.field_of_view) / 2)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How it samples, as plain values."""
+        return to_plain(self.renderer.sampling)
 
     def with_sampling(self, *, steps: int | None, guidance: float | None) -> KaleidoSystem:
         """The same checkpoint with other sampling; None keeps its default."""
@@ -68,7 +74,7 @@ def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> K
     if precision not in ("fp32", "bf16", "fp16"):
         raise unknown_name("precision", precision, ("fp32", "bf16", "fp16"))
     model, settings = load_model(folder, device)
-    codec = make_codec(settings.codec)
+    codec = make_codec(settings.codec).to(device)
     features = None
     if settings.model.feature_channels:
         features = DinoV2.from_pretrained(settings.feature_source, codec.factor * settings.model.patch_size).to(device)

@@ -54,18 +54,19 @@ class KaleidoTask:
             generator: Of noise and times, on the CPU, so that every device draws the same.
         """
         n, config = views.num_references, self.settings.model
-        latents = self.codec.encode(views.images, generator)
-        device, (batch, count) = latents.device, latents.shape[:2]
+        # Means of the posterior for references, samples of it for targets (method A.11).
+        data = self.codec.encode(views.images[:, n:], generator)
+        references = self.codec.encode(views.images[:, :n]) if n else data[:, :0]
+        device, batch, count = data.device, len(data), views.images.shape[1]
         t = self.loss.timesteps.sample(batch, generator)
         if config.prediction == "data":
             t = t.clamp_min(self.loss.min_time)
         t = t.to(device)
-        data = latents[:, n:]
         noise = torch.randn(data.shape, generator=generator).to(device)
         noised = interpolate(data, noise, t)
         features = self.features(views.images[:, :n]) if self.features is not None and n else None
         out = self.model(
-            torch.cat([latents[:, :n], noised], dim=1), t, positions_of(views, self.settings.scale_from), n,
+            torch.cat([references, noised], dim=1), t, positions_of(views, self.settings.scale_from), n,
             present=views.present, features=features,
         )  # fmt: skip
         if config.prediction == "data":
