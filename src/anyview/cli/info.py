@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
-from anyview.api import load
+from anyview.api import check_device, resolve
 from anyview.cli.common import parse, print_json
-from anyview.errors import AnyViewError
+from anyview.errors import AnyViewError, unknown_name
+from anyview.families.kaleido.checkpoint import read_settings
+from anyview.families.kaleido.recipes import RECIPES
+from anyview.families.kaleido.settings import KaleidoSettings
+from anyview.families.kaleido.system import request_cost
 from anyview.memory import available_bytes
 
 
@@ -20,6 +24,10 @@ class InfoOptions:
 
     model: str = "default"
     """'default', a checkpoint or run folder, or a hub id."""
+    recipe: str | None = None
+    """A recipe instead of a checkpoint: its network is counted without weights."""
+    image_size: tuple[int, int] | None = None
+    """Height and width of the views; by default the model's."""
     references: int = 3
     targets: int = 24
     steps: int | None = None
@@ -37,14 +45,19 @@ def main(argv: list[str]) -> None:
     for name in ("references", "targets"):
         if getattr(options, name) < 1:
             raise AnyViewError(f"--{name} must be at least 1, got {getattr(options, name)}.")
-    model = load(options.model, device=options.device, precision=options.precision)
-    model = model.with_sampling(steps=options.steps, guidance=options.guidance)
-    cost = model.system.cost(options.references, options.targets, independent=options.independent)
+    check_device(options.device)
+    settings = _settings(options)
+    cached = settings.model.cacheable
+    number = 4 if options.precision == "fp32" else 2
+    cost = request_cost(
+        settings, options.references, options.targets, independent=options.independent, cached=cached,
+        number_bytes=number, image_size=options.image_size,
+    )  # fmt: skip
     speed = measure_speed(options.device, options.precision)
     seconds = cost.flops / speed
-    free = available_bytes()
-    h, w = model.image_size
-    print(f"{options.model}: {model.system.family}, {cost.parameters / 1e6:.1f} M parameters, {h}x{w}")
+    free = available_bytes(options.device)
+    h, w = options.image_size or settings.image_size
+    print(f"{options.recipe or options.model}: kaleido, {cost.parameters / 1e6:.1f} M parameters, {h}x{w}")
     print(f"{options.references} references -> {options.targets} views:")
     print(f"  operations     {cost.flops / 1e9:,.1f} GFLOP")
     print(
@@ -57,6 +70,25 @@ def main(argv: list[str]) -> None:
             "parameters": cost.parameters, "flops": cost.flops, "memory": cost.memory, "cache": cost.cache,
             "seconds": seconds,
         })  # fmt: skip
+
+
+def _settings(options: InfoOptions) -> KaleidoSettings:
+    """What is asked about, with the sampling that is asked for."""
+    if options.recipe is not None:
+        if options.recipe not in RECIPES:
+            raise unknown_name("recipe", options.recipe, RECIPES)
+        settings = RECIPES[options.recipe]().settings
+    else:
+        settings = read_settings(resolve(options.model))
+    sampling = settings.sampling
+    try:
+        if options.steps is not None:
+            sampling = replace(sampling, schedule=replace(sampling.schedule, steps=options.steps))
+    except ValueError as error:
+        raise AnyViewError(str(error)) from error
+    if options.guidance is not None:
+        sampling = replace(sampling, guidance=options.guidance)
+    return replace(settings, sampling=sampling)
 
 
 def measure_speed(device: str, precision: str) -> float:

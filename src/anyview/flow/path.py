@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# The network never sees an exact end of the path (section 3.2.3: steps 1 to 999 of 1000).
+# Sampling never asks the network at an exact end of the path (section 3.2.3: steps 1 to 999 of 1000).
 TIME_RANGE = (0.001, 0.999)
 
 

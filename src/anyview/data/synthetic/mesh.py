@@ -54,8 +54,10 @@ def fit_unit_box(parts: list[TexturedMesh]) -> list[TexturedMesh]:
 def read_mesh(path: Path) -> list[TexturedMesh]:
     """Read a GLB, glTF or OBJ file with its textures, in its own axes and units.
 
+    A material without a texture gives its plain colour.
+
     Raises:
-        AnyViewError: The file is missing or unreadable, or has no faces, no texture coordinates or no texture.
+        AnyViewError: The file is missing or unreadable, or has no faces or no texture coordinates.
     """
     import trimesh  # noqa: PLC0415  an extra, needed for training data only
 

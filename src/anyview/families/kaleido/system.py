@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from anyview.codecs.codec import make_codec
 from anyview.encoders.features import DinoV2
 from anyview.errors import unknown_name
 from anyview.families.kaleido.checkpoint import load_model
 from anyview.families.kaleido.cost import Request, activation_bytes, cache_bytes, forward_flops
+from anyview.families.kaleido.model import Kaleido
 from anyview.families.kaleido.renderer import KaleidoRenderer, Precision
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.system import Cost
@@ -45,24 +48,53 @@ class KaleidoSystem:
 
     def cost(self, references: int, targets: int, *, independent: bool = False) -> Cost:
         """Cost of rendering ``targets`` new views in one call; both branches of guidance are counted."""
-        config, sampling = self.settings.model, self.renderer.sampling
-        pixels = self.renderer.codec.factor * config.patch_size
-        grid = (self.image_size[0] // pixels, self.image_size[1] // pixels)
-        batch, together = (targets, 1) if independent else (1, targets)
-        cached = self.renderer.use_cache
-        queries = together if cached else references + together
-        conditional = Request(queries, references + together, grid, batch)
-        steps = sampling.schedule.steps
-        evaluations = steps if sampling.solver == "euler" else 2 * steps - 1
-        flops = evaluations * forward_flops(config, conditional)
-        if sampling.guidance != 1.0:
-            flops += evaluations * forward_flops(config, Request(together, together, grid, batch))
-        if cached:
-            flops += forward_flops(config, Request(references, references, grid))
+        settings = replace(self.settings, sampling=self.renderer.sampling)
         number = 4 if self.renderer.precision == "fp32" else 2
-        cache = cache_bytes(config, references, grid, number) if cached else 0
-        parameters = sum(p.numel() for p in self.renderer.model.parameters())
-        return Cost(parameters, flops, activation_bytes(config, conditional) + cache, cache)
+        return request_cost(
+            settings, references, targets, independent=independent, cached=self.renderer.use_cache, number_bytes=number
+        )
+
+
+def request_cost(
+    settings: KaleidoSettings,
+    references: int,
+    targets: int,
+    *,
+    independent: bool = False,
+    cached: bool,
+    number_bytes: int = 4,
+    image_size: tuple[int, int] | None = None,
+) -> Cost:
+    """Cost of a request from the settings alone; no weights are needed. Codec and feature encoder are not counted.
+
+    Args:
+        settings: Of a checkpoint or recipe.
+        references: N.
+        targets: M, all in one call.
+        independent: Every target alone.
+        cached: Keys and values of references are kept.
+        number_bytes: Bytes of a kept number.
+        image_size: ``(height, width)``; by default that of the settings.
+    """
+    config, sampling = settings.model, settings.sampling
+    # Every KL autoencoder in use halves three times.
+    pixels = (settings.codec.factor if settings.codec.kind == "pixel" else 8) * config.patch_size
+    height, width = image_size or settings.image_size
+    grid = (height // pixels, width // pixels)
+    batch, together = (targets, 1) if independent else (1, targets)
+    queries = together if cached else references + together
+    conditional = Request(queries, references + together, grid, batch)
+    steps = sampling.schedule.steps
+    evaluations = steps if sampling.solver == "euler" else 2 * steps - 1
+    flops = evaluations * forward_flops(config, conditional)
+    if sampling.guidance != 1.0:
+        flops += evaluations * forward_flops(config, Request(together, together, grid, batch))
+    if cached:
+        flops += forward_flops(config, Request(references, references, grid))
+    cache = cache_bytes(config, references, grid, number_bytes) if cached else 0
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in Kaleido(config).parameters())
+    return Cost(parameters, flops, activation_bytes(config, conditional) + cache, cache)
 
 
 def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> KaleidoSystem:
