@@ -5,8 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 # On CPUs PyTorch's fused backward is slow for short sequences (benchmarks/attention_backends.md); up to this many
-# keys the explicit softmax, which keeps the weights, trains up to five times faster.
-_EXPLICIT_UP_TO_KEYS = 512
+# keys the explicit softmax, which keeps the weights, is as fast or several times faster.
+_EXPLICIT_UP_TO_KEYS = 256
 
 
 def attend(
