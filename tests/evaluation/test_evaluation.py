@@ -7,7 +7,7 @@ from anyview.errors import AnyViewError
 from anyview.evaluation.metrics import psnr, ssim
 from anyview.evaluation.protocols import ESCHERNET_GSO, check_references, nearest_reference
 from anyview.evaluation.report import write_report
-from anyview.evaluation.run import TestObject, evaluate, means
+from anyview.evaluation.run import HeldOutObject, evaluate, means
 from tests.conftest import CAUSAL, ring, tiny_renderer
 
 
@@ -50,9 +50,9 @@ def test_protocol_bounds():
         check_references(ESCHERNET_GSO, [0])
 
 
-def thing(seed: int) -> TestObject:
+def thing(seed: int) -> HeldOutObject:
     images = torch.rand(25, 3, 16, 24, generator=torch.Generator().manual_seed(seed))
-    return TestObject(f"thing-{seed}", images, ring(25, seed=seed))
+    return HeldOutObject(f"thing-{seed}", images, ring(25, seed=seed))
 
 
 def test_evaluation_scores_every_object_and_count(tmp_path):
@@ -100,7 +100,7 @@ def test_a_perfect_renderer_scores_100():
 
 def test_too_few_views_are_refused():
     renderer = tiny_renderer(**CAUSAL)
-    short = TestObject("short", torch.rand(12, 3, 16, 24), ring(12))
+    short = HeldOutObject("short", torch.rand(12, 3, 16, 24), ring(12))
     with pytest.raises(AnyViewError, match="short: 12 views, protocol eschernet-gso needs 25"):
         evaluate(renderer, [short], ESCHERNET_GSO, [1])
     with pytest.raises(AnyViewError, match="no objects"):

@@ -18,7 +18,7 @@ from anyview.data.formats.registry import read_capture
 from anyview.errors import AnyViewError
 from anyview.evaluation.protocols import ESCHERNET_GSO
 from anyview.evaluation.report import summary_table, write_evaluation_sheet, write_report
-from anyview.evaluation.run import TestObject, evaluate, means
+from anyview.evaluation.run import HeldOutObject, evaluate, means
 from anyview.rendering.outputs import whole_folder
 
 
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
         print_json({"out": str(options.out), "seconds": seconds, "mean": means(scores)})
 
 
-def read_objects(folder: Path, model: Model) -> list[TestObject]:
+def read_objects(folder: Path, model: Model) -> list[HeldOutObject]:
     """All captures below a folder at the size of the model; every one must read.
 
     Raises:
@@ -94,5 +94,5 @@ def read_objects(folder: Path, model: Model) -> list[TestObject]:
     objects = []
     for path in paths:
         images, cameras = model.prepare(recentre(read_capture(path)))
-        objects.append(TestObject(path.name, images, cameras))
+        objects.append(HeldOutObject(path.name, images, cameras))
     return objects

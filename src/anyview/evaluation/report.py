@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anyview.evaluation.protocols import Protocol
-from anyview.evaluation.run import Score, TestObject, means
+from anyview.evaluation.run import HeldOutObject, Score, means
 from anyview.rendering.outputs import SheetRow, write_contact_sheet
 
 
@@ -42,7 +42,7 @@ def write_report(path: Path, scores: Sequence[Score], protocol: Protocol, contex
 
 
 def write_evaluation_sheet(
-    path: Path, objects: Sequence[TestObject], scores: Sequence[Score], protocol: Protocol, *, most: int = 8
+    path: Path, objects: Sequence[HeldOutObject], scores: Sequence[Score], protocol: Protocol, *, most: int = 8
 ) -> None:
     """For some objects: the references, the truth, and the new views for every number of references."""
     rows = []

@@ -17,7 +17,7 @@ from anyview.rendering.renderer import Renderer
 
 
 @dataclass(frozen=True, eq=False)
-class TestObject:
+class HeldOutObject:
     """One capture at the size of the model, object centre at the world's origin."""
 
     name: str
@@ -41,7 +41,7 @@ class Score:
 
 def evaluate(
     renderer: Renderer,
-    objects: Sequence[TestObject],
+    objects: Sequence[HeldOutObject],
     protocol: Protocol,
     counts: list[int],
     *,
@@ -79,7 +79,7 @@ def evaluate(
 
 
 def _score(
-    renderer: Renderer, thing: TestObject, protocol: Protocol, count: int, seed: int, independent: bool
+    renderer: Renderer, thing: HeldOutObject, protocol: Protocol, count: int, seed: int, independent: bool
 ) -> Score:
     targets = list(protocol.targets)
     truth, cameras = thing.images[targets], thing.cameras[targets]
