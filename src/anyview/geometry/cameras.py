@@ -48,8 +48,8 @@ class Cameras:
             )
         if len(self.image_size) != 2 or min(self.image_size) < 1:
             raise AnyViewError(f"Image size must be two positive numbers (height, width), got {self.image_size}.")
-        _check_poses(poses)
-        _check_intrinsics(intrinsics)
+        if fault := pose_fault(poses) or intrinsics_fault(intrinsics):
+            raise AnyViewError(f"Camera {fault.index}: {fault.text}.")
 
     @classmethod
     def from_field_of_view(
@@ -137,37 +137,54 @@ class Cameras:
         return replace(self, intrinsics=scale[:, None] * self.intrinsics, image_size=(height, width))
 
 
+@dataclass(frozen=True)
+class CameraFault:
+    """What is wrong with a camera.
+
+    Attributes:
+        index: Of the first bad camera of the batch, as text.
+        kind: One word for programs: ``not-finite``, ``last-row``, ``not-rigid``, ``mirrored`` or ``focal``.
+        text: For people, without the index.
+    """
+
+    index: str
+    kind: str
+    text: str
+
+
 def _first(bad: Tensor) -> str:
     """The index of the first camera that is bad, as text."""
     index = bad.nonzero()[0].tolist()
     return str(index[0] if len(index) == 1 else index) if index else "0"
 
 
-def _check_poses(poses: Tensor) -> None:
+def pose_fault(poses: Float[Tensor, "*batch 4 4"]) -> CameraFault | None:
+    """The first pose of a batch that is no rigid camera-to-world transform, or None."""
     if not bool((finite := poses.isfinite().all(-1).all(-1)).all()):
-        raise AnyViewError(f"Camera {_first(~finite)}: the pose has NaN or infinite entries.")
+        return CameraFault(_first(~finite), "not-finite", "the pose has NaN or infinite entries")
     bottom = poses.new_tensor([0.0, 0.0, 0.0, 1.0])
     if bool((bad := ((poses[..., 3, :] - bottom).abs() > _RIGID_TOLERANCE).any(-1)).any()):
-        raise AnyViewError(f"Camera {_first(bad)}: the last row of the pose is not (0, 0, 0, 1).")
+        return CameraFault(_first(bad), "last-row", "the last row of the pose is not (0, 0, 0, 1)")
     rotation = poses[..., :3, :3].double()
     eye = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
     error = (rotation @ rotation.mT - eye).abs().amax((-1, -2))
-    if bool((bad := error > _RIGID_TOLERANCE).any()):
+    if bool((bad := ~(error <= _RIGID_TOLERANCE)).any()):
         worst = error[bad].flatten()[0].item()
-        raise AnyViewError(
-            f"Camera {_first(bad)}: the pose is not rigid, its rotation is {worst:.2g} away from orthonormal "
-            f"(allowed {_RIGID_TOLERANCE})."
-        )
+        text = f"the pose is not rigid, its rotation is {worst:.2g} away from orthonormal (allowed {_RIGID_TOLERANCE})"
+        return CameraFault(_first(bad), "not-rigid", text)
     cross = torch.linalg.cross(rotation[..., 0], rotation[..., 1])
     if bool((bad := (cross * rotation[..., 2]).sum(-1) < 0).any()):
-        raise AnyViewError(f"Camera {_first(bad)}: the pose is not rigid, its rotation mirrors (determinant -1).")
+        text = "the pose is not rigid, its rotation mirrors (determinant -1)"
+        return CameraFault(_first(bad), "mirrored", text)
+    return None
 
 
-def _check_intrinsics(intrinsics: Tensor) -> None:
+def intrinsics_fault(intrinsics: Float[Tensor, "*batch 3 3"]) -> CameraFault | None:
+    """The first pinhole matrix of a batch that has no positive focal lengths, or None."""
     if not bool((finite := intrinsics.isfinite().all(-1).all(-1)).all()):
-        raise AnyViewError(f"Camera {_first(~finite)}: the intrinsics have NaN or infinite entries.")
+        return CameraFault(_first(~finite), "not-finite", "the intrinsics have NaN or infinite entries")
     focal = intrinsics.diagonal(dim1=-2, dim2=-1)[..., :2]
     if bool((bad := (focal <= 0).any(-1)).any()):
-        raise AnyViewError(
-            f"Camera {_first(bad)}: the focal length must be positive, got {focal[bad].reshape(-1, 2)[0].tolist()}."
-        )
+        text = f"the focal length must be positive, got {focal[bad].reshape(-1, 2)[0].tolist()}"
+        return CameraFault(_first(bad), "focal", text)
+    return None

@@ -179,6 +179,11 @@ def random_rigid(
     return rigid(random_rotation(*batch, generator=generator, dtype=dtype), offset)
 
 
+def focal_over_side(degrees: float) -> float:
+    """Focal length over the side of an image that is seen at a full angle of view in degrees."""
+    return 0.5 / math.tan(0.5 * math.radians(degrees))
+
+
 def field_of_view(focal: float, size: int | float) -> float:
     """Full angle of view in radians of ``size`` pixels at ``focal`` pixels."""
     return 2 * math.atan(0.5 * size / focal)
