@@ -1,4 +1,4 @@
-"""The one exception type of AnyView that is meant for the user's eyes."""
+"""What AnyView raises for the user's eyes."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 class AnyViewError(ValueError):
     """Bad input: the message is one sentence with what was wrong, where, and what was expected."""
+
+
+class Failed(Exception):
+    """A verb has printed what it found, and the answer is no: exit code 1 without a further message."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> AnyViewError:

@@ -1,11 +1,13 @@
 """Frozen dataclasses of plain values to JSON and back, strictly: no key is ignored, none is guessed."""
 
 import dataclasses
+import json
 import os
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from anyview.errors import AnyViewError, unknown_name
 
@@ -17,6 +19,23 @@ def write_aside(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
     os.replace(partial, path)
+
+
+def save_aside(path: Path, save: Callable[[BinaryIO], object]) -> None:
+    """Write a binary file so that its name always stands for a whole one."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        save(file)
+    os.replace(partial, path)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON so that its name always stands for a whole file.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    write_aside(path, json.dumps(document, indent=1, allow_nan=False))
 
 
 def to_plain(value: Any) -> Any:

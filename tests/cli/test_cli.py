@@ -63,6 +63,7 @@ def test_render_an_orbit_writes_everything_and_its_capture_reads_back(capsys, ch
         "camera_path.json",
         "contact_sheet.png",
         "frames",
+        "request.json",
         "transforms.json",
         "video.mp4",
     ]
@@ -173,7 +174,7 @@ def test_reference_out_of_range(capsys, checkpoint, capture, tmp_path):
         ("--references", "a", "expected numbers"),
         ("--trajectory", "orbitt", "did you mean 'orbit'"),
         ("--chunk", 0, "at least one target"),
-        ("--camera-path", "absent.json", "no such camera path"),
+        ("--camera-path", "absent.json", "no such file"),
         ("--format", "nerf", "Unknown capture format"),
         ("--steps", 0, "at least one step"),
         ("--fps", 0, "--fps must be positive"),

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anyview.data.captures import fit_views
+from anyview.data.fitting import describe_fit, fit_views
 from anyview.errors import AnyViewError
 from anyview.geometry.rays import project
 from anyview.memory import check_memory
@@ -47,8 +47,8 @@ def test_contact_sheet_breaks_long_rows(tmp_path):
         assert sheet.size == (92 + 3 * (20 + 4), 3 * 16 + 4)
 
 
-@pytest.mark.parametrize(("size", "pad"), [((12, 16), False), ((9, 9), False), ((12, 20), True), ((30, 20), True)])
-def test_fitted_views_show_what_their_cameras_say(size, pad):
+@pytest.mark.parametrize("size", [(12, 16), (9, 9), (12, 20), (30, 20)])
+def test_fitted_views_show_what_their_cameras_say(size):
     """A bright point in the image stays where the fitted camera projects it."""
     cameras = ring(3, (48, 64), seed=2)
     points = torch.full((3, 1, 3), 0.02)
@@ -56,7 +56,7 @@ def test_fitted_views_show_what_their_cameras_say(size, pad):
     y, x = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     blob = torch.exp(-((x - pixels[:, :, 0, None]) ** 2 + (y - pixels[:, :, 1, None]) ** 2) / 18)
     dark = 1 - blob[:, None].expand(-1, 3, -1, -1)
-    fitted, at = fit_views(dark, cameras, size, 1.2, pad=pad)
+    fitted, at = fit_views(dark, cameras, size, 1.2)
     assert fitted.shape[-2:] == size and at.image_size == size
     torch.testing.assert_close(at.intrinsics[:, 1, 1] / size[0], torch.full((3,), 1.2), rtol=0.05, atol=0)
     expected, _ = project(at, points)
@@ -76,12 +76,18 @@ def test_memory_check_says_what_fits():
         check_memory(lambda n: 5000 + n, 3, available=1000)
 
 
-def test_a_field_of_view_wider_than_the_image_is_refused_for_scenes():
+def test_what_is_cropped_and_what_stays_white_is_said():
     cameras = ring(2, (48, 64))
-    with pytest.raises(AnyViewError, match="View 0: .*narrower than the model's"):
-        fit_views(torch.rand(2, 3, 48, 64), cameras, (10, 10), 0.5, pad=False)
-    fitted, _ = fit_views(torch.zeros(2, 3, 48, 64), cameras, (10, 10), 0.5, pad=True)
+    fitted, _ = fit_views(torch.zeros(2, 3, 48, 64), cameras, (10, 10), 0.5)
     assert fitted[:, :, 0, 0].min() == 1 and fitted[:, :, 5, 5].max() == 0
+    share = 1 - 48 * 64 / (2 * float(cameras.intrinsics[0, 0, 0])) ** 2
+    (line,) = describe_fit(cameras, (10, 10), 0.5)
+    assert f"{100 * share:.0f} % of its view is white" in line
+    (line,) = describe_fit(cameras, (10, 10), 2.0)
+    side = float(cameras.intrinsics[0, 0, 0]) / 2
+    assert line.startswith("Cropped") and f"{100 * side**2 / (48 * 64):.0f} % of each 48x64 image" in line
+    same = float(cameras.intrinsics[0, 1, 1]) / 48
+    assert describe_fit(cameras, (12, 16), same) == []
 
 
 def test_the_crop_follows_the_principal_point():
@@ -89,5 +95,5 @@ def test_the_crop_follows_the_principal_point():
     cameras = ring(2, (48, 64))
     cameras.intrinsics[:, 0, 2] += 6
     cameras.intrinsics[:, 1, 2] -= 3
-    _, at = fit_views(torch.rand(2, 3, 48, 64), cameras, (12, 12), 2.0, pad=False)
+    _, at = fit_views(torch.rand(2, 3, 48, 64), cameras, (12, 12), 2.0)
     torch.testing.assert_close(at.intrinsics[:, :2, 2], torch.full((2, 2), 6.0), rtol=0, atol=0.3)

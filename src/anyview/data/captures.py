@@ -4,47 +4,181 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from anyview.data.images import read_image, resize_image
+from anyview.data.findings import Finding
+from anyview.data.images import image_size, read_depth, read_image
+from anyview.data.undistortion import pinhole_of, undistort_image
+from anyview.data.videos import read_video_frames
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
+from anyview.geometry.distortion import Distortion
 from anyview.geometry.normalisation import focus_point, mean_centre
+
+Centred = Literal["object", "scene"]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image of a capture with what the files say of its camera, unchanged.
+
+    Attributes:
+        image: The image, or the video that it is in.
+        image_size: ``(height, width)`` that the camera belongs to; None if nothing says it and the image is missing.
+        world_from_cam: OpenCV axes, world units; None without a pose.
+        intrinsics: Pixels of the image as it lies on disk; None if the focal length is not known.
+        distortion: Of the lens.
+        mask: Image that is white where the object is (or what may be used).
+        depth: 16-bit image of distances along the optical axis; times ``depth_scale`` they are world units.
+        depth_scale: World units per level of ``depth``.
+        time: Seconds since the start of a video.
+        position: Number of the frame in a video, None for image files.
+        upright: Whether the EXIF orientation of the image is to be applied before the camera fits.
+    """
+
+    image: Path
+    image_size: tuple[int, int] | None
+    world_from_cam: Float[Tensor, "4 4"] | None = None
+    intrinsics: Float[Tensor, "3 3"] | None = None
+    distortion: Distortion = Distortion()
+    mask: Path | None = None
+    depth: Path | None = None
+    depth_scale: float = 0.001
+    time: float | None = None
+    position: int | None = None
+    upright: bool = True
+
+    @property
+    def name(self) -> str:
+        """File name, with the frame number of a video."""
+        return self.image.name if self.position is None else f"{self.image.name}#{self.position}"
+
+    @property
+    def is_posed(self) -> bool:
+        """Whether it has a pose and a focal length."""
+        return self.world_from_cam is not None and self.intrinsics is not None
+
+
+@dataclass(frozen=True, eq=False)
+class PointCloud:
+    """Points of a scene, world units."""
+
+    positions: Float[Tensor, "points 3"]
+    colours: UInt8[Tensor, "points 3"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """Posed images of one scene; images are read when they are asked for.
+    """Images of one scene; they are read when they are asked for.
+
+    Frames keep what the files say. :attr:`cameras` and :meth:`images` are made from them: pinholes of one image size,
+    undistorted, and cropped about their middle to the smallest height and width where sizes differ.
 
     Attributes:
         name: For messages and file names.
         format: The format it was read as.
-        image_paths: One image a camera.
-        cameras: ``(views,)``, OpenCV axes, pixels of the images on disk, world units of the capture.
+        root: Folder or file it was read from.
+        frames: One image each.
         centred: ``object``: the world's origin is the middle of the object, which is small in front of a plain
             background; ``scene``: the origin means nothing.
         centre: Of a scene, if it is known from more views than these; see :meth:`origin`.
+        points: Points of the scene, where the files have some.
+        notes: What the reader decided, left out or estimated.
+        findings: What the reader found fault with.
     """
 
     name: str
     format: str
-    image_paths: tuple[Path, ...]
-    cameras: Cameras
-    centred: Literal["object", "scene"] = "scene"
+    root: Path
+    frames: tuple[Frame, ...]
+    centred: Centred = "scene"
     centre: Float[Tensor, " 3"] | None = None
+    points: PointCloud | None = None
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
-    def __post_init__(self) -> None:
-        if len(self.image_paths) != len(self.cameras):
-            counts = f"{len(self.image_paths)} and {len(self.cameras)}"
-            raise AnyViewError(f"{self.name}: images and cameras do not match in number: {counts}.")
+    @classmethod
+    def of_images(
+        cls, name: str, format: str, root: Path, images: Sequence[Path], cameras: Cameras, *, centred: Centred
+    ) -> Capture:
+        """A capture of image files with one pinhole camera each.
+
+        Raises:
+            AnyViewError: Images and cameras do not match in number.
+        """
+        if len(images) != len(cameras):
+            raise AnyViewError(f"{name}: {len(images)} images and {len(cameras)} cameras do not match in number.")
+        poses, intrinsics = cameras.world_from_cam.double(), cameras.intrinsics.double()
+        frames = tuple(
+            Frame(image, cameras.image_size, pose, matrix)
+            for image, pose, matrix in zip(images, poses, intrinsics, strict=True)
+        )
+        return cls(name, format, root, frames, centred)
 
     def __len__(self) -> int:
-        return len(self.image_paths)
+        return len(self.frames)
+
+    @property
+    def image_paths(self) -> tuple[Path, ...]:
+        """The file of every frame."""
+        return tuple(frame.image for frame in self.frames)
+
+    @property
+    def is_posed(self) -> bool:
+        """Whether all frames have cameras."""
+        return all(frame.is_posed for frame in self.frames)
+
+    @cached_property
+    def common_size(self) -> tuple[int, int]:
+        """Smallest height and smallest width of the frames."""
+        sizes = [frame_size(frame) for frame in self.frames]
+        return min(h for h, _ in sizes), min(w for _, w in sizes)
+
+    @property
+    def cameras(self) -> Cameras:
+        """Pinhole cameras ``(views,)`` of :meth:`images`, fp32.
+
+        Raises:
+            AnyViewError: A frame has no camera, or a bad one.
+        """
+        return self._single_cameras
+
+    @cached_property
+    def _single_cameras(self) -> Cameras:
+        return self.exact_cameras.to(torch.float32)
+
+    @cached_property
+    def exact_cameras(self) -> Cameras:
+        """:attr:`cameras` in double precision."""
+        poses, matrices = [], []
+        for number, frame in enumerate(self.frames):
+            if frame.world_from_cam is None or frame.intrinsics is None:
+                missing = "pose" if frame.world_from_cam is None else "focal length"
+                raise AnyViewError(
+                    f"{self.name}: frame {number} ({frame.name}) has no {missing}; estimate cameras with "
+                    "'anyview pose' first."
+                )
+            poses.append(frame.world_from_cam.double())
+            top, left = self._crop(frame)
+            matrix = pinhole_of(frame.intrinsics.double(), frame.distortion, frame_size(frame)).clone()
+            matrix[0, 2] -= left
+            matrix[1, 2] -= top
+            matrices.append(matrix)
+        try:
+            return Cameras(torch.stack(poses), torch.stack(matrices), self.common_size)
+        except AnyViewError as error:
+            raise AnyViewError(f"{self.name}: {error}") from error
+
+    def _crop(self, frame: Frame) -> tuple[int, int]:
+        """Top and left of the common size in a frame."""
+        (height, width), (h, w) = frame_size(frame), self.common_size
+        return (height - h) // 2, (width - w) // 2
 
     def select(self, indices: Sequence[int]) -> Capture:
         """The views at ``indices``, in that order.
@@ -59,84 +193,137 @@ class Capture:
                 raise AnyViewError(
                     f"{self.name}: view {index} is out of range, the capture has views 0 to {len(self) - 1}."
                 )
-        chosen = list(indices)
-        return replace(
-            self,
-            image_paths=tuple(self.image_paths[i] for i in chosen),
-            cameras=self.cameras[chosen],
-            centre=self.origin(),
-        )
+        centre = self.origin() if self.is_posed else self.centre
+        return replace(self, frames=tuple(self.frames[index] for index in indices), centre=centre)
 
-    def images(self) -> Float[Tensor, "views 3 h w"]:
-        """All images, RGB in [0, 1], on white where they are transparent.
+    def recentred(self) -> Capture:
+        """The capture with :meth:`origin` at the world's origin."""
+        origin = self.origin().double()
+
+        def moved(frame: Frame) -> Frame:
+            assert frame.world_from_cam is not None
+            pose = frame.world_from_cam.clone()
+            pose[:3, 3] -= origin.to(pose)
+            return replace(frame, world_from_cam=pose)
+
+        points = self.points and replace(
+            self.points, positions=self.points.positions - origin.to(self.points.positions)
+        )
+        return replace(self, frames=tuple(map(moved, self.frames)), centre=torch.zeros(3), points=points)
+
+    def images(self, *, masked: bool = False, only: Sequence[int] | None = None) -> Float[Tensor, "views 3 h w"]:
+        """All images as :attr:`cameras` see them, RGB in [0, 1], on white where they are transparent.
+
+        Args:
+            masked: Lay masks on white as well; every frame must have one.
+            only: Some frames by number; None is all.
 
         Raises:
             AnyViewError: An image is missing, truncated, or of another size than its camera says.
         """
-        images = []
-        for path in self.image_paths:
-            image, _ = read_image(path)
-            if tuple(image.shape[-2:]) != self.cameras.image_size:
-                h, w = self.cameras.image_size
+        out = []
+        frames = self.frames if only is None else [self.frames[number] for number in only]
+        videos = read_video_frames([(frame.image, frame.position) for frame in frames])
+        for frame in frames:
+            image = _pixels(frame, videos)
+            if masked:
+                image = self._on_white(frame, image)
+            out.append(self._as_seen(frame, image))
+        return torch.stack(out)
+
+    def alphas(self, *, only: Sequence[int] | None = None) -> Float[Tensor, "views h w"] | None:
+        """Opacity of the images as :attr:`cameras` see them, None if none of them has an alpha channel.
+
+        Args:
+            only: Some frames by number; None is all.
+        """
+        frames = self.frames if only is None else [self.frames[number] for number in only]
+        alphas = [
+            None if frame.position is not None else read_image(frame.image, upright=frame.upright)[1]
+            for frame in frames
+        ]
+        if all(alpha is None for alpha in alphas):
+            return None
+        planes = [
+            self._as_seen(frame, torch.ones(1, *frame_size(frame)) if alpha is None else alpha[None])
+            for frame, alpha in zip(frames, alphas, strict=True)
+        ]
+        return torch.cat(planes)
+
+    def depths(self, *, only: Sequence[int] | None = None) -> Float[Tensor, "views h w"]:
+        """Depth maps as :attr:`cameras` see them, world units, 0 where unknown; not interpolated.
+
+        Args:
+            only: Some frames by number; None is all.
+
+        Raises:
+            AnyViewError: A frame has none, or it is not as large as its image.
+        """
+        out = []
+        for frame in self.frames if only is None else [self.frames[number] for number in only]:
+            if frame.depth is None:
+                raise AnyViewError(f"{self.name}: {frame.name} has no depth map.")
+            depth = read_depth(frame.depth, frame.depth_scale)
+            if tuple(depth.shape) != frame_size(frame):
                 raise AnyViewError(
-                    f"{path}: the image is {image.shape[-2]}x{image.shape[-1]}, its camera is of {h}x{w}."
+                    f"{frame.depth}: the depth map is {depth.shape[0]}x{depth.shape[1]}, its image is not."
                 )
-            images.append(image)
-        return torch.stack(images)
+            out.append(self._as_seen(frame, depth[None], mode="nearest")[0])
+        return torch.stack(out)
+
+    def _as_seen(
+        self, frame: Frame, image: Float[Tensor, "c h w"], *, mode: Literal["bilinear", "nearest"] = "bilinear"
+    ) -> Float[Tensor, "c nh nw"]:
+        """An image of a frame undistorted and cropped to the common size."""
+        h, w = self.common_size
+        if frame.intrinsics is not None:
+            pinhole = pinhole_of(frame.intrinsics, frame.distortion, frame_size(frame))
+            image = undistort_image(image, frame.intrinsics, frame.distortion, pinhole, mode=mode)
+        top, left = self._crop(frame)
+        return image[:, top : top + h, left : left + w]
+
+    def _on_white(self, frame: Frame, image: Tensor) -> Tensor:
+        if frame.mask is None:
+            raise AnyViewError(f"{self.name}: {frame.name} has no mask.")
+        mask, _ = read_image(frame.mask)
+        if mask.shape != image.shape:
+            sizes = f"{mask.shape[-2]}x{mask.shape[-1]}, the image {image.shape[-2]}x{image.shape[-1]}"
+            raise AnyViewError(f"{frame.mask}: the mask is {sizes}.")
+        return image * mask + (1 - mask)
 
     def origin(self) -> Float[Tensor, " 3"]:
         """The point that networks take as origin, in world units.
 
         The object's middle, or where the cameras of the whole capture look, or their mean; a selection keeps it.
         """
-        if self.centred == "object":
-            return torch.zeros(3)
         if self.centre is not None:
             return self.centre
+        if self.centred == "object":
+            return torch.zeros(3)
         try:
             return focus_point(self.cameras)
         except AnyViewError:
             return mean_centre(self.cameras)
 
 
-def fit_views(
-    images: Float[Tensor, "views 3 h w"],
-    cameras: Cameras,
-    image_size: tuple[int, int],
-    focal_over_height: float,
-    *,
-    pad: bool,
-) -> tuple[Float[Tensor, "views 3 nh nw"], Cameras]:
-    """Bring views to a model's size and field of view: crop about the principal point, then resample.
-
-    Args:
-        images: RGB in [0, 1].
-        cameras: ``(views,)``.
-        image_size: Size that is wanted.
-        focal_over_height: Focal length over image height that is wanted.
-        pad: White is added where the field of view that is wanted reaches beyond the image (objects on white).
+def frame_size(frame: Frame) -> tuple[int, int]:
+    """``(height, width)`` of a frame: what its camera says, else the image.
 
     Raises:
-        AnyViewError: The field of view that is wanted reaches beyond an image, and padding is not allowed.
+        AnyViewError: Nothing says it, and the image cannot be read.
     """
-    h, w = cameras.image_size
-    target_h, target_w = image_size
-    out_images, out_cameras = [], []
-    for number, image in enumerate(images):
-        camera = cameras[number]
-        (fy, cx), cy = (float(camera.intrinsics[1, 1]), float(camera.intrinsics[0, 2])), float(camera.intrinsics[1, 2])
-        height = fy / focal_over_height
-        width = height * target_w / target_h
-        rows, cols = max(1, round(height)), max(1, round(width))
-        top, left = round(cy - height / 2), round(cx - width / 2)
-        # A pixel and a percent are what rounding and calibration leave.
-        slack = 1 + 0.01 * max(rows, cols)
-        if not pad and (min(top, left) < -slack or top + rows > h + slack or left + cols > w + slack):
-            raise AnyViewError(
-                f"View {number}: the model sees {rows}x{cols} pixels of this camera, the image is {h}x{w} about "
-                f"({cx:.0f}, {cy:.0f}): its field of view is narrower than the model's."
-            )
-        out_cameras.append(camera.crop(top, left, rows, cols).resize(target_h, target_w))
-        padded = torch.nn.functional.pad(image, (-left, left + cols - w, -top, top + rows - h), value=1.0)
-        out_images.append(resize_image(padded, image_size))
-    return torch.stack(out_images), Cameras.stack(out_cameras)
+    return frame.image_size or image_size(frame.image, upright=frame.upright)
+
+
+def _pixels(frame: Frame, videos: dict[tuple[Path, int], Tensor]) -> Float[Tensor, "3 h w"]:
+    """The image of a frame, of the size that its camera says."""
+    if frame.position is not None:
+        image = videos[frame.image, frame.position]
+    else:
+        image, _ = read_image(frame.image, upright=frame.upright)
+    if tuple(image.shape[-2:]) != frame_size(frame):
+        h, w = frame_size(frame)
+        raise AnyViewError(
+            f"{frame.image}: the image is {image.shape[-2]}x{image.shape[-1]}, its camera is of {h}x{w}."
+        )
+    return image

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from anyview.data.captures import Capture
+from anyview.data.captures import Capture, Frame
+from anyview.data.files import read_npy
 from anyview.data.images import image_size
 from anyview.errors import AnyViewError
-from anyview.geometry.cameras import Cameras
 from anyview.geometry.poses import invert
 
+EXPECTS = "NNN.png with NNN.npy (EscherNet)"
 FOCAL_OVER_SIZE = 280 / 256
+_OPENCV_FROM_BLENDER = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
 
 
 def find(path: Path) -> Path | None:
@@ -32,40 +34,31 @@ def read(path: Path) -> Capture:
     """Read a folder of renders, in the order of their numbers.
 
     Raises:
-        AnyViewError: A pose or image is missing or unreadable, or a camera is bad.
+        AnyViewError: A pose is missing or unreadable.
     """
     pose_paths = sorted(path.glob("[0-9][0-9][0-9].npy"))
-    images = tuple(pose.with_suffix(".png") for pose in pose_paths)
+    images = [pose.with_suffix(".png") for pose in pose_paths]
     if extra := sorted(set(path.glob("[0-9][0-9][0-9].png")) - set(images)):
         raise AnyViewError(f"{extra[0]}: the pose of this image is missing (expected {extra[0].stem}.npy).")
-    poses = []
-    for pose_path, image in zip(pose_paths, images, strict=True):
-        if not image.is_file():
-            raise AnyViewError(f"{image}: the image of {pose_path.name} is missing.")
-        poses.append(_pose(pose_path))
-    sizes = {image_size(image) for image in images}
-    if len(sizes) > 1:
-        raise AnyViewError(f"{path}: images of different size in one capture: {sorted(sizes)}.")
-    height, width = sizes.pop()
-    focal = FOCAL_OVER_SIZE * height
-    matrix = torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
-    try:
-        cameras = Cameras(torch.stack(poses), matrix.expand(len(poses), 3, 3).contiguous(), (height, width))
-    except AnyViewError as error:
-        raise AnyViewError(f"{path}: {error}") from error
+    size = image_size(images[0])
+    frames = [
+        Frame(image, size, _pose(pose), _intrinsics(size)) for pose, image in zip(pose_paths, images, strict=True)
+    ]
     name = path.parents[1].name if path.name == "model" else path.name
-    return Capture(name, "eschernet", images, cameras, "object")
+    return Capture(name, "eschernet", path, tuple(frames), "object")
 
 
-def _pose(path: Path) -> torch.Tensor:
+def _intrinsics(size: tuple[int, int]) -> Tensor:
+    height, width = size
+    focal = FOCAL_OVER_SIZE * height
+    return torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
+
+
+def _pose(path: Path) -> Tensor:
     """``world_from_cam`` in OpenCV axes."""
-    try:
-        matrix = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise AnyViewError(f"{path}: not a readable array ({error}).") from error
-    if matrix.shape != (3, 4):
-        raise AnyViewError(f"{path}: a pose of shape {matrix.shape}, expected (3, 4).")
-    opencv_from_blender = np.diag([1.0, -1.0, -1.0])
-    cam_from_world = np.eye(4)
-    cam_from_world[:3] = opencv_from_blender @ matrix
-    return invert(torch.from_numpy(cam_from_world)).float()
+    matrix = read_npy(path)
+    if matrix.shape != (3, 4) or matrix.dtype.kind not in "fiu":
+        raise AnyViewError(f"{path}: a pose of shape {matrix.shape} and type {matrix.dtype}, expected numbers (3, 4).")
+    cam_from_world = torch.eye(4, dtype=torch.float64)
+    cam_from_world[:3] = _OPENCV_FROM_BLENDER @ torch.from_numpy(matrix.astype("float64"))
+    return invert(cam_from_world)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from anyview.data.captures import Capture
-from anyview.data.formats import eschernet, transforms_json
+from anyview.data.formats import co3d, colmap, dtu, eschernet, llff, photos, pose_files, re10k, transforms_json, uco3d
+from anyview.data.verification import verify
 from anyview.errors import AnyViewError, unknown_name
 
 
@@ -20,31 +22,65 @@ class Format(NamedTuple):
 
 
 FORMATS: dict[str, Format] = {
-    "transforms": Format(transforms_json.find, transforms_json.read, "transforms*.json (nerfstudio, Blender)"),
-    "eschernet": Format(eschernet.find, eschernet.read, "NNN.png with NNN.npy (EscherNet)"),
+    "transforms": Format(transforms_json.find, transforms_json.read, transforms_json.EXPECTS),
+    "eschernet": Format(eschernet.find, eschernet.read, eschernet.EXPECTS),
+    "colmap": Format(colmap.find, colmap.read, colmap.EXPECTS),
+    "llff": Format(llff.find, llff.read, llff.EXPECTS),
+    "dtu": Format(dtu.find, dtu.read, dtu.EXPECTS),
+    "7scenes": Format(pose_files.find_seven_scenes, pose_files.read_seven_scenes, pose_files.EXPECTS_SEVEN_SCENES),
+    "scannet": Format(pose_files.find_scannet, pose_files.read_scannet, pose_files.EXPECTS_SCANNET),
+    "co3d": Format(co3d.find, co3d.read, co3d.EXPECTS),
+    "uco3d": Format(uco3d.find, uco3d.read, uco3d.EXPECTS),
+    "re10k": Format(re10k.find, re10k.read, re10k.EXPECTS),
+    "video": Format(photos.find_video, photos.read_video, photos.EXPECTS_VIDEO),
+    "photos": Format(photos.find_photos, photos.read_photos, photos.EXPECTS_PHOTOS),
 }
+"""In the order in which they are tried: what has cameras comes before bare images."""
 
 
 def read_capture(path: str | Path, *, format: str | None = None) -> Capture:
     """Read a capture of any supported format; the format is detected unless it is named.
 
     Args:
-        path: Folder of the capture, or its file of cameras.
+        path: Folder of the capture, its file of cameras, an image or a video.
         format: One of ``FORMATS``.
 
     Raises:
         AnyViewError: Nothing is there, no format fits, or what is there is bad.
     """
+    return verify(scan_capture(path, format=format))
+
+
+def scan_capture(path: str | Path, *, format: str | None = None) -> Capture:
+    """As :func:`read_capture`, but bad frames are kept as they are: for ``anyview check``.
+
+    Raises:
+        AnyViewError: Nothing is there, no format fits, or the files cannot be understood at all.
+    """
     path = Path(path)
-    if not path.exists():
-        raise AnyViewError(f"{path}: no such file or folder.")
-    if path.is_dir() and not any(path.iterdir()):
-        raise AnyViewError(f"{path}: the folder is empty.")
     if format is not None and format not in FORMATS:
         raise unknown_name("capture format", format, FORMATS)
+    try:
+        if not path.exists():
+            raise AnyViewError(f"{path}: no such file or folder.")
+        if path.is_dir() and not any(path.iterdir()):
+            raise AnyViewError(f"{path}: the folder is empty.")
+        return _scan(path, format)
+    except OSError as error:
+        raise AnyViewError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _scan(path: Path, format: str | None) -> Capture:
     names = [format] if format else list(FORMATS)
     for name in names:
         if (found := FORMATS[name].find(path)) is not None:
-            return FORMATS[name].read(found)
+            capture = FORMATS[name].read(found)
+            why = "as it was told to be" if format else f"there is {_shown(found, path)}"
+            return replace(capture, notes=(f"read as {capture.format}: {why}", *capture.notes))
     expected = ", or ".join(FORMATS[name].expects for name in names)
     raise AnyViewError(f"{path}: no capture of a known format here (expected {expected}).")
+
+
+def _shown(found: Path, path: Path) -> str:
+    """What a format was recognised by, relative to what the user gave."""
+    return found.name if found == path or not found.is_relative_to(path) else str(found.relative_to(path))

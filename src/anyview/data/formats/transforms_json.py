@@ -1,173 +1,267 @@
-"""nerfstudio, Instant-NGP and Blender (NeRF-synthetic) ``transforms*.json``.
+"""nerfstudio, Instant-NGP, Blender (NeRF-synthetic) and DL3DV ``transforms*.json``.
 
 Poses are camera-to-world in OpenGL axes (x right, y up, z backward); intrinsics are given once or frame by frame, as
-``fl_x, fl_y, cx, cy, w, h`` or as ``camera_angle_x``.
+``fl_x, fl_y, cx, cy, w, h`` or as ``camera_angle_x``, with OPENCV or OPENCV_FISHEYE distortion. Where only reduced
+images are there (``images_4`` for ``images``, as DL3DV and nerfstudio have them), intrinsics are reduced with them.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from anyview.data.captures import Capture
+from anyview.data.captures import Capture, Centred, Frame
+from anyview.data.files import inside, read_json
+from anyview.data.findings import Finding
 from anyview.data.images import image_size
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
+from anyview.geometry.distortion import Distortion
+from anyview.serialisation import write_json
 
 NAMES = ("transforms.json", "transforms_train.json", "transforms_test.json", "transforms_val.json")
-# OPENCV without distortion coefficients is a pinhole; with them it is refused.
-_PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")
-_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
-OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+EXPECTS = "transforms*.json (nerfstudio, Instant-NGP, Blender, DL3DV)"
+_FACTORS = (2, 4, 8)
+_PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
+_OPENCV_KEYS = ("k1", "k2", "p1", "p2", "k3")
+OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
 
 def find(path: Path) -> Path | None:
     """The file to read if ``path`` is one, or a folder with one."""
     if path.is_file():
         return path if path.suffix == ".json" and path.name.startswith("transforms") else None
-    return next((path / name for name in NAMES if (path / name).is_file()), None)
+    folders = (path, path / "nerfstudio")  # DL3DV's archives have the folder inside
+    return next((folder / name for folder in folders for name in NAMES if (folder / name).is_file()), None)
 
 
 def read(path: Path) -> Capture:
     """Read a ``transforms*.json``; frames keep the order of the file.
 
     Raises:
-        AnyViewError: Not JSON, no frames, no focal length, an image is missing, or a camera is bad.
+        AnyViewError: Not JSON, no frames, or a frame that is no camera.
     """
-    document = _load(path)
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise AnyViewError(f'{path}: expected an object with "frames".')
     frames = document.get("frames")
     if not isinstance(frames, list) or not frames:
         raise AnyViewError(f'{path}: no frames (expected a list under "frames").')
-    images, poses, intrinsics, sizes = [], [], [], []
+    read_frames = []
     for number, frame in enumerate(frames):
         if not isinstance(frame, dict):
             raise AnyViewError(f"{path}: frame {number} is not an object.")
-        image = _image_path(path, frame, number)
-        size = _image_size(path, image, frame, document, number)
-        images.append(image)
-        sizes.append(size)
-        poses.append(_pose(path, frame, number))
-        intrinsics.append(_intrinsics(path, {**document, **frame}, number, size))
-    if len(set(sizes)) > 1:
-        first, other = sizes[0], next(size for size in sizes if size != sizes[0])
-        raise AnyViewError(
-            f"{path}: images of different size in one capture: {images[0].name} is {first[0]}x{first[1]}, "
-            f"{images[sizes.index(other)].name} is {other[0]}x{other[1]}."
-        )
-    try:
-        cameras = Cameras(torch.stack(poses) @ OPENGL_FROM_OPENCV, torch.stack(intrinsics), sizes[0])
-    except AnyViewError as error:
-        raise AnyViewError(f"{path}: {error}") from error
+        read_frames.append(_FrameReader(path, {**document, **frame}, number).read())
     blender = "fl_x" not in document and "camera_angle_x" in document and "w" not in document
+    notes = tuple(sorted({note for _, note in read_frames if note}))
+    findings = _findings(path, document, [frame for frame, _ in read_frames])
+    kind = "blender" if blender else "nerfstudio"
     return Capture(
-        path.parent.name, "blender" if blender else "nerfstudio", tuple(images), cameras, _centred(document, blender)
-    )
+        path.parent.name, kind, path, tuple(frame for frame, _ in read_frames), _centred(document, blender),
+        notes=notes, findings=findings,
+    )  # fmt: skip
 
 
-def _centred(document: dict[str, Any], blender: bool):
+def _findings(path: Path, document: dict[str, Any], frames: list[Frame]) -> tuple[Finding, ...]:
+    """What the file says and nobody follows."""
+    out = []
+    entries = [{**document, **frame} for frame in document["frames"]]
+    ignored = [n for n, e in enumerate(entries) if e.get("camera_model") in _PINHOLES and any(map(e.get, _OPENCV_KEYS))]
+    if ignored:
+        out.append(Finding(
+            "warning", "distortion-ignored", ignored[0],
+            f"camera_model is {entries[ignored[0]]['camera_model']}, so the distortion coefficients are not applied",
+            "straight lines bend and rays miss by several pixels near the border",
+            "set camera_model to OPENCV, or remove the coefficients if the images are undistorted",
+        ))  # fmt: skip
+    names = {frame.image.relative_to(path.parent).as_posix() for frame in frames}
+    for key in ("train_filenames", "val_filenames", "test_filenames"):
+        listed = document.get(key)
+        unknown = [name for name in listed if name not in names] if isinstance(listed, list) else []
+        if unknown:
+            out.append(Finding(
+                "error", "split", None, f"{key} names {len(unknown)} images that are no frames: {unknown[0]}",
+                "training and test views are not those that were meant", "correct the list",
+            ))  # fmt: skip
+    return tuple(out)
+
+
+def _centred(document: dict[str, Any], blender: bool) -> Centred:
     said = document.get("anyview_centred")
     return said if said in ("object", "scene") else ("object" if blender else "scene")
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise AnyViewError(f"{path}: no such file.") from None
-    except (OSError, ValueError) as error:
-        raise AnyViewError(f"{path}: not readable JSON ({error}).") from error
-    if not isinstance(document, dict):
-        raise AnyViewError(f'{path}: expected an object with "frames".')
-    return document
+class _FrameReader:
+    """Reads one frame; ``values`` are those of the file with those of the frame over them."""
 
+    def __init__(self, path: Path, values: dict[str, Any], number: int) -> None:
+        self.path, self.values, self.number = path, values, number
 
-def _image_path(path: Path, frame: dict[str, Any], number: int) -> Path:
-    name = frame.get("file_path")
-    if not isinstance(name, str) or not name:
-        raise AnyViewError(f"{path}: frame {number} has no file_path.")
-    image = path.parent / name
-    # Blender's files name images without their suffix.
-    for candidate in (image, image.with_name(image.name + ".png"), image.with_name(image.name + ".jpg")):
-        if candidate.is_file():
-            return candidate
-    raise AnyViewError(f"{path}: the image of frame {number} is missing: {image}.")
-
-
-def _image_size(
-    path: Path, image: Path, frame: dict[str, Any], document: dict[str, Any], number: int
-) -> tuple[int, int]:
-    height, width = image_size(image)
-    values = {**document, **frame}
-    h, w = _number(path, values, "h", number), _number(path, values, "w", number)
-    if h is not None and w is not None and (int(h), int(w)) != (height, width):
-        raise AnyViewError(f"{image}: the image is {height}x{width}, transforms.json says {int(h)}x{int(w)}.")
-    return height, width
-
-
-def _pose(path: Path, frame: dict[str, Any], number: int) -> torch.Tensor:
-    try:
-        pose = torch.tensor(frame["transform_matrix"], dtype=torch.float64)
-    except KeyError:
-        raise AnyViewError(f"{path}: frame {number} has no transform_matrix.") from None
-    except (TypeError, ValueError) as error:
-        raise AnyViewError(f"{path}: the transform_matrix of frame {number} is not a matrix ({error}).") from error
-    if pose.shape == (3, 4):
-        pose = torch.cat([pose, pose.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
-    if pose.shape != (4, 4):
-        raise AnyViewError(f"{path}: the transform_matrix of frame {number} is {list(pose.shape)}, expected 4x4.")
-    return pose.float()
-
-
-def _number(path: Path, values: dict[str, Any], key: str, number: int) -> float | None:
-    """A finite number of a frame, None if it is not given."""
-    value = values.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise AnyViewError(f"{path}: frame {number}: {key} must be a number, got {value!r}.")
-    return float(value)
-
-
-def _intrinsics(path: Path, values: dict[str, Any], number: int, size: tuple[int, int]) -> torch.Tensor:
-    h, w = size
-    model = str(values.get("camera_model", "PINHOLE"))
-    if model not in _PINHOLE_MODELS:
-        raise AnyViewError(f"{path}: frame {number} has camera model {model!r}; undistort to PINHOLE first.")
-    distorted = [name for name in _DISTORTION if _number(path, values, name, number)]
-    if distorted:
-        raise AnyViewError(
-            f"{path}: frame {number} has lens distortion ({', '.join(distorted)}), which is not supported yet; "
-            "undistort the images first."
+    def read(self) -> tuple[Frame, str]:
+        """The frame, and what there is to be noted."""
+        named = self._file("file_path")
+        if named is None:
+            raise self._bad("has no file_path")
+        image, factor = self._on_disk(named)
+        size = self._size(image, factor)
+        mask, depth = self._file("mask_path"), self._file("depth_file_path")
+        scale = self._value("depth_unit_scale_factor")
+        frame = Frame(
+            image, size, self._pose(), None if size is None else self._intrinsics(size, factor), self._distortion(),
+            mask=mask and self._on_disk(mask)[0], depth=depth, depth_scale=0.001 if scale is None else scale,
+            time=self._value("time"),
+        )  # fmt: skip
+        return (
+            frame,
+            "" if factor == 1 else f"images reduced by {factor} ({image.parent.name}) and their intrinsics too",
         )
-    fx, angle = (_number(path, values, key, number) for key in ("fl_x", "camera_angle_x"))
-    if fx is None:
-        if angle is None:
-            raise AnyViewError(f"{path}: frame {number} has no focal length (expected fl_x or camera_angle_x).")
-        if not 0 < angle < math.pi:
-            raise AnyViewError(f"{path}: frame {number}: camera_angle_x must be between 0 and pi, got {angle}.")
-        fx = 0.5 * w / math.tan(0.5 * angle)
-    fy, cx, cy = (_number(path, values, key, number) for key in ("fl_y", "cx", "cy"))
-    fy, cx, cy = fx if fy is None else fy, w / 2 if cx is None else cx, h / 2 if cy is None else cy
-    return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+    def _bad(self, text: str) -> AnyViewError:
+        return AnyViewError(f"{self.path}: frame {self.number} {text}.")
+
+    def _file(self, key: str) -> Path | None:
+        name = self.values.get(key)
+        if name is None:
+            return None
+        if not isinstance(name, str) or not name:
+            raise self._bad(f"has a {key} that is no name: {name!r}")
+        return inside(self.path.parent, name, what=f"frame {self.number}")
+
+    @staticmethod
+    def _on_disk(named: Path) -> tuple[Path, int]:
+        """The image that is there for a name, and by how much it is reduced; the name itself if none is there."""
+        for factor in (1, *_FACTORS):
+            parent = named.parent if factor == 1 else named.parent.with_name(f"{named.parent.name}_{factor}")
+            # Blender's files name images without their suffix.
+            for name in (named.name, named.name + ".png", named.name + ".jpg"):
+                if (parent / name).is_file():
+                    return parent / name, factor
+        return named, 1
+
+    def _size(self, image: Path, factor: int) -> tuple[int, int] | None:
+        h, w = self._value("h"), self._value("w")
+        if h is not None and w is not None and factor == 1:
+            return int(h), int(w)
+        try:
+            return image_size(image)
+        except AnyViewError:  # said by the verification, with the frame
+            return (int(h), int(w)) if h is not None and w is not None else None
+
+    def _pose(self) -> Tensor:
+        try:
+            pose = torch.tensor(self.values["transform_matrix"], dtype=torch.float64)
+        except KeyError:
+            raise self._bad("has no transform_matrix") from None
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise self._bad(f"has a transform_matrix that is no matrix ({error})") from error
+        if pose.shape == (3, 4):
+            pose = torch.cat([pose, pose.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
+        if pose.shape != (4, 4):
+            raise self._bad(f"has a transform_matrix of {list(pose.shape)}, expected 4x4")
+        return pose @ OPENGL_FROM_OPENCV
+
+    def _value(self, key: str) -> float | None:
+        """A finite number of a frame, None if it is not given."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12:
+            raise self._bad(f"has a {key} that is no number: {str(value)[:40]!r}")
+        return float(value)
+
+    def _intrinsics(self, size: tuple[int, int], factor: int) -> Tensor | None:
+        h, w = float(size[0] * factor), float(size[1] * factor)
+        if factor > 1:  # what the file says, where it does: the reduced image may have lost part of a pixel
+            h, w = self._value("h") or h, self._value("w") or w
+        fx, angle = self._value("fl_x"), self._value("camera_angle_x")
+        if fx is None:
+            if angle is None:
+                return None
+            if not 0 < angle < math.pi:
+                raise self._bad(f"has a camera_angle_x of {angle}, it must be between 0 and pi")
+            fx = 0.5 * w / math.tan(0.5 * angle)
+        fy, cx, cy = (self._value(key) for key in ("fl_y", "cx", "cy"))
+        fy, cx, cy = fx if fy is None else fy, w / 2 if cx is None else cx, h / 2 if cy is None else cy
+        matrix = torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
+        return matrix * matrix.new_tensor([size[1] / w, size[0] / h, 1.0])[:, None] if factor > 1 else matrix
+
+    def _distortion(self) -> Distortion:
+        model = str(self.values.get("camera_model", "OPENCV"))
+        numbers = [self._value(key) or 0.0 for key in _OPENCV_KEYS]
+        if model in _PINHOLES:
+            return Distortion()
+        if model in ("OPENCV", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV"):
+            if self._value("k4"):
+                raise self._bad(f"has k4 with camera model {model}, which programs read in different ways")
+            return Distortion.opencv(*numbers)
+        if model in ("OPENCV_FISHEYE", "FISHEYE"):
+            return Distortion("fisheye", tuple(self._value(key) or 0.0 for key in ("k1", "k2", "k3", "k4")))
+        raise self._bad(f"has camera model {model!r}, known are PINHOLE, OPENCV and OPENCV_FISHEYE")
 
 
 def write(path: Path, image_names: list[str], cameras: Cameras, *, centred: str = "scene") -> None:
-    """Write a ``transforms.json`` that nerfstudio reads, with intrinsics for every frame."""
+    """Write a ``transforms.json`` of pinhole cameras that nerfstudio reads, with intrinsics for every frame."""
     h, w = cameras.image_size
-    poses = cameras.world_from_cam @ OPENGL_FROM_OPENCV.to(cameras.world_from_cam)
+    poses = cameras.world_from_cam.double() @ OPENGL_FROM_OPENCV
     frames = []
     for name, pose, k in zip(image_names, poses.tolist(), cameras.intrinsics.tolist(), strict=True):
-        lens = {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2], "w": w, "h": h}
-        frames.append({"file_path": name, "transform_matrix": pose, **lens})
+        frames.append({"file_path": name, "transform_matrix": pose, **_lens(k, (h, w))})
     document = {"camera_model": "PINHOLE", "anyview_centred": centred, **_shared(frames), "frames": frames}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=1))
-    os.replace(partial, path)
+    write_json(path, document)
+
+
+def write_frames(path: Path, capture: Capture, *, points: str | None = None) -> None:
+    """Write the frames of a capture exactly: double precision, distortion, masks, depth.
+
+    Args:
+        path: The file.
+        capture: With cameras; its files lie below the folder of ``path``.
+        points: Name of a PLY file beside it.
+
+    Raises:
+        AnyViewError: A frame has no camera, or the lens models of the frames differ.
+    """
+    frames = []
+    for frame in capture.frames:
+        if frame.world_from_cam is None or frame.intrinsics is None or frame.image_size is None:
+            raise AnyViewError(
+                f"{capture.name}: {frame.name} has no camera; estimate cameras with 'anyview pose' first."
+            )
+        entry: dict[str, Any] = {"file_path": _below(path, frame.image)}
+        entry["transform_matrix"] = (frame.world_from_cam @ OPENGL_FROM_OPENCV).tolist()
+        entry |= _lens(frame.intrinsics.tolist(), frame.image_size)
+        keys = ("k1", "k2", "k3", "k4") if frame.distortion.kind == "fisheye" else _OPENCV_KEYS
+        coefficients = frame.distortion.padded()
+        if any(coefficients[len(keys) :]):
+            raise AnyViewError(f"{capture.name}: {frame.name} has k4, k5 or k6, which transforms.json cannot say.")
+        entry |= dict(zip(keys, coefficients, strict=False))
+        if frame.time is not None:
+            entry["time"] = frame.time
+        if frame.mask is not None:
+            entry["mask_path"] = _below(path, frame.mask)
+        if frame.depth is not None:
+            entry |= {"depth_file_path": _below(path, frame.depth), "depth_unit_scale_factor": frame.depth_scale}
+        frames.append(entry)
+    kinds = {frame.distortion.kind for frame in capture.frames}
+    if len(kinds - {"none"}) > 1 or kinds == {"none", "fisheye"}:
+        raise AnyViewError(f"{capture.name}: frames with different lens models cannot stand in one transforms.json.")
+    extra = {} if points is None else {"ply_file_path": points}
+    model = "OPENCV_FISHEYE" if "fisheye" in kinds else "OPENCV" if "opencv" in kinds else "PINHOLE"
+    document = {"camera_model": model, "anyview_centred": capture.centred, **extra, **_shared(frames), "frames": frames}
+    write_json(path, document)
+
+
+def _below(path: Path, file: Path) -> str:
+    return file.relative_to(path.parent).as_posix()
+
+
+def _lens(k: list[list[float]], size: tuple[int, int]) -> dict[str, Any]:
+    h, w = size
+    return {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2], "w": w, "h": h}
 
 
 def _shared(frames: list[dict[str, Any]]) -> dict[str, Any]:

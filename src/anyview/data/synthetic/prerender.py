@@ -17,7 +17,7 @@ from anyview.data.synthetic.mesh import TexturedMesh, fit_unit_box, read_mesh
 from anyview.data.synthetic.procedural import random_object
 from anyview.data.synthetic.rasteriser import Rasteriser
 from anyview.data.synthetic.viewpoints import ViewpointKind, sample_viewpoints
-from anyview.errors import AnyViewError
+from anyview.errors import AnyViewError, unknown_name
 from anyview.geometry.poses import random_rotation
 from anyview.serialisation import to_plain, write_aside
 
@@ -40,7 +40,11 @@ class SyntheticScenes:
     mesh_share: float = 0.5
     """Share of the scenes that show a mesh of ``meshes``."""
     wide_share: float = 0.35
-    """Share of the scenes with the wide camera distribution; the others have EscherNet's."""
+    """Share of the scenes with the wide camera distribution."""
+    near_share: float = 0.0
+    """Share of the scenes with cameras near each other; the others have EscherNet's distribution."""
+    exclude: tuple[str, ...] = ()
+    """Names of meshes (file names without ending) that are kept for validation."""
     depth: bool = False
     seed: int = 0
 
@@ -56,7 +60,7 @@ class SceneMaker:
     def __init__(self, config: SyntheticScenes) -> None:
         self.config = config
         self.rasteriser = Rasteriser(config.image_size, supersampling=4 if max(config.image_size) <= 64 else 3)
-        self.mesh_paths = list_meshes(config.meshes) if config.meshes else []
+        self.mesh_paths = without(list_meshes(config.meshes), config.exclude) if config.meshes else []
         self.photographs = read_photographs(config.photographs) if config.photographs else []
         self._meshes: dict[Path, list[TexturedMesh]] = {}
 
@@ -70,7 +74,9 @@ class SceneMaker:
             parts, name = self._vary(self._mesh(path), draw, generator), path.stem
         else:
             parts, name = random_object(int(draw.integers(2**62)), self.photographs), "procedural"
-        kind: ViewpointKind = "wide" if draw.random() < config.wide_share else "eschernet"
+        which = draw.random()
+        near = which < config.wide_share + config.near_share
+        kind: ViewpointKind = "wide" if which < config.wide_share else "near" if near else "eschernet"
         cameras = sample_viewpoints(kind, config.views, config.image_size, generator)
         lighting = Lighting.random(draw) if draw.random() < 0.7 else Lighting()
         renders = self.rasteriser.render(parts, cameras, lighting, depth=config.depth)
@@ -100,6 +106,19 @@ def list_meshes(folder: Path) -> list[Path]:
     if not paths:
         raise AnyViewError(f"{folder}: no meshes here (expected .glb, .gltf or .obj).")
     return paths
+
+
+def without(paths: list[Path], names: tuple[str, ...]) -> list[Path]:
+    """The paths whose stem is not among ``names``.
+
+    Raises:
+        AnyViewError: One of the names is that of no path.
+    """
+    stems = [path.stem for path in paths]
+    for name in names:
+        if name not in stems:
+            raise unknown_name("mesh to exclude", name, stems)
+    return [path for path in paths if path.stem not in names]
 
 
 def read_photographs(folder: Path) -> list[UInt8[np.ndarray, "h w 3"]]:

@@ -7,7 +7,7 @@ import torch
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.poses import look_at, rotation_about
 
-ViewpointKind = Literal["eschernet", "wide"]
+ViewpointKind = Literal["eschernet", "wide", "near"]
 FIELD_OF_VIEW = 2 * torch.atan(torch.tensor(128 / 280, dtype=torch.float64)).item()
 """49.1 degrees: focal length 280 at 256 px, as the EscherNet renders have it."""
 _UP = torch.tensor([0.0, 0.0, 1.0])
@@ -20,9 +20,14 @@ def sample_viewpoints(
 
     ``eschernet`` is the distribution of the GSO-30 renders: directions uniform on the sphere, distance uniform in
     [1.5, 2.2], looking at the centre, upright. ``wide`` has distances in [1.3, 2.8], looks beside the centre, rolls.
+    ``near`` is ``eschernet`` with all directions around a random one, about 25 degrees off: views that share surface.
     """
-    direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
-    low, high = (1.5, 2.2) if kind == "eschernet" else (1.3, 2.8)
+    direction = torch.randn(count, 3, generator=generator)
+    if kind == "near":
+        middle = torch.nn.functional.normalize(torch.randn(1, 3, generator=generator), dim=-1)
+        direction = middle + 0.35 * direction
+    direction = torch.nn.functional.normalize(direction, dim=-1)
+    low, high = (1.3, 2.8) if kind == "wide" else (1.5, 2.2)
     distance = low + (high - low) * torch.rand(count, 1, generator=generator)
     target = torch.zeros(count, 3)
     if kind == "wide":

@@ -1,0 +1,64 @@
+"""Camera paths of other programs beside our own."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from anyview.data.files import read_json
+from anyview.data.formats.transforms_json import OPENGL_FROM_OPENCV
+from anyview.errors import AnyViewError
+from anyview.geometry.camera_path import read_camera_path
+from anyview.geometry.cameras import Cameras
+
+
+def read_any_camera_path(path: Path) -> Cameras:
+    """Our camera path, or the one that nerfstudio's viewer exports.
+
+    nerfstudio's world is that of its training, which it turns and scales; where ``dataparser_transforms.json`` of the
+    same training lies beside the path, it is undone, so that the path is in the world of the capture.
+
+    Raises:
+        AnyViewError: It is neither, or a camera of it is bad.
+    """
+    document = read_json(path)
+    if not isinstance(document, dict) or "camera_path" not in document:
+        return read_camera_path(path)
+    try:
+        h, w = int(document["render_height"]), int(document["render_width"])
+        entries = document["camera_path"]
+        matrices = [torch.tensor(entry["camera_to_world"], dtype=torch.float64).view(4, 4) for entry in entries]
+        angles = [math.radians(float(entry["fov"])) for entry in entries]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise AnyViewError(f"{path}: not a nerfstudio camera path ({error!r}).") from error
+    if not entries or not all(0 < angle < math.pi for angle in angles):
+        raise AnyViewError(f"{path}: the camera path has no frames, or a field of view that is none.")
+    poses = _to_capture(path.parent / "dataparser_transforms.json", torch.stack(matrices) @ OPENGL_FROM_OPENCV)
+    focal = torch.tensor([0.5 * h / math.tan(0.5 * angle) for angle in angles], dtype=torch.float64)
+    intrinsics = torch.zeros(len(entries), 3, 3, dtype=torch.float64)
+    intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = focal
+    intrinsics[:, 0, 2], intrinsics[:, 1, 2], intrinsics[:, 2, 2] = w / 2, h / 2, 1
+    try:
+        return Cameras(poses, intrinsics, (h, w)).to(torch.float32)
+    except AnyViewError as error:
+        raise AnyViewError(f"{path}: {error}") from error
+
+
+def _to_capture(transforms: Path, poses: torch.Tensor) -> torch.Tensor:
+    """Undo nerfstudio's ``scale * (T @ pose)``, where it is known."""
+    if not transforms.is_file():
+        return poses
+    document = read_json(transforms)
+    try:
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[:3] = torch.tensor(document["transform"], dtype=torch.float64)
+        scale = float(document["scale"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise AnyViewError(f"{transforms}: no transform and scale ({error!r}).") from error
+    if not scale > 0:
+        raise AnyViewError(f"{transforms}: the scale must be positive, got {scale}.")
+    out = poses.clone()
+    out[:, :3, 3] /= scale
+    return torch.linalg.inv(matrix) @ out

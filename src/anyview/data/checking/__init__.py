@@ -1,0 +1,1 @@
+"""What ``anyview check`` looks for, and the pictures it draws."""

@@ -1,0 +1,94 @@
+"""Captures for nerfstudio, COLMAP, Blender-style loaders and LLFF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from anyview.data.captures import Capture
+from anyview.data.conversion.images import pinhole_capture, write_images
+from anyview.data.conversion.points import point_cloud, write_ply
+from anyview.data.files import natural_key
+from anyview.data.formats import colmap, llff, transforms_json
+from anyview.errors import AnyViewError
+from anyview.geometry.poses import field_of_view
+from anyview.geometry.rays import project
+from anyview.serialisation import write_json
+
+
+def to_nerfstudio(capture: Capture, folder: Path) -> list[str]:
+    """``transforms.json`` with images/, masks/ and depths/; points as ``points.ply``."""
+    copied = write_images(capture, folder)
+    cloud = point_cloud(capture)
+    if cloud is not None:
+        write_ply(folder / "points.ply", cloud)
+    transforms_json.write_frames(folder / "transforms.json", copied, points="points.ply" if cloud else None)
+    return ["transforms.json", "images/"] + (["points.ply"] if cloud else [])
+
+
+def to_colmap(capture: Capture, folder: Path) -> list[str]:
+    """``sparse/0`` (binary) with images/."""
+    copied = write_images(capture, folder)
+    colmap.write(folder / "sparse" / "0", copied)
+    return ["sparse/0/", "images/"]
+
+
+def to_blender(capture: Capture, folder: Path) -> list[str]:
+    """``transforms_train.json`` with train/*.png, as NeRF-synthetic has it.
+
+    Raises:
+        AnyViewError: The frames have not one lens with a centred principal point, which is all that the form can say.
+    """
+    shot = pinhole_capture(capture, folder / "train")
+    cameras = capture.exact_cameras
+    h, w = cameras.image_size
+    k = cameras.intrinsics
+    centred = (k[:, :2, 2] - k.new_tensor([w / 2, h / 2])).abs().amax() < 0.51
+    same = (k[:, 0, 0] / k[0, 0, 0] - 1).abs().amax() < 1e-6 and (k[:, 0, 0] / k[:, 1, 1] - 1).abs().amax() < 2e-3
+    if not (centred and same):
+        raise AnyViewError(
+            f"{capture.name}: Blender's transforms know one focal length and centred square pixels; "
+            "convert to nerfstudio or colmap."
+        )
+    poses = cameras.world_from_cam @ transforms_json.OPENGL_FROM_OPENCV
+    frames = [
+        {"file_path": f"./train/{frame.image.stem}", "transform_matrix": pose}
+        for frame, pose in zip(shot.frames, poses.tolist(), strict=True)
+    ]
+    angle = field_of_view(float(k[0, 0, 0]), w)
+    write_json(folder / "transforms_train.json", {"camera_angle_x": angle, "frames": frames})
+    return ["transforms_train.json", "train/"]
+
+
+def to_llff(capture: Capture, folder: Path) -> list[str]:
+    """``poses_bounds.npy`` with images/ in the order of their names; bounds from points or depth."""
+    ordered = replace(capture, frames=tuple(sorted(capture.frames, key=lambda frame: natural_key(frame.image))))
+    cloud = point_cloud(ordered)
+    if cloud is None:
+        raise AnyViewError(f"{capture.name}: LLFF's depth bounds need points or depth maps, and there are none.")
+    copied = write_images(ordered, folder)
+    points = cloud.positions.double()[:: max(1, len(cloud.positions) // 5000)]
+    pixels, depth = project(ordered.exact_cameras, points.expand(len(ordered), -1, -1))
+    h, w = ordered.common_size
+    seen = (depth > 0) & (pixels >= 0).all(-1) & (pixels[..., 0] < w) & (pixels[..., 1] < h)
+    bounds = []
+    for number in range(len(ordered)):
+        mine = depth[number][seen[number]]
+        if not len(mine):
+            raise AnyViewError(f"{capture.name}: frame {number} sees none of the points, so it has no depth bounds.")
+        # The percentiles that LLFF's own imgs2poses takes.
+        bounds.append(tuple(torch.quantile(mine, mine.new_tensor([0.001, 0.999])).tolist()))
+    llff.write(folder / "poses_bounds.npy", copied, bounds)
+    return ["poses_bounds.npy", "images/"]
+
+
+WRITERS: dict[str, Callable[[Capture, Path], list[str]]] = {
+    "nerfstudio": to_nerfstudio,
+    "colmap": to_colmap,
+    "blender": to_blender,
+    "llff": to_llff,
+}
+"""By the name the command line knows them by; each returns what it wrote."""
