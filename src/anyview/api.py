@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anyview.data.captures import Capture, fit_views
+from anyview.data.captures import Capture
+from anyview.data.fitting import describe_fit, fit_views
 from anyview.errors import AnyViewError
 from anyview.families.registry import load_folder
 from anyview.families.system import System
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.normalisation import SceneNormalisation
 from anyview.memory import check_memory
-from anyview.rendering.ordering import Chunk, RenderPlan, render_in_order
+from anyview.rendering.ordering import Chunk, Finished, RenderPlan, render_in_order
 from anyview.rendering.outputs import FrameWriter, SheetRow, whole_folder, write_contact_sheet
 from anyview.rendering.renderer import OnStep
 from anyview.training.checkpoint import list_checkpoints
@@ -137,12 +139,28 @@ class Model:
         except ValueError as error:
             raise AnyViewError(str(error)) from error
 
-    def prepare(self, capture: Capture) -> tuple[Float[Tensor, "views 3 h w"], Cameras]:
-        """Images and cameras of a capture at the size and field of view of the model, in the capture's world."""
-        return fit_views(
-            capture.images(), capture.cameras, self.image_size, self.system.focal_over_height,
-            pad=capture.centred == "object",
-        )  # fmt: skip
+    def for_shape(self, cameras: Cameras) -> Model:
+        """The same model at that of its image sizes whose aspect ratio is nearest to that of some cameras."""
+
+        def stretch(size: tuple[int, int]) -> float:
+            (h, w), (height, width) = size, cameras.image_size
+            return abs(math.log(w * height / (h * width)))
+
+        return Model(self.system.with_image_size(min(self.system.image_sizes, key=stretch)), self.device)
+
+    def prepare(self, capture: Capture, *, masked: bool = False) -> tuple[Float[Tensor, "views 3 h w"], Cameras]:
+        """Images and cameras of a capture at the size and field of view of the model, in the capture's world.
+
+        Args:
+            capture: What to prepare.
+            masked: Lay its masks on white.
+        """
+        images = capture.images(masked=masked)
+        return fit_views(images, capture.cameras, self.image_size, self.system.focal_over_height)
+
+    def describe_fit(self, capture: Capture) -> list[str]:
+        """What :meth:`prepare` cuts off or leaves white, as sentences for users."""
+        return describe_fit(capture.cameras, self.image_size, self.system.focal_over_height)
 
     def lens(self, cameras: Cameras) -> Cameras:
         """The same poses with the lens and image size that the model renders.
@@ -177,9 +195,17 @@ class Model:
         return RenderedViews(images.cpu(), self.lens(cameras), self.prepare(capture)[0], capture)
 
     def render_chunks(
-        self, capture: Capture, *, cameras: Cameras, seed: int, plan: RenderPlan, on_step: OnStep | None = None
+        self,
+        capture: Capture,
+        *,
+        cameras: Cameras,
+        seed: int,
+        plan: RenderPlan,
+        masked: bool = False,
+        on_step: OnStep | None = None,
+        finished: Finished | None = None,
     ) -> Iterator[Chunk]:
-        """As :meth:`render`, chunk by chunk as they come.
+        """As :meth:`render`, chunk by chunk as they come; what ``finished`` knows is not rendered again.
 
         Raises:
             AnyViewError: Zero targets, or more memory is needed than there is.
@@ -187,13 +213,14 @@ class Model:
         if not len(cameras):
             raise AnyViewError("There is nothing to render: zero targets.")
         self._check_memory(len(capture), len(cameras), plan)
-        images, reference_cameras = self.prepare(capture)
+        images, reference_cameras = self.prepare(capture, masked=masked)
         centre = SceneNormalisation(capture.origin(), torch.ones(()))
         reference_cameras, targets = centre.normalise(reference_cameras), centre.normalise(self.lens(cameras))
         scene = self.system.renderer.encode(images[None], reference_cameras.reshape(1, len(capture)))
         yield from render_in_order(
-            self.system.renderer, scene, reference_cameras, targets, plan, seed=seed, on_step=on_step
-        )
+            self.system.renderer, scene, reference_cameras, targets, plan,
+            seed=seed, on_step=on_step, finished=finished,
+        )  # fmt: skip
 
     def _check_memory(self, references: int, targets: int, plan: RenderPlan) -> None:
         chunk = min(targets, plan.chunk or (1 if plan.mode == "autoregressive" else targets))
@@ -204,14 +231,3 @@ class Model:
             return self.system.cost(references, count, independent=independent).memory
 
         check_memory(needed, chunk, device=self.device)
-
-
-def held_out(capture: Capture, model: Model, indices: list[int]) -> tuple[Tensor, Cameras]:
-    """Real images and cameras of views of a capture as the model would render them, in the capture's world."""
-    return model.prepare(capture.select(indices))
-
-
-def recentre(capture: Capture) -> Capture:
-    """The capture with the point that it is about at the world's origin."""
-    shift = SceneNormalisation(capture.origin(), torch.ones(()))
-    return replace(capture, cameras=shift.normalise(capture.cameras))

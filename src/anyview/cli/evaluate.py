@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from anyview.api import Model, load, recentre
+from anyview.api import Model, load
 from anyview.cli.common import parse, parse_indices, print_json
 from anyview.data.formats.registry import read_capture
 from anyview.errors import AnyViewError
@@ -93,6 +93,6 @@ def read_objects(folder: Path, model: Model) -> list[HeldOutObject]:
         raise AnyViewError(f"{folder}: no captures here.")
     objects = []
     for path in paths:
-        images, cameras = model.prepare(recentre(read_capture(path)))
+        images, cameras = model.prepare(read_capture(path).recentred())
         objects.append(HeldOutObject(path.name, images, cameras))
     return objects

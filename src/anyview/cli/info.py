@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from anyview.api import check_device, resolve
+from anyview.api import Model, check_device, resolve
 from anyview.cli.common import parse, print_json
 from anyview.errors import AnyViewError, unknown_name
 from anyview.families.kaleido.checkpoint import read_settings
@@ -16,6 +16,7 @@ from anyview.families.kaleido.recipes import RECIPES
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.kaleido.system import request_cost
 from anyview.memory import available_bytes
+from anyview.rendering.ordering import RenderPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,25 @@ def _settings(options: InfoOptions) -> KaleidoSettings:
     if options.guidance is not None:
         sampling = replace(sampling, guidance=options.guidance)
     return replace(settings, sampling=sampling)
+
+
+def describe_cost(model: Model, references: int, targets: int, plan: RenderPlan, *, device: str, precision: str) -> str:
+    """What a rendering will take, as a line for users."""
+    chunk = min(targets, plan.chunk or (1 if plan.mode == "autoregressive" else targets))
+    flops = memory = 0
+    for first in range(0, targets, chunk):
+        grown = references + first if plan.mode == "autoregressive" else references
+        known = max(references, min(grown, plan.max_references))
+        independent = plan.mode == "independent"
+        cost = model.system.cost(known, min(chunk, targets - first), independent=independent)
+        flops, memory = flops + cost.flops, max(memory, cost.memory)
+    speed = measure_speed(device, precision)
+    free = available_bytes(device)
+    room = "unknown" if free is None else f"{free / 2**20:,.0f} MiB"
+    return (
+        f"{targets} views from {references} references: {flops / 1e9:,.1f} GFLOP, about {flops / speed:.1f} s here; "
+        f"{memory / 2**20:,.0f} MiB beyond the weights, free: {room}"
+    )
 
 
 def measure_speed(device: str, precision: str) -> float:

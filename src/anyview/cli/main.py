@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import sys
 
-from anyview.errors import AnyViewError, unknown_name
+from anyview.errors import AnyViewError, Failed, unknown_name
 
 VERBS = {
     "render": "render new views of a capture",
     "train": "train a recipe, or go on with a run",
     "evaluate": "score a model on held-out objects",
+    "check": "find faults in a capture and draw its cameras",
+    "convert": "write a capture in another format, or as training shards",
+    "pose": "estimate cameras of photographs",
     "info": "parameters, operations, memory and time of a request, before anything runs",
     "synthesize": "render training or test scenes ahead",
 }
@@ -37,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         importlib.import_module(f"anyview.cli.{argv[0]}").main(argv[1:])
     except AnyViewError as error:
         print(f"anyview: {error}", file=sys.stderr)
+        return 1
+    except Failed:
         return 1
     except KeyboardInterrupt:
         print("anyview: interrupted.", file=sys.stderr)

@@ -5,43 +5,38 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from anyview.api import Model, held_out, load
-from anyview.cli.common import parse, parse_indices, print_json
-from anyview.data.captures import Capture
-from anyview.data.formats.registry import read_capture
+from anyview.api import Model, load, resolve
+from anyview.cli.common import parse, print_json
+from anyview.cli.info import describe_cost
+from anyview.cli.request import RenderRequest, RequestOptions, resolve_request
+from anyview.data.checking.pictures import write_frusta_picture
 from anyview.data.images import read_image
 from anyview.errors import AnyViewError
 from anyview.evaluation.metrics import psnr
-from anyview.geometry import trajectories
-from anyview.geometry.camera_path import read_camera_path, write_camera_path
-from anyview.geometry.cameras import Cameras
+from anyview.geometry.camera_path import write_camera_path
 from anyview.rendering.ordering import RenderMode, RenderPlan
 from anyview.rendering.outputs import FrameWriter, SheetRow, frame_name, whole_folder, write_contact_sheet
+from anyview.rendering.resume import REQUEST, PartialRendering, is_finished
+from anyview.serialisation import to_plain, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderOptions:
-    """Render new views of a capture: frames, video.mp4, transforms.json and contact_sheet.png."""
+class RenderOptions(RequestOptions):
+    """Render new views of a capture: frames, video.mp4, transforms.json, camera_path.json and contact_sheet.png.
 
-    capture: tyro.conf.Positional[Path]
-    """Folder with images and cameras (transforms*.json, or an EscherNet render folder)."""
+    The same command again goes on with a rendering that was interrupted, and does nothing if all is done.
+    """
+
     out: Path
     """Folder to write; it appears when everything is written."""
-    references: str = "0"
-    """Views of the capture to render from, for example 0,8,16 or 0-4."""
-    targets: str | None = None
-    """Views of the capture to render (and compare with), instead of a trajectory."""
-    trajectory: str = "orbit"
-    """Preset: orbit, spiral, lemniscate, dolly, dolly-zoom, pan, roll or move."""
-    camera_path: Path | None = None
-    """JSON camera path, instead of a trajectory."""
-    frames: int = 24
-    """Frames of the trajectory."""
+    dry_run: bool = False
+    """Write OUT/frusta.png and say what the rendering would cost; render nothing."""
     model: str = "default"
     """'default', a checkpoint or run folder, or a hub id."""
     mode: RenderMode = "joint"
@@ -60,8 +55,6 @@ class RenderOptions:
     device: str = "cpu"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     fps: float = 12.0
-    format: str | None = None
-    """Read the capture as this format instead of detecting it."""
     overwrite: bool = False
     """Replace the output folder if it is not empty."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -73,83 +66,139 @@ def main(argv: list[str]) -> None:
     options = parse(RenderOptions, argv, "render")
     if options.fps <= 0:
         raise AnyViewError(f"--fps must be positive, got {options.fps}.")
-    capture = read_capture(options.capture, format=options.format)
-    if options.out.resolve() in (options.capture.resolve(), *options.capture.resolve().parents):
-        raise AnyViewError(f"{options.out}: the output would replace the capture; give another folder.")
-    references = capture.select(parse_indices(options.references, "--references"))
-    cameras, truth_indices = _targets(options, capture, references)
     plan = RenderPlan(
         mode=options.mode, chunk=options.chunk, order=options.order, max_references=options.max_references
     )
     model = load(options.model, device=options.device, precision=options.precision)
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
-    print(f"{capture.name}: {capture.format} capture of {len(capture)} views, {len(references)} as references.")
+    request = resolve_request(options, model)
+    if options.out.resolve() in (options.capture.resolve(), *options.capture.resolve().parents):
+        raise AnyViewError(f"{options.out}: the output would replace the capture; give another folder.")
+    model = model.for_shape(request.references.cameras)
+    for line in (*request.notes, *model.describe_fit(request.references)):
+        print(line)
+    if options.dry_run:
+        _dry_run(options, model, request, plan)
+    else:
+        _render_all(options, model, request, plan)
+
+
+def _dry_run(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> None:
     with whole_folder(options.out, overwrite=options.overwrite) as folder:
-        write_camera_path(folder / "camera_path.json", model.lens(cameras), fps=options.fps)
-        seconds = _render(options, model, references, cameras, plan, folder)
-        scores = _finish(model, capture, references, cameras, truth_indices, folder)
-    print(f"{len(cameras)} views of {model.image_size[0]}x{model.image_size[1]} in {seconds:.1f} s.")
-    if scores:
-        print(f"PSNR against the {len(scores)} real views: {sum(scores) / len(scores):.2f} dB.")
-    names = ["frames/", "video.mp4", "transforms.json", "camera_path.json", "contact_sheet.png"]
-    print("\n".join(f"wrote {options.out / name}" for name in names))
-    if options.json:
-        mean = sum(scores) / len(scores) if scores else None
-        print_json(
-            {"out": str(options.out), "views": len(cameras), "seconds": seconds, "psnr": mean, "psnr_each": scores}
+        picture = write_frusta_picture(
+            folder / "frusta.png", request.references, targets=model.lens(request.cameras), numbers=request.indices
         )
+    print(_cost(options, model, request, plan))
+    print(f"wrote {options.out / picture.name} (nothing was rendered: --dry-run)")
+    if options.json:
+        print_json({"out": str(options.out), "references": request.indices, "views": len(request.cameras)})
 
 
-def _targets(options: RenderOptions, capture: Capture, references: Capture) -> tuple[Cameras, list[int] | None]:
-    """Cameras to render, and which views of the capture they are, if they are any."""
-    if options.targets is not None:
-        indices = parse_indices(options.targets, "--targets")
-        return capture.select(indices).cameras, indices
-    if options.camera_path is not None:
-        return read_camera_path(options.camera_path), None
-    start = trajectories.View.of(references.cameras, centre=capture.origin(), up=trajectories.mean_up(capture.cameras))
-    return trajectories.preset(options.trajectory, start, options.frames), None
+def _cost(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> str:
+    counts = len(request.references), len(request.cameras)
+    return describe_cost(model, *counts, plan, device=options.device, precision=options.precision)
 
 
-def _render(
-    options: RenderOptions, model: Model, references: Capture, cameras: Cameras, plan: RenderPlan, folder: Path
-) -> float:
-    """Render and write frames as they come; returns the seconds it took."""
-    writer = FrameWriter(folder, model.lens(cameras), centred=references.centred, fps=options.fps)
-    bar = Progress(
-        TextColumn("rendering"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
+def _render_all(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> None:
+    said = _identity(options, model, request, plan)
+    if is_finished(options.out, said) and not options.overwrite:
+        print(f"{options.out}: all {len(request.cameras)} views are there already, nothing is rendered again.")
+        return
     started = time.perf_counter()
+    # The final folder is made first: one that cannot be written must not cost a rendering.
+    with whole_folder(options.out, overwrite=options.overwrite) as folder:
+        partial = PartialRendering(options.out, said, overwrite=options.overwrite)
+        before = partial.count
+        if before:
+            print(f"going on: {before} of {len(request.cameras)} views are rendered already")
+        try:
+            _render(model, request, plan, options.seed, partial)
+        except BaseException:
+            if partial.count:
+                print(
+                    f"{partial.count} of {len(request.cameras)} views are kept; the same command goes on with the rest."
+                )
+            else:
+                partial.discard()
+            raise
+        seconds = time.perf_counter() - started
+        scores = _write(options, model, request, partial, folder)
+        write_json(folder / REQUEST, said)
+    partial.discard()
+    _report(options, model, request, seconds, scores)
+
+
+def _identity(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> dict[str, Any]:
+    """Everything that the views depend on."""
+    weights = resolve(options.model) / "model.safetensors"
+    return {
+        "model": str(weights.resolve()), "modified": weights.stat().st_mtime_ns, "sampling": model.system.sampling,
+        "image_size": list(model.image_size), "seed": options.seed, "precision": options.precision,
+        "plan": to_plain(plan), "capture": str(options.capture.resolve()), "references": request.indices,
+        "masked": options.masked, "reference_cameras": request.references.cameras.world_from_cam.tolist(),
+        "cameras": request.cameras.world_from_cam.tolist(),
+    }  # fmt: skip
+
+
+class _FramesPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} frames/s" if task.speed else "")
+
+
+def _render(model: Model, request: RenderRequest, plan: RenderPlan, seed: int, partial: PartialRendering) -> None:
+    """Render what is not there yet and put it away as it comes."""
+    bar = Progress(
+        TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), _FramesPerSecond(),
+        TextColumn("{task.fields[note]}"), TimeRemainingColumn(),
+    )  # fmt: skip
     with bar:
-        task = bar.add_task("", total=len(cameras), note="")
+        task = bar.add_task("", total=len(request.cameras), note="")
 
         def on_step(done: int, steps: int) -> None:
             bar.update(task, note=f"step {done}/{steps}")
 
-        for chunk in model.render_chunks(references, cameras=cameras, seed=options.seed, plan=plan, on_step=on_step):
-            writer.write(chunk.indices, chunk.images)
+        for chunk in model.render_chunks(
+            request.references, cameras=request.cameras, seed=seed, plan=plan, masked=request.masked,
+            on_step=on_step, finished=partial.finished,
+        ):  # fmt: skip
+            if chunk.is_new:
+                partial.keep(chunk)
             bar.advance(task, len(chunk.indices))
-    seconds = time.perf_counter() - started
-    writer.finish()
-    return seconds
 
 
-def _finish(
-    model: Model, capture: Capture, references: Capture, cameras: Cameras, truth_indices: list[int] | None, folder: Path
+def _write(
+    options: RenderOptions, model: Model, request: RenderRequest, partial: PartialRendering, folder: Path
 ) -> list[float]:
-    """Contact sheet (of 48 frames at most) and, where the truth is known, the PSNR of every view."""
-    shown = range(0, len(cameras), -(-len(cameras) // 48))
-    paths = [folder / frame_name(index) for index in range(len(cameras))]
-    rows = [SheetRow("references", list(model.prepare(references)[0]))]
+    """Frames, video, cameras, contact sheet (of 48 frames at most) and, where the truth is known, every PSNR."""
+    count = len(request.cameras)
+    lens = model.lens(request.cameras)
+    write_camera_path(folder / "camera_path.json", lens, fps=options.fps)
+    writer = FrameWriter(folder, lens, centred=request.references.centred, fps=options.fps)
+    for index in range(count):
+        images = partial.finished([index])
+        assert images is not None
+        writer.write([index], images)
+    writer.finish()
+    shown = range(0, count, -(-count // 48))
+    paths = [folder / frame_name(index) for index in range(count)]
+    rows = [SheetRow("references", list(model.prepare(request.references, masked=request.masked)[0]))]
     rows.append(SheetRow("new views", [read_image(paths[i])[0] for i in shown]))
     scores: list[float] = []
-    if truth_indices is not None:
-        truth, _ = held_out(capture, model, truth_indices)
+    if request.truth is not None:
+        truth, _ = model.prepare(request.truth, masked=request.masked)
         scores = [float(psnr(read_image(path)[0], real)) for path, real in zip(paths, truth, strict=True)]
         rows.append(SheetRow("truth", [truth[i] for i in shown]))
     write_contact_sheet(folder / "contact_sheet.png", rows)
     return scores
+
+
+def _report(options: RenderOptions, model: Model, request: RenderRequest, seconds: float, scores: list[float]) -> None:
+    mean = sum(scores) / len(scores) if scores else None
+    print(f"{len(request.cameras)} views of {model.image_size[0]}x{model.image_size[1]} in {seconds:.1f} s.")
+    if mean is not None:
+        print(f"PSNR against the {len(scores)} real views: {mean:.2f} dB.")
+    names = ["frames/", "video.mp4", "transforms.json", "camera_path.json", "contact_sheet.png"]
+    print("\n".join(f"wrote {options.out / name}" for name in names))
+    if options.json:
+        document = {"out": str(options.out), "views": len(request.cameras), "seconds": seconds}
+        print_json({**document, "references": request.indices, "psnr": mean, "psnr_each": scores})

@@ -114,7 +114,7 @@ def _check_shards(folder: ShardFolder, recipe: KaleidoRecipe) -> None:
     (h, w), (want_h, want_w) = cameras.image_size, settings.image_size
     if h < want_h or w < want_w or h * want_w != w * want_h:
         raise AnyViewError(f"{folder.folder}: views of {h}x{w}, the recipe trains at {want_h}x{want_w}.")
-    angle = math.degrees(field_of_view(float(cameras.intrinsics[0, 1, 1]), h))
+    angle = math.degrees(field_of_view(float(cameras.intrinsics[0, 1, 1]), min(h, w)))
     if abs(angle - settings.field_of_view) > 1:
         raise AnyViewError(
             f"{folder.folder}: views of {angle:.1f} degrees, the recipe has {settings.field_of_view:.1f}."

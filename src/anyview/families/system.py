@@ -45,6 +45,15 @@ class System(Protocol):
         ...
 
     @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]:
+        """All sizes it was trained at, one for each aspect ratio."""
+        ...
+
+    def with_image_size(self, image_size: tuple[int, int]) -> System:
+        """The same checkpoint at another of ``image_sizes``."""
+        ...
+
+    @property
     def focal_over_height(self) -> float:
         """The focal length it was trained with, over image height."""
         ...

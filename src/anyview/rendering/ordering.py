@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +48,12 @@ class Chunk:
 
     indices: list[int]
     images: Float[Tensor, "targets 3 h w"]
+    is_new: bool = True
+    """False where an earlier run had rendered it."""
+
+
+Finished = Callable[[list[int]], Tensor | None]
+"""Images of targets that an earlier run rendered, None if one of them is missing."""
 
 
 def render_in_order(
@@ -59,6 +65,7 @@ def render_in_order(
     *,
     seed: int,
     on_step: OnStep | None = None,
+    finished: Finished | None = None,
 ) -> Iterator[Chunk]:
     """Render the targets of one scene, chunk by chunk; memory does not grow with their number.
 
@@ -72,6 +79,7 @@ def render_in_order(
         plan: Order and grouping.
         seed: Any number.
         on_step: Progress inside a call.
+        finished: What need not be rendered again.
 
     Raises:
         AnyViewError: There are no targets, or more given references than the plan allows.
@@ -90,13 +98,17 @@ def render_in_order(
             left = [left[i] for i in distance.argsort(stable=True).tolist()]
         indices, left = left[:size], sorted(left[size:])
         chosen = cameras[indices].reshape(1, len(indices))
-        rendering = renderer.render(
-            scene, chosen, seeds=[seed * 1_000_003 + i for i in indices],
-            independent=plan.mode == "independent", on_step=on_step,
-        )  # fmt: skip
-        yield Chunk(indices, rendering.images[0])
+        images = finished(indices) if finished is not None else None
+        is_new = images is None
+        if images is None:
+            rendering = renderer.render(
+                scene, chosen, seeds=[seed * 1_000_003 + i for i in indices],
+                independent=plan.mode == "independent", on_step=on_step,
+            )  # fmt: skip
+            images = rendering.images[0]
+        yield Chunk(indices, images, is_new)
         if plan.mode == "autoregressive" and left:
-            scene = _grow(renderer, scene, rendering.images, chosen, given, plan.max_references)
+            scene = _grow(renderer, scene, images[None], chosen, given, plan.max_references)
             generated = torch.cat([known[given:], cameras.centres[indices]])
             room = min(plan.max_references - given, len(generated))
             known = torch.cat([known[:given], generated[len(generated) - room :]])

@@ -41,7 +41,7 @@ class KaleidoRecipe:
 def _nano_network() -> KaleidoConfig:
     return KaleidoConfig(
         width=256, depth=8, kv_heads=1, hidden_width=768, condition_width=64, window=None,
-        latent_channels=192, patch_size=1, camera_ray_bands=4, ray_bias=True, prediction="data",
+        latent_channels=768, patch_size=1, camera_ray_bands=4, ray_bias=True, prediction="data", query_key_norm=True,
         reference_attention="causal", reference_time="zero",
         encoding=EncodingConfig(image_frequencies=Frequencies(kind="geometric", max_frequency=16.0)),
     )  # fmt: skip
@@ -51,12 +51,13 @@ def kaleido_nano() -> KaleidoRecipe:
     """The default weights: 64 px, pixel codec, trained on a CPU; see weights/default/MODEL_CARD.md."""
     return KaleidoRecipe(
         settings=KaleidoSettings(
-            model=_nano_network(), codec=CodecConfig(factor=8), image_size=(64, 64),
-            sampling=SamplingConfig(schedule=Schedule(steps=4), guidance=1.0),
+            model=_nano_network(), codec=CodecConfig(factor=16), image_size=(64, 64),
+            sampling=SamplingConfig(schedule=Schedule(steps=1), guidance=1.0),
         ),
         loss=KaleidoLoss(weighting="data"),
         data=BatchConfig(
-            batch_size=16, sampling=ViewSampling(views=8, masking="drop", max_targets=4), reference_dropout=0.05
+            batch_size=96, sampling=ViewSampling(views=8, kind="uniform", masking="drop", max_targets=4),
+            reference_dropout=0.05,
         ),
         synthetic=SyntheticScenes(image_size=(64, 64), views=10, scenes=20480),
         train=TrainConfig(
@@ -71,8 +72,13 @@ def kaleido_nano_32() -> KaleidoRecipe:
     base = kaleido_nano()
     return replace(
         base,
-        settings=replace(base.settings, image_size=(32, 32)),
-        data=replace(base.data, batch_size=64, image_size=(32, 32)),
+        settings=replace(
+            base.settings,
+            image_size=(32, 32),
+            codec=CodecConfig(factor=8),
+            model=replace(base.settings.model, latent_channels=192),
+        ),
+        data=replace(base.data, image_size=(32, 32)),
         train=replace(base.train, optim=replace(base.train.optim, cooldown=0.0)),
     )
 
@@ -80,10 +86,12 @@ def kaleido_nano_32() -> KaleidoRecipe:
 def kaleido_debug() -> KaleidoRecipe:
     """A tiny run that ends in seconds on a CPU, for tests and first steps."""
     base = kaleido_nano()
-    network = replace(_nano_network(), width=64, depth=2, kv_heads=1, hidden_width=128, condition_width=32)
+    network = replace(
+        _nano_network(), width=64, depth=2, kv_heads=1, hidden_width=128, condition_width=32, latent_channels=192
+    )
     return replace(
         base,
-        settings=replace(base.settings, model=network, image_size=(32, 32)),
+        settings=replace(base.settings, model=network, image_size=(32, 32), codec=CodecConfig(factor=8)),
         data=replace(base.data, batch_size=4, sampling=ViewSampling(views=4, masking="drop")),
         synthetic=SyntheticScenes(image_size=(32, 32), views=4, scenes=16, scenes_per_shard=8),
         train=replace(base.train, steps=30, validate_every=30, checkpoint_every=10, workers=0, precision="fp32"),

@@ -88,12 +88,15 @@ class KaleidoRenderer:
         self.use_cache = settings.model.cacheable if use_cache is None else use_cache
         self.image_size = settings.image_size
 
-    def with_sampling(self, sampling: SamplingConfig) -> KaleidoRenderer:
-        """The same renderer with another way of sampling."""
+    def changed(
+        self, *, sampling: SamplingConfig | None = None, image_size: tuple[int, int] | None = None
+    ) -> KaleidoRenderer:
+        """The same renderer with another way of sampling or another image size."""
         other = KaleidoRenderer(
             self.model, self.settings, self.codec, self.features, precision=self.precision, use_cache=self.use_cache
         )
-        other.sampling = sampling
+        other.sampling = sampling or self.sampling
+        other.image_size = image_size or self.image_size
         return other
 
     @torch.no_grad()

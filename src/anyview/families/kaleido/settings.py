@@ -32,7 +32,9 @@ class KaleidoSettings:
         codec: Image codec of its latents.
         feature_source: Folder or hub id of the DINOv2 encoder, where the network takes features.
         image_size: ``(height, width)`` it was trained at.
-        field_of_view: Vertical angle of view in degrees of its training images; the paper models no intrinsics.
+        buckets: Other sizes it was trained at, one for each aspect ratio (appendix B: 1:1, 4:5, 5:4, 16:9, 9:16).
+        field_of_view: Angle of view in degrees of the shorter side of its training images; the paper models no
+            intrinsics.
         scale_from: Whose farthest camera is at distance 1: the references', so that a scene does not depend on what is
             asked of it (and can be cached), or all views' (paper).
         sampling: Default way to render.
@@ -42,6 +44,7 @@ class KaleidoSettings:
     codec: CodecConfig = CodecConfig()
     feature_source: str = ""
     image_size: tuple[int, int] = (256, 256)
+    buckets: tuple[tuple[int, int], ...] = ()
     field_of_view: float = 49.1
     scale_from: ScaleFrom = "references"
     sampling: SamplingConfig = SamplingConfig()

@@ -29,8 +29,18 @@ class KaleidoSystem:
     def __init__(self, renderer: KaleidoRenderer) -> None:
         self.renderer = renderer
         self.settings: KaleidoSettings = renderer.settings
-        self.image_size = self.settings.image_size
-        self.focal_over_height = 0.5 / math.tan(math.radians(self.settings.field_of_view) / 2)
+        self.image_size = renderer.image_size
+        shorter = min(self.image_size) / self.image_size[0]
+        self.focal_over_height = 0.5 * shorter / math.tan(math.radians(self.settings.field_of_view) / 2)
+
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]:
+        """All sizes it was trained at."""
+        return (self.settings.image_size, *self.settings.buckets)
+
+    def with_image_size(self, image_size: tuple[int, int]) -> KaleidoSystem:
+        """The same checkpoint at another of :attr:`image_sizes`."""
+        return KaleidoSystem(self.renderer.changed(image_size=image_size))
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -44,15 +54,16 @@ class KaleidoSystem:
             sampling = replace(sampling, schedule=replace(sampling.schedule, steps=steps))
         if guidance is not None:
             sampling = replace(sampling, guidance=guidance)
-        return KaleidoSystem(self.renderer.with_sampling(sampling))
+        return KaleidoSystem(self.renderer.changed(sampling=sampling))
 
     def cost(self, references: int, targets: int, *, independent: bool = False) -> Cost:
         """Cost of rendering ``targets`` new views in one call; both branches of guidance are counted."""
         settings = replace(self.settings, sampling=self.renderer.sampling)
         number = 4 if self.renderer.precision == "fp32" else 2
         return request_cost(
-            settings, references, targets, independent=independent, cached=self.renderer.use_cache, number_bytes=number
-        )
+            settings, references, targets, independent=independent, cached=self.renderer.use_cache,
+            number_bytes=number, image_size=self.image_size,
+        )  # fmt: skip
 
 
 def request_cost(

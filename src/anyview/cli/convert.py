@@ -1,0 +1,127 @@
+"""anyview convert: a capture in another tool's format, or captures as training shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.progress import Progress
+
+from anyview.cli.common import parse, print_json
+from anyview.data.captures import Capture
+from anyview.data.conversion.images import pinhole_capture
+from anyview.data.conversion.points import point_cloud, write_ply
+from anyview.data.conversion.shards import MANIFEST, ShardConfig, write_shards
+from anyview.data.conversion.tools import WRITERS
+from anyview.data.formats.registry import read_capture
+from anyview.errors import AnyViewError
+from anyview.rendering.outputs import whole_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """Write a capture (or what was rendered) for another tool; image files are copied as they are where that goes."""
+
+    source: tyro.conf.Positional[Path]
+    """Capture of any supported format; for shards also a folder of captures."""
+    destination: tyro.conf.Positional[Path]
+    """Folder to write; shards that are there from an interrupted run are kept."""
+    to: Literal["nerfstudio", "colmap", "blender", "llff", "shards", "ply"]
+    """ply writes the point cloud alone, as a file: from the capture's points or its depth maps."""
+    format: str | None = None
+    """Read the capture as this format instead of detecting it."""
+    undistort: bool = False
+    """Write pinhole images of one size (PNG) in place of the originals and their distortion."""
+    shards: ShardConfig = ShardConfig()
+    overwrite: bool = False
+    """Replace the destination if it is not empty (not for shards)."""
+    json: bool = False
+
+
+def main(argv: list[str]) -> None:
+    """Run the verb."""
+    options = parse(ConvertOptions, argv, "convert")
+    try:
+        written = _convert(options)
+    except OSError as error:
+        where = error.filename or options.destination
+        raise AnyViewError(f"{where}: cannot be written ({error.strerror}).") from error
+    print("\n".join(f"wrote {name}" for name in written))
+    if options.json:
+        print_json({"out": str(options.destination), "to": options.to, "files": [str(name) for name in written]})
+
+
+def _convert(options: ConvertOptions) -> list[Path]:
+    if options.to == "shards":
+        return _to_shards(options)
+    capture = read_capture(options.source, format=options.format)
+    if options.to == "ply":
+        return _to_ply(capture, options)
+    if not capture.is_posed:
+        raise AnyViewError(f"{capture.name}: there are no cameras to convert; estimate them with 'anyview pose' first.")
+    with whole_folder(options.destination, overwrite=options.overwrite) as folder:
+        if options.undistort:
+            scratch = folder / ".undistorted"
+            capture = pinhole_capture(capture, scratch)
+            names = WRITERS[options.to](capture, folder)
+            for path in scratch.iterdir():
+                path.unlink()
+            scratch.rmdir()
+        else:
+            names = WRITERS[options.to](capture, folder)
+    print(f"{capture.name}: {len(capture)} frames of a {capture.format} capture.")
+    return [options.destination / name for name in names]
+
+
+def _to_ply(capture: Capture, options: ConvertOptions) -> list[Path]:
+    cloud = point_cloud(capture)
+    if cloud is None:
+        raise AnyViewError(f"{capture.name}: there are neither points nor depth maps.")
+    if options.destination.is_dir() or options.destination.suffix != ".ply":
+        raise AnyViewError(f"{options.destination}: the destination of a point cloud is a file that ends in .ply.")
+    if options.destination.exists() and not options.overwrite:
+        raise AnyViewError(f"{options.destination}: is there already; give --overwrite to replace it.")
+    options.destination.parent.mkdir(parents=True, exist_ok=True)
+    write_ply(options.destination, cloud)
+    print(f"{capture.name}: {len(cloud.positions)} points.")
+    return [options.destination]
+
+
+def _to_shards(options: ConvertOptions) -> list[Path]:
+    sources = _captures_in(options)
+    with Progress(transient=True) as bar:
+        task = bar.add_task("writing shards", total=len(sources))
+        for done, _ in write_shards(
+            sources, options.destination, options.shards, lambda path: _sound(path, options.format)
+        ):
+            bar.update(task, completed=done)
+    count = -(-len(sources) // options.shards.scenes_per_shard)
+    print(f"{len(sources)} scenes in {count} shards.")
+    return [options.destination / MANIFEST]
+
+
+def _sound(path: Path, format: str | None) -> Capture:
+    capture = read_capture(path, format=format)
+    if not capture.is_posed:
+        raise AnyViewError(f"{path}: there are no cameras; training scenes need them.")
+    return capture
+
+
+def _captures_in(options: ConvertOptions) -> list[Path]:
+    """The capture, or all captures of a folder; anything else in it is refused, not skipped."""
+    if not options.source.exists():
+        raise AnyViewError(f"{options.source}: no such file or folder.")
+    try:
+        if read_capture(options.source, format=options.format).is_posed:
+            return [options.source]
+    except AnyViewError as error:
+        if not options.source.is_dir() or not any(path.is_dir() for path in options.source.iterdir()):
+            raise
+        if "no capture of a known format" not in str(error):
+            raise
+    paths = sorted(path for path in options.source.iterdir() if path.is_dir() and path.name[0] != ".")
+    if not paths:
+        raise AnyViewError(f"{options.source}: no captures with cameras here.")
+    return paths
