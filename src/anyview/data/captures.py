@@ -165,7 +165,7 @@ class Capture:
                     "'anyview pose' first."
                 )
             poses.append(frame.world_from_cam.double())
-            top, left = self._crop(frame)
+            top, left = self.crop_offset(frame)
             matrix = pinhole_of(frame.intrinsics.double(), frame.distortion, frame_size(frame)).clone()
             matrix[0, 2] -= left
             matrix[1, 2] -= top
@@ -175,7 +175,7 @@ class Capture:
         except AnyViewError as error:
             raise AnyViewError(f"{self.name}: {error}") from error
 
-    def _crop(self, frame: Frame) -> tuple[int, int]:
+    def crop_offset(self, frame: Frame) -> tuple[int, int]:
         """Top and left of the common size in a frame."""
         (height, width), (h, w) = frame_size(frame), self.common_size
         return (height - h) // 2, (width - w) // 2
@@ -279,7 +279,7 @@ class Capture:
         if frame.intrinsics is not None:
             pinhole = pinhole_of(frame.intrinsics, frame.distortion, frame_size(frame))
             image = undistort_image(image, frame.intrinsics, frame.distortion, pinhole, mode=mode)
-        top, left = self._crop(frame)
+        top, left = self.crop_offset(frame)
         return image[:, top : top + h, left : left + w]
 
     def _on_white(self, frame: Frame, image: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from anyview.geometry.poses import field_of_view
 
 _POSSIBLE, _USUAL = (3.0, 170.0), (10.0, 130.0)  # angles of view of the longer side, degrees
 _OFF_CENTRE = 0.2  # of the side
+_MOST_ZOOM = 1.6  # of the pinhole that fits into a distorted image
 
 
 def lens_findings(capture: Capture) -> Iterator[Finding]:
@@ -75,7 +76,14 @@ def _one(number: int, frame: Frame) -> Iterator[Finding]:
             "images are stretched if pixels are square", "check whether the images were resized in one direction alone",
         )  # fmt: skip
     try:
-        pinhole_of(k, frame.distortion, frame.image_size)
+        zoom = float(pinhole_of(k, frame.distortion, frame.image_size)[0, 0]) / fx
+        if zoom > _MOST_ZOOM:
+            yield Finding(
+                "error", "distortion", number,
+                f"undistorting leaves {100 / zoom**2:.0f} % of the image, so strong are the coefficients",
+                "most of the frame is lost, or bent the wrong way",
+                "check the order of the coefficients: k1, k2, p1, p2",
+            )  # fmt: skip
     except AnyViewError as error:
         yield Finding(
             "error", "distortion", number, str(error).rstrip("."), "the frame cannot be undistorted",

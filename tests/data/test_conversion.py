@@ -1,0 +1,259 @@
+"""Captures out and in again: cameras to the last digit, image files byte for byte."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anyview.cli.main import main
+from anyview.data.captures import Capture, Frame, PointCloud
+from anyview.data.conversion.images import pinhole_capture
+from anyview.data.conversion.points import point_cloud, write_ply
+from anyview.data.conversion.shards import ShardConfig, scene_of, write_shards
+from anyview.data.conversion.tools import WRITERS
+from anyview.data.fitting import fit_views
+from anyview.data.formats import transforms_json
+from anyview.data.formats.registry import read_capture
+from anyview.data.shards import ShardFolder
+from anyview.errors import AnyViewError
+from anyview.geometry.distortion import Distortion
+from tests.conftest import ring
+
+LENSES = (
+    Distortion(),
+    Distortion.opencv(0.03, -0.01, 0.001, 0.002),
+    Distortion.opencv(0.02, 0.0, 0.0, 0.0, 0.01),
+    Distortion("fisheye", (0.01, 0.002, -0.001, 0.0005)),
+)
+
+
+def _capture(folder, distortion, count=4):
+    """Photographs of two sizes with odd intrinsics, masks and points."""
+    folder.mkdir()
+    cameras = ring(count, (18, 26), seed=9).to(torch.float64)
+    generator = np.random.default_rng(4)
+    frames = []
+    for number in range(count):
+        size = (18, 26) if number % 2 else (20, 26)
+        path = folder / f"img_{number + 8}.png"  # 8, 9, 10, 11: natural order is not that of the letters
+        Image.fromarray(generator.integers(0, 255, (*size, 3), dtype=np.uint8)).save(path)
+        mask = folder / f"mask_{number}.png"
+        Image.fromarray(generator.integers(0, 255, size, dtype=np.uint8)).save(mask)
+        k = cameras.intrinsics[number].clone()
+        k[0, 0], k[0, 2] = k[0, 0] * (1 + 0.01 * number), k[0, 2] + 0.7
+        frames.append(Frame(path, size, cameras.world_from_cam[number], k, distortion, mask=mask))
+    positions = torch.randn(30, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 0.3
+    points = PointCloud(positions, torch.arange(90).view(30, 3).to(torch.uint8))
+    return Capture("thing", "test", folder, tuple(frames), "scene", points=points)
+
+
+def same_cameras(a, b, *, tolerance):
+    assert len(a) == len(b)
+    for x, y in zip(a.frames, b.frames, strict=True):
+        assert torch.equal(x.intrinsics, y.intrinsics) and x.image_size == y.image_size
+        assert x.distortion.padded() == y.distortion.padded() or x.distortion.kind == y.distortion.kind == "opencv"
+        torch.testing.assert_close(x.world_from_cam, y.world_from_cam, rtol=0, atol=tolerance)
+        assert x.image.read_bytes() == y.image.read_bytes()
+
+
+@pytest.mark.parametrize("distortion", LENSES, ids=lambda lens: f"{lens.kind}{len(lens.coefficients)}")
+@pytest.mark.parametrize("tool", ["nerfstudio", "colmap"])
+def test_round_trip(tmp_path, tool, distortion):
+    if tool == "colmap":
+        pytest.importorskip("pycolmap")
+    capture = _capture(tmp_path / "in", distortion)
+    WRITERS[tool](capture, tmp_path / "out")
+    back = read_capture(tmp_path / "out")
+    order = sorted(range(4), key=lambda n: capture.frames[n].name) if tool == "colmap" else range(4)
+    # COLMAP stores rotations as quaternions, and these were made in single precision; matrices stay to the last digit.
+    tolerance = 1e-6 if tool == "colmap" else 0.0
+    same_cameras(replace(capture, frames=tuple(capture.frames[n] for n in order)), back, tolerance=tolerance)
+    if tool == "nerfstudio":
+        assert [frame.distortion for frame in back.frames] == [distortion] * 4
+        for before, after in zip(capture.frames, back.frames, strict=True):
+            assert before.mask is not None and after.mask is not None
+            assert before.mask.read_bytes() == after.mask.read_bytes()
+        assert (tmp_path / "out" / "points.ply").exists()
+    else:
+        assert capture.points is not None and back.points is not None
+        torch.testing.assert_close(back.points.positions.sort(0).values, capture.points.positions.sort(0).values)
+
+
+def test_what_was_rendered_converts_too(tmp_path):
+    """A folder as rendering leaves it, to COLMAP and back: the cameras that it was rendered with."""
+    pytest.importorskip("pycolmap")
+    (tmp_path / "out" / "frames").mkdir(parents=True)
+    names = [f"frames/{n:04d}.png" for n in range(3)]
+    for name in names:
+        Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(tmp_path / "out" / name)
+    cameras = ring(3, (16, 24), seed=3)
+    transforms_json.write(tmp_path / "out" / "transforms.json", names, cameras, centred="object")
+    assert main(["convert", str(tmp_path / "out"), str(tmp_path / "colmap"), "--to", "colmap"]) == 0
+    back = read_capture(tmp_path / "colmap")
+    torch.testing.assert_close(back.cameras.world_from_cam, cameras.world_from_cam, rtol=0, atol=1e-6)
+    assert torch.equal(back.cameras.intrinsics, cameras.intrinsics)
+
+
+def test_llff_round_trip_of_pinholes(tmp_path):
+    capture = _capture(tmp_path / "in", Distortion())
+    with pytest.raises(AnyViewError, match="which poses_bounds.npy cannot say"):
+        WRITERS["llff"](capture, tmp_path / "refused")
+    cameras = ring(4, (18, 26), seed=9).to(torch.float64)
+    for frame in capture.frames:
+        Image.new("RGB", (26, 18), (7, 8, 9)).save(frame.image)
+    capture = replace(capture, frames=tuple(
+        replace(frame, intrinsics=cameras.intrinsics[0], image_size=(18, 26), mask=None) for frame in capture.frames
+    ))  # fmt: skip
+    WRITERS["llff"](capture, tmp_path / "out")
+    back = read_capture(tmp_path / "out")
+    # Numbers decide the order of names, not letters: 8, 9, 10, 11.
+    assert [frame.name for frame in back.frames] == [frame.name for frame in capture.frames]
+    torch.testing.assert_close(back.exact_cameras.world_from_cam, cameras.world_from_cam, rtol=0, atol=1e-12)
+    torch.testing.assert_close(back.exact_cameras.intrinsics, capture.exact_cameras.intrinsics)
+    near, far = np.load(tmp_path / "out" / "poses_bounds.npy")[:, 15:].T
+    assert (0 < near).all() and (near < far).all() and (far < 4).all()
+
+
+def test_blender_round_trip_and_what_it_cannot_say(shared_data, tmp_path):
+    source = read_capture(shared_data / "captures" / "chair_blender").select([0, 7, 33])
+    WRITERS["blender"](source, tmp_path / "out")
+    back = read_capture(tmp_path / "out")
+    assert back.format == "blender"
+    torch.testing.assert_close(back.exact_cameras.world_from_cam, source.exact_cameras.world_from_cam)
+    torch.testing.assert_close(back.exact_cameras.intrinsics, source.exact_cameras.intrinsics)
+    torch.testing.assert_close(back.images(), source.images(), rtol=0, atol=1.01 / 255)
+    alphas = source.alphas()
+    assert alphas is not None and torch.equal(alphas, back.alphas())
+    with pytest.raises(AnyViewError, match="Blender's transforms know one focal length"):
+        WRITERS["blender"](_capture(tmp_path / "in", Distortion()), tmp_path / "refused")
+
+
+def test_undistorted_images_are_those_that_the_capture_gives(tmp_path):
+    capture = _capture(tmp_path / "in", LENSES[1])
+    plain = pinhole_capture(capture, tmp_path / "plain")
+    assert all(frame.distortion.is_none for frame in plain.frames)
+    torch.testing.assert_close(plain.cameras.intrinsics, capture.cameras.intrinsics)
+    torch.testing.assert_close(plain.images(), capture.images(), rtol=0, atol=0.51 / 255)
+
+
+def test_a_photograph_on_its_side_is_stored_upright(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "in" / "a.png", exif=exif)
+    camera = ring(1, (20, 12)).to(torch.float64)
+    frame = Frame(tmp_path / "in" / "a.png", (20, 12), camera.world_from_cam[0], camera.intrinsics[0])
+    WRITERS["nerfstudio"](Capture("a", "test", tmp_path, (frame,)), tmp_path / "out")
+    with Image.open(tmp_path / "out" / "images" / "a.png") as image:
+        assert image.size == (12, 20) and not image.getexif()
+        assert np.array_equal(np.asarray(image), np.rot90(pixels, -1))
+    read_capture(tmp_path / "out").images()
+
+
+def test_a_point_cloud_from_depth_lies_on_what_is_seen(shared_data, tmp_path):
+    capture = read_capture(shared_data / "captures" / "redkitchen_7scenes").select([0, 4])
+    cloud = point_cloud(capture)
+    assert cloud is not None and 15_000 < len(cloud.positions) < 50_000
+    write_ply(tmp_path / "a.ply", cloud)
+    trimesh = pytest.importorskip("trimesh")
+    loaded = trimesh.load(tmp_path / "a.ply")
+    np.testing.assert_allclose(np.asarray(loaded.vertices), cloud.positions.numpy(), atol=1e-5)
+    assert cloud.colours is not None and np.array_equal(np.asarray(loaded.colors)[:, :3], cloud.colours.numpy())
+
+
+@pytest.fixture
+def captures(tmp_path):
+    for number in range(5):
+        folder = tmp_path / "captures" / f"object{number}"
+        (folder / "images").mkdir(parents=True)
+        names = [f"images/{n}.png" for n in range(3)]
+        pixels = np.random.default_rng(number).integers(0, 255, (3, 24, 32, 4), dtype=np.uint8)
+        for name, image in zip(names, pixels, strict=True):
+            Image.fromarray(image).save(folder / name)
+        transforms_json.write(folder / "transforms.json", names, ring(3, (24, 32), seed=number), centred="object")
+    return tmp_path / "captures"
+
+
+def test_shards_hold_the_scenes_and_an_interrupted_conversion_goes_on(captures, tmp_path):
+    config = ShardConfig(image_size=(8, 12), scenes_per_shard=2)
+    sources = sorted(captures.iterdir())
+    steps = write_shards(sources, tmp_path / "shards", config, read_capture)
+    assert next(steps) == (2, 5)
+    steps.close()  # interrupted after the first of three shards
+    first = (tmp_path / "shards" / "shard-000000.tar").stat()
+    read = []
+
+    def counted(path):
+        read.append(path.name)
+        return read_capture(path)
+
+    assert list(write_shards(sources, tmp_path / "shards", config, counted))[-1] == (5, 5)
+    assert read == ["object2", "object3", "object4"]
+    assert (tmp_path / "shards" / "shard-000000.tar").stat().st_mtime_ns == first.st_mtime_ns
+    folder = ShardFolder(tmp_path / "shards")
+    assert [key for _, key in folder.keys] == [f"object{n}" for n in range(5)]
+    scene, capture = folder.read(3), read_capture(sources[3])
+    focal = 0.5 / np.tan(np.radians(49.1) / 2)
+    expected, cameras = fit_views(capture.images(), capture.cameras, (8, 12), focal)
+    torch.testing.assert_close(scene.cameras.world_from_cam, cameras.world_from_cam)
+    torch.testing.assert_close(scene.cameras.intrinsics, cameras.intrinsics)
+    rgba = torch.from_numpy(scene.rgba).movedim(-1, 1).float() / 255
+    on_white = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
+    assert rgba[:, 3].min() < 0.9 and (on_white - expected).abs().mean() < 0.2
+    with pytest.raises(AnyViewError, match="begun with another image_size"):
+        list(write_shards(sources, tmp_path / "shards", ShardConfig(image_size=(8, 8)), read_capture))
+    (tmp_path / "shards" / "shard-000001.tar").write_bytes(b"changed")
+    with pytest.raises(AnyViewError, match="shard-000001.tar: the shard is missing or has changed"):
+        list(write_shards(sources, tmp_path / "shards", config, read_capture))
+
+
+def test_opaque_scenes_are_opaque_where_the_image_is(tmp_path):
+    capture = _capture(tmp_path / "in", Distortion())
+    scene = scene_of(capture, "a", ShardConfig(image_size=(10, 10), field_of_view=80.0))
+    alpha = scene.rgba[..., 3]
+    assert alpha[:, 5, 5].min() == 255 and alpha[:, 0, 0].max() == 0  # white beyond the image is no object
+
+
+def test_convert_on_the_command_line(capsys, captures, tmp_path):
+    def run(*argv):
+        code = main([str(word) for word in argv])
+        return code, capsys.readouterr()
+
+    code, out = run("convert", captures, tmp_path / "shards", "--to", "shards", "--shards.image-size", 8, 8, "--json")
+    assert code == 0 and "5 scenes in 1 shards" in out.out
+    assert json.loads((tmp_path / "shards" / "manifest.json").read_text())["scenes"][4] == "object4"
+    code, out = run("convert", captures / "object1", tmp_path / "ns", "--to", "nerfstudio")
+    assert code == 0 and len(read_capture(tmp_path / "ns")) == 3
+    code, out = run("convert", captures / "object1", tmp_path / "ns", "--to", "nerfstudio")
+    assert code == 1 and "not empty" in out.err
+    code, out = run("convert", captures / "object1", tmp_path / "l", "--to", "llff")
+    assert code == 1 and "there are none" in out.err and not (tmp_path / "l").exists()
+    code, out = run("convert", captures / "object1", tmp_path / "a.ply", "--to", "ply")
+    assert code == 1 and "neither points nor depth maps" in out.err
+    (tmp_path / "file").write_text("")
+    code, out = run("convert", captures / "object1", tmp_path / "file" / "x", "--to", "nerfstudio")
+    assert code == 1 and "cannot be made" in out.err and out.err.count("\n") == 1
+    (captures / "object2" / "images" / "1.png").unlink()
+    code, out = run("convert", captures, tmp_path / "more", "--to", "shards")
+    assert code == 1 and "object2" in out.err and "the image is missing" in out.err  # refused, not skipped
+
+
+def test_a_full_disk_ends_cleanly(capsys, captures, tmp_path, monkeypatch):
+    """The system's own error at the third file; nothing with the final name is left."""
+    done = []
+
+    def full(source, target):
+        done.append(target)
+        if len(done) == 3:
+            raise OSError(28, "No space left on device", str(target))
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr("anyview.data.conversion.images.shutil.copyfile", full)
+    code = main(["convert", str(captures / "object1"), str(tmp_path / "ns"), "--to", "nerfstudio"])
+    error = capsys.readouterr().err
+    assert code == 1 and "No space left on device" in error and error.count("\n") == 1
+    assert not (tmp_path / "ns").exists() and not list(tmp_path.glob(".ns*"))
