@@ -1,7 +1,9 @@
 """anyview check: faults that are put into real captures are found, and real captures as they are raise no error."""
 
 import json
+import re
 import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from anyview.data.checking.matching import agreement, corners, match
 from anyview.data.checking.page import write_page
 from anyview.data.checking.pictures import write_frusta_picture
 from anyview.data.checking.run import check_capture
+from anyview.data.findings import Finding
 from anyview.data.formats.registry import scan_capture
 from anyview.errors import AnyViewError
 from anyview.geometry.poses import invert
@@ -201,3 +204,37 @@ def test_the_picture_and_the_page_show_every_camera(fox, tmp_path):
     data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
     assert len(data["frames"]) == FRAMES and "http" not in page.replace("http://www.w3.org", "")
     torch.testing.assert_close(torch.tensor([f["at"] for f in data["frames"]]), capture.cameras.centres)
+
+
+def test_the_page_works_in_a_browser(fox, tmp_path):
+    """In a real one: the page is drawn, and a click on a camera shows its picture."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    capture = scan_capture(fox)
+    finding = Finding("error", "test", 2, "a </script> <b>fault</b>", "none", "none")
+    write_page(tmp_path / "page.html", capture, [finding], numbers=list(range(FRAMES)), total=FRAMES)
+    click = """<script>
+      setTimeout(() => {
+        const [x, y] = project(frames[7].at), box = canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
+        const at = { clientX: box.left + x / ratio, clientY: box.top + y / ratio, pointerId: 1 };
+        canvas.setPointerCapture = () => {};
+        for (const kind of ["pointerdown", "pointerup"]) canvas.dispatchEvent(new PointerEvent(kind, at));
+        const seen = pen.getImageData(0, 0, canvas.width, canvas.height).data;
+        let blue = 0;
+        for (let i = 0; i < seen.length; i += 4) blue += seen[i] === 0 && seen[i + 1] === 90 && seen[i + 2] === 181;
+        document.body.dataset.blue = blue;
+      }, 50);
+    </script>"""
+    (tmp_path / "page.html").write_text((tmp_path / "page.html").read_text() + click)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,700", "--virtual-time-budget=2000"]
+    out = subprocess.run(
+        [browser, *flags, "--dump-dom", (tmp_path / "page.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    assert '<h1 id="name">fox</h1>' in out and "nerfstudio, 12 frames with cameras of 12" in out
+    assert f'<div id="frame">7: {capture.frames[7].name}</div>' in out
+    assert re.search(r'id="picture" alt="" src="data:image/jpeg', out)
+    assert "&lt;b&gt;fault&lt;/b&gt;" in out  # text stays text
+    assert int(re.search(r'data-blue="(\d+)"', out)[1]) > 1000

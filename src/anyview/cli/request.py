@@ -101,9 +101,7 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
             raise AnyViewError(f"{capture.name}: there is nothing to render: all {len(capture)} views are references.")
         cameras = capture.cameras[own]
     if cameras is None:
-        up = trajectories.mean_up(capture.cameras)
-        start = trajectories.View.of(references.cameras, centre=capture.origin(), up=up)
-        cameras = trajectories.preset(options.trajectory, start, options.frames)
+        cameras = trajectories.preset(options.trajectory, references, options.frames)
     shown = ", ".join(map(str, indices[:12])) + (" ..." if len(indices) > 12 else "")
     notes.append(f"{capture.name}: {len(capture)} views, {len(indices)} as references ({shown}).")
     truth = None if own is None else capture.select(own)

@@ -20,6 +20,7 @@ from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.distortion import Distortion
 from anyview.geometry.normalisation import focus_point, mean_centre
+from anyview.geometry.trajectories import Z_UP, mean_up
 
 Centred = Literal["object", "scene"]
 
@@ -88,6 +89,7 @@ class Capture:
         centred: ``object``: the world's origin is the middle of the object, which is small in front of a plain
             background; ``scene``: the origin means nothing.
         centre: Of a scene, if it is known from more views than these; see :meth:`origin`.
+        upward: Likewise; see :meth:`up`.
         points: Points of the scene, where the files have some.
         notes: What the reader decided, left out or estimated.
         findings: What the reader found fault with.
@@ -99,6 +101,7 @@ class Capture:
     frames: tuple[Frame, ...]
     centred: Centred = "scene"
     centre: Float[Tensor, " 3"] | None = None
+    upward: Float[Tensor, " 3"] | None = None
     points: PointCloud | None = None
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -193,8 +196,10 @@ class Capture:
                 raise AnyViewError(
                     f"{self.name}: view {index} is out of range, the capture has views 0 to {len(self) - 1}."
                 )
-        centre = self.origin() if self.is_posed else self.centre
-        return replace(self, frames=tuple(self.frames[index] for index in indices), centre=centre)
+        frames = tuple(self.frames[index] for index in indices)
+        if not self.is_posed:
+            return replace(self, frames=frames)
+        return replace(self, frames=frames, centre=self.origin(), upward=self.up())
 
     def recentred(self) -> Capture:
         """The capture with :meth:`origin` at the world's origin."""
@@ -304,6 +309,16 @@ class Capture:
             return focus_point(self.cameras)
         except AnyViewError:
             return mean_centre(self.cameras)
+
+    def up(self) -> Float[Tensor, " 3"]:
+        """The direction that counts as up, in world axes.
+
+        z where the world is that of an object, else the mean of all cameras' own, laid on a world axis that is within
+        30 degrees of it.
+        """
+        if self.upward is not None:
+            return self.upward
+        return torch.tensor(Z_UP) if self.centred == "object" else mean_up(self.cameras)
 
 
 def frame_size(frame: Frame) -> tuple[int, int]:

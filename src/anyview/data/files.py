@@ -7,6 +7,7 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _gunzip(path: Path) -> str:
     try:
         with gzip.open(path) as file:
             data = file.read(_LARGEST_TEXT + 1)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise AnyViewError(f"{path}: not a readable gzip file ({_reason(error)}).") from error
     if len(data) > _LARGEST_TEXT:
         raise AnyViewError(f"{path}: unpacks to more than {_LARGEST_TEXT >> 20} MiB.")
@@ -116,7 +117,7 @@ def read_npy(path: Path) -> np.ndarray:
     try:
         # Mapped, because a header that claims terabytes is then compared with the file and not allocated.
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+    except Exception as error:  # numpy parses the header as Python: SyntaxError, TokenError, MemoryError ...
         raise AnyViewError(f"{path}: not a readable array ({error}).") from error
 
 

@@ -60,7 +60,7 @@ class View:
 
 @runtime_checkable
 class Posed(Protocol):
-    """Anything with cameras and a point that they are about, for example a capture."""
+    """Anything with cameras, a point that they are about and an up direction, for example a capture."""
 
     @property
     def cameras(self) -> Cameras:
@@ -69,6 +69,10 @@ class Posed(Protocol):
 
     def origin(self) -> Tensor:
         """The point that counts as the middle, world units."""
+        ...
+
+    def up(self) -> Tensor:
+        """The direction that counts as up, world axes."""
         ...
 
 
@@ -82,7 +86,8 @@ def as_view(start: Start) -> View:
         return start
     if isinstance(start, Cameras):
         return View.of(start)
-    return View.of(start.cameras, centre=start.origin().to(start.cameras.centres))
+    like = start.cameras.centres
+    return View.of(start.cameras, centre=start.origin().to(like), up=start.up().to(like))
 
 
 def mean_up(cameras: Cameras) -> Float[Tensor, " 3"]:

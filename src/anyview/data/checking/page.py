@@ -13,7 +13,6 @@ import torch
 from anyview.data.captures import Capture
 from anyview.data.checking.pictures import frustum_corners, frustum_size, thumbnail
 from anyview.data.findings import Finding
-from anyview.geometry.trajectories import mean_up
 from anyview.serialisation import write_aside
 
 _SIDE, _MOST_POINTS = 160, 4000
@@ -43,7 +42,7 @@ def write_page(path: Path, capture: Capture, findings: list[Finding], *, numbers
         "name": capture.name, "format": capture.format, "total": total, "frames": frames,
         "findings": [asdict(finding) for finding in findings], "points": _points(capture),
         "centre": centre.tolist(), "extent": extent, "middle": capture.origin().tolist(),
-        "axes": _axes(mean_up(cameras)),
+        "axes": _axes(capture.up()),
     }  # fmt: skip
     # "</" would end the script element early wherever a file is named so.
     text = json.dumps(document, allow_nan=False).replace("</", "<\\/")

@@ -16,7 +16,6 @@ from anyview.data.images import read_thumbnail, to_bytes
 from anyview.data.videos import read_video_frames
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
-from anyview.geometry.trajectories import mean_up
 
 REFERENCE, TARGET, POINTS = (0, 90, 181), (220, 80, 32), (170, 170, 170)  # blue and orange: told apart by all eyes
 _PANEL, _MARGIN, _THUMBNAIL, _MOST_THUMBNAILS = 760, 56, 74, 28
@@ -34,7 +33,7 @@ def write_frusta_picture(
         numbers: Of the frames, as they are written beside them; by default 0, 1, ...
     """
     cameras = capture.cameras
-    up = mean_up(cameras)
+    up = capture.up()
     drawn = cameras.centres if targets is None else torch.cat([cameras.centres, targets.centres])
     size = frustum_size(drawn, capture.origin())
     shown = list(range(len(capture))) if numbers is None else numbers

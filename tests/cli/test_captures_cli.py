@@ -1,0 +1,254 @@
+"""check, pose and the ways of asking render for views, on the command line."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import anyview
+from anyview.cli.main import main
+from anyview.data.camera_paths import read_any_camera_path
+from anyview.data.formats import transforms_json
+from anyview.errors import AnyViewError
+from anyview.families.kaleido.checkpoint import save_model
+from anyview.families.kaleido.model import Kaleido
+from anyview.geometry.poses import rigid
+from tests.conftest import CAUSAL, randomised, ring, tiny_renderer
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    settings = tiny_renderer(**CAUSAL, steps=1, guidance=1.0).settings
+    save_model(folder, settings, dict(randomised(Kaleido(settings.model)).named_parameters()))
+    return folder
+
+
+@pytest.fixture
+def capture(tmp_path):
+    folder = tmp_path / "thing"
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    names = [f"images/{n:03d}.png" for n in range(12)]
+    generator = np.random.default_rng(0)
+    for name in names:
+        Image.fromarray(generator.integers(0, 256, (32, 48, 3), dtype=np.uint8)).save(folder / name)
+        Image.fromarray(np.full((32, 48), 255, np.uint8)).save(folder / name.replace("images", "masks"))
+    transforms_json.write(folder / "transforms.json", names, ring(12, (32, 48)), centred="object")
+    document = json.loads((folder / "transforms.json").read_text())
+    for frame in document["frames"]:
+        frame["mask_path"] = frame["file_path"].replace("images", "masks")
+    (folder / "transforms.json").write_text(json.dumps(document))
+    return folder
+
+
+def run(capsys, *argv):
+    code = main([str(word) for word in argv])
+    return code, capsys.readouterr()
+
+
+def last(out):
+    return json.loads(out.out.strip().splitlines()[-1])
+
+
+def test_references_are_chosen_and_the_rest_is_rendered(capsys, checkpoint, capture, tmp_path):
+    for kind in ("spread", "kmeans"):
+        code, out = run(
+            capsys, "render", capture, "--out", tmp_path / kind, "--model", checkpoint, "--num-references", 4,
+            "--select", kind, "--targets", "rest", "--json",
+        )  # fmt: skip
+        assert code == 0
+        said = last(out)
+        assert len(said["references"]) == 4 and said["views"] == 8 and len(said["psnr_each"]) == 8
+    args = ("render", capture, "--out", tmp_path / "n", "--model", checkpoint, "--select", "nearest")
+    code, out = run(capsys, *args, "--num-references", 2, "--targets", "3,5", "--json")
+    assert code == 0 and not {3, 5} & set(last(out)["references"])  # what is to be compared with is no reference
+    code, out = run(capsys, *args[:3], tmp_path / "m", *args[4:], "--num-references", 2)
+    assert code == 1 and "--select nearest needs targets" in out.err
+    code, out = run(capsys, *args[:3], tmp_path / "m", *args[4:], "--targets", "3", "--camera-path", "x.json")
+    assert code == 1 and "--targets and --camera-path were both given" in out.err
+
+
+def test_cameras_of_another_capture(capsys, checkpoint, capture, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(capture, other)
+    code, out = run(
+        capsys, "render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--cameras-of", other, "--json"
+    )
+    assert code == 0 and last(out)["views"] == 12 and last(out)["psnr"] is None
+    rendered = anyview.read_capture(tmp_path / "out").cameras.world_from_cam
+    torch.testing.assert_close(rendered, anyview.read_capture(other).cameras.world_from_cam)
+
+
+def test_a_dry_run_draws_and_counts_and_renders_nothing(capsys, checkpoint, capture, tmp_path):
+    code, out = run(capsys, "render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--dry-run")
+    assert code == 0 and "GFLOP" in out.out and "nothing was rendered" in out.out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["frusta.png"]
+
+
+def test_a_second_run_renders_nothing(capsys, checkpoint, capture, tmp_path):
+    args = ("render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--frames", 3)
+    assert run(capsys, *args)[0] == 0
+    before = (tmp_path / "out" / "video.mp4").stat().st_mtime_ns
+    code, out = run(capsys, *args)
+    assert code == 0 and "all 3 views are there already" in out.out
+    assert (tmp_path / "out" / "video.mp4").stat().st_mtime_ns == before
+    code, out = run(capsys, *args, "--seed", 4)
+    assert code == 1 and "not empty" in out.err
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(capsys, checkpoint, capture, tmp_path):
+    """A real process, a real signal."""
+    args = [
+        "render", str(capture), "--out", str(tmp_path / "out"), "--model", str(checkpoint), "--frames", "4000",
+        "--mode", "independent", "--chunk", "1",
+    ]  # fmt: skip
+    program = "import sys; from anyview.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    kept = tmp_path / ".out.rendering"
+    deadline = time.monotonic() + 120
+    while len(list(kept.glob("*.npy")) if kept.is_dir() else []) < 5:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "views are kept" in out and "interrupted" in error
+    assert not (tmp_path / "out").exists()
+    done = len(list(kept.glob("*.npy")))
+    assert 5 <= done < 4000
+    # The rest is taken as done too: the request is the same, and 4000 views would take minutes.
+    first = np.load(kept / "000000.npy")
+    for index in range(4000):
+        if not (kept / f"{index:06d}.npy").exists() and index != 77:
+            os.link(kept / "000000.npy", kept / f"{index:06d}.npy")
+    (kept / "000077.npy").unlink(missing_ok=True)
+    code, out = run(capsys, *args, "--json")
+    assert code == 0 and "going on: 3999 of 4000" in out.out
+    assert not kept.exists() and len(list((tmp_path / "out" / "frames").iterdir())) == 4000
+    with Image.open(tmp_path / "out" / "frames" / "0000.png") as image:
+        assert np.array_equal(np.asarray(image), (first.transpose(1, 2, 0) * 255).round().astype(np.uint8))
+
+
+def test_masks_are_laid_on_white(capsys, checkpoint, capture, tmp_path):
+    Image.fromarray(np.zeros((32, 48), np.uint8)).save(capture / "masks" / "000.png")
+    code, _ = run(
+        capsys, "render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--references", 0,
+        "--frames", 1, "--masked",
+    )  # fmt: skip
+    assert code == 0
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        assert sheet.getpixel((92 + 60, 4 + 60)) == (255, 255, 255)  # the middle of the only reference
+
+
+def test_a_single_image_gets_a_camera_that_is_stated(capsys, checkpoint, tmp_path):
+    Image.fromarray(np.full((30, 50, 3), 90, np.uint8)).save(tmp_path / "photo.jpg")
+    code, out = run(
+        capsys, "render", tmp_path / "photo.jpg", "--out", tmp_path / "out", "--model", checkpoint, "--frames", 4,
+        "--elevation", 35, "--distance", 2,
+    )  # fmt: skip
+    assert code == 0 and "2 object lengths away, 35 degrees up" in out.out
+    cameras = anyview.read_capture(tmp_path / "out").cameras
+    torch.testing.assert_close(cameras.centres.norm(dim=-1), torch.full((4,), 2.0))
+    height = 2 * float(torch.sin(torch.deg2rad(torch.tensor(35.0))))
+    torch.testing.assert_close(cameras.centres[:, 2], torch.full((4,), height))
+
+
+def test_several_images_without_cameras_are_sent_to_pose(capsys, checkpoint, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in "ab":
+        Image.fromarray(np.full((30, 50, 3), 90, np.uint8)).save(tmp_path / "photos" / f"{name}.jpg")
+    code, out = run(capsys, "render", tmp_path / "photos", "--out", tmp_path / "out", "--model", checkpoint)
+    assert code == 1 and "estimate them with 'anyview pose" in out.err and not (tmp_path / "out").exists()
+
+
+def test_nerfstudio_camera_paths_with_and_without_its_change_of_world(tmp_path):
+    cameras = ring(3, (30, 40), seed=4).to(torch.float64)
+    opengl = cameras.world_from_cam @ torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
+    turn = rigid(torch.eye(3, dtype=torch.float64)[[1, 2, 0]], torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64))
+    trained = turn @ opengl
+    trained[:, :3, 3] *= 0.4
+
+    def write(poses):
+        frames = [{"camera_to_world": pose.flatten().tolist(), "fov": 49.1, "aspect": 4 / 3} for pose in poses]
+        document = {"camera_type": "perspective", "render_height": 30, "render_width": 40, "camera_path": frames}
+        (tmp_path / "path.json").write_text(json.dumps({**document, "fps": 24, "seconds": 2.0}))
+        return read_any_camera_path(tmp_path / "path.json")
+
+    torch.testing.assert_close(write(opengl).world_from_cam, cameras.world_from_cam.float())
+    transform = {"transform": turn[:3].tolist(), "scale": 0.4}
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps(transform))
+    back = write(trained)
+    torch.testing.assert_close(back.world_from_cam, cameras.world_from_cam.float())
+    torch.testing.assert_close(back.intrinsics[0, 1, 1].item(), 15 / np.tan(np.radians(49.1) / 2))
+    (tmp_path / "path.json").write_text('{"camera_path": [{"fov": 3}], "render_height": 3, "render_width": 4}')
+    with pytest.raises(AnyViewError, match="not a nerfstudio camera path"):
+        read_any_camera_path(tmp_path / "path.json")
+
+
+def test_check_says_what_is_wrong_and_exits_with_one(capsys, capture, tmp_path):
+    code, out = run(capsys, "check", capture, "--out", tmp_path / "ok", "--json")
+    assert code == 0 and last(out)["error"] == 0
+    assert sorted(path.name for path in (tmp_path / "ok").iterdir()) == ["check.json", "frusta.html", "frusta.png"]
+    (capture / "images" / "003.png").unlink()
+    code, out = run(capsys, "check", capture, "--out", tmp_path / "bad", "--json")
+    assert code == 1 and out.err == "" and last(out)["error"] == 1
+    document = json.loads((tmp_path / "bad" / "check.json").read_text())
+    (finding,) = [f for f in document["findings"] if f["severity"] == "error"]
+    assert (finding["kind"], finding["frame"]) == ("missing-image", 3) and finding["remedy"] and finding["effect"]
+    assert (tmp_path / "bad" / "frusta.png").exists()  # of the other eleven
+    (capture / "transforms.json").write_text("{")
+    code, out = run(capsys, "check", capture, "--json")
+    assert code == 1 and "not readable JSON" in out.out
+    assert run(capsys, "check", tmp_path / "absent")[0] == 1
+
+
+def test_pose_places_real_photographs(capsys, shared_data, tmp_path):
+    pytest.importorskip("pycolmap")
+    photos = tmp_path / "castle"
+    photos.mkdir()
+    for path in sorted((shared_data / "photos" / "sceaux_castle").iterdir())[:5]:
+        shutil.copyfile(path, photos / path.name)
+    code, out = run(
+        capsys, "pose", photos, "--out", tmp_path / "out", "--pose.max-image-size", 500, "--pose.max-features", 1500,
+        "--json",
+    )  # fmt: skip
+    said = last(out)
+    assert code == 0 and said["registered"] == said["images"] == 5 and said["reprojection_error"] < 1.5
+    for name in ("sparse/0", "transforms.json"):
+        assert (tmp_path / "out" / name).exists()
+    assert run(capsys, "check", tmp_path / "out")[0] == 0
+    by_colmap = anyview.read_capture(tmp_path / "out", format="colmap")
+    by_transforms = anyview.read_capture(tmp_path / "out")
+    assert by_transforms.format == "nerfstudio"
+    torch.testing.assert_close(by_colmap.cameras.world_from_cam, by_transforms.cameras.world_from_cam)
+
+
+def test_pose_says_when_nothing_can_be_placed(capsys, tmp_path):
+    pytest.importorskip("pycolmap")
+    (tmp_path / "plain").mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((60, 80, 3), 50 * number, np.uint8)).save(tmp_path / "plain" / f"{number}.png")
+    code, out = run(capsys, "pose", tmp_path / "plain", "--out", tmp_path / "out")
+    assert code == 1 and "no cameras could be estimated from these 3 images" in out.err
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_pose_refuses_what_has_cameras_and_contradicting_flags(capsys, capture, shared_data, tmp_path):
+    code, out = run(capsys, "pose", capture, "--out", tmp_path / "out")
+    assert code == 1 and "has cameras already" in out.err
+    clip = shared_data / "videos" / "vggt_room.mp4"
+    code, out = run(capsys, "pose", clip, "--out", tmp_path / "out", "--frames", 4, "--every", 2)
+    assert code == 1 and "both given" in out.err
+    code, out = run(capsys, "pose", shared_data / "photos" / "kitchen", "--out", tmp_path / "out", "--every", 2)
+    assert code == 1 and "of photographs all are taken" in out.err
