@@ -10,7 +10,9 @@ views.save("out/")
 
 from anyview.api import Model, RenderedViews, load
 from anyview.data.captures import Capture
-from anyview.data.formats.registry import read_capture
+from anyview.data.checking.run import check_capture
+from anyview.data.findings import Finding
+from anyview.data.formats.registry import read_capture, scan_capture
 from anyview.errors import AnyViewError
 from anyview.geometry import trajectories
 from anyview.geometry.camera_path import read_camera_path, write_camera_path
@@ -23,12 +25,15 @@ __all__ = [
     "AnyViewError",
     "Cameras",
     "Capture",
+    "Finding",
     "Model",
     "RenderPlan",
     "RenderedViews",
+    "check_capture",
     "load",
     "read_camera_path",
     "read_capture",
+    "scan_capture",
     "trajectories",
     "write_camera_path",
 ]

@@ -238,4 +238,4 @@ def test_the_page_works_in_a_browser(fox, tmp_path):
     assert f'<div id="frame">7: {capture.frames[7].name}</div>' in out
     assert re.search(r'id="picture" alt="" src="data:image/jpeg', out)
     assert "&lt;b&gt;fault&lt;/b&gt;" in out  # text stays text
-    assert int(re.search(r'data-blue="(\d+)"', out)[1]) > 1000
+    assert int(re.search(r'data-blue="(\d+)"', out)[1]) > 300

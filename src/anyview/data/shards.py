@@ -48,12 +48,11 @@ def write_shard(path: Path, scenes: list[StoredScene]) -> None:
     """Write one shard and its index; neither name exists before both are whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with tarfile.open(partial, "w") as tar:
-        for scene in scenes:
-            for name, payload in _members(scene):
-                info = tarfile.TarInfo(name)
-                info.size = len(payload)
-                tar.addfile(info, io.BytesIO(payload))
+    try:
+        _write_tar(partial, scenes)
+    except BaseException:  # a full disk among others: half a shard is of no use
+        partial.unlink(missing_ok=True)
+        raise
     with tarfile.open(partial) as tar:
         places = {member.name: [member.offset_data, member.size] for member in tar}
     index = {"format_version": FORMAT_VERSION, "keys": [scene.key for scene in scenes], "members": places}
@@ -62,6 +61,15 @@ def write_shard(path: Path, scenes: list[StoredScene]) -> None:
     os.replace(partial, path)
     # The index comes last: a reader takes a shard for whole when its index is there.
     os.replace(index_partial, path.with_suffix(".index.json"))
+
+
+def _write_tar(path: Path, scenes: list[StoredScene]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for scene in scenes:
+            for name, payload in _members(scene):
+                info = tarfile.TarInfo(name)
+                info.size = len(payload)
+                tar.addfile(info, io.BytesIO(payload))
 
 
 def _members(scene: StoredScene) -> list[tuple[str, bytes]]:

@@ -1,6 +1,6 @@
 """Make a small checkpoint of a run: averaged weights in half precision, other sampling defaults if wanted.
 
-    python examples/02_export_weights.py RUN OUT [--steps 2] [--guidance 1.0]
+    python examples/06_export_weights.py RUN OUT [--steps 2] [--guidance 1.0]
 
 This is how src/anyview/weights/default was made.
 """

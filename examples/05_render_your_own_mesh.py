@@ -1,6 +1,6 @@
 """Render a textured mesh to a capture: a few scattered references, then an orbit to compare with.
 
-    python examples/01_make_a_capture.py MESH.glb OUT
+    python examples/05_render_your_own_mesh.py MESH.glb OUT
 
 This is how examples/captures/school_bus was made.
 """
