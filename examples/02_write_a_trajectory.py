@@ -25,7 +25,7 @@ def main(path: Path, out: Path, keyframes: list[int]) -> None:
     above = look_at(last + 0.2 * start.distance * capture.up(), capture.origin(), capture.up())
     single = Cameras(above[None], turn.intrinsics[-1:], turn.image_size)
     whole = Cameras.concatenate([walk, turn, single])
-    anyview.write_camera_path(out, whole, fps=24)
+    anyview.write_camera_path(out, whole, fps=24.0)
     length = torch.linalg.norm(whole.centres.diff(dim=0), dim=-1).sum()
     print(f"wrote {out}: {len(whole)} frames, {length:.2f} world units long")
 

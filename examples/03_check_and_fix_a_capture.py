@@ -30,7 +30,11 @@ def main(path: Path, out: Path) -> None:
     for convention in CONVENTIONS:
         if f"convention-{convention.kind}" in kinds:
             print(f"converted: {convention.text}")
-            frames = [replace(frame, world_from_cam=convention.corrected(frame.world_from_cam)) for frame in frames]
+            poses = capture.select(kept).exact_cameras.world_from_cam
+            frames = [
+                replace(frame, world_from_cam=convention.corrected(pose))
+                for frame, pose in zip(frames, poses, strict=True)
+            ]
     fixed = replace(capture, frames=tuple(frames), findings=(), centre=None, upward=None)
     errors = [finding for finding in check_capture(fixed) if finding.severity == "error"]
     if errors:

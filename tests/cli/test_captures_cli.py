@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -252,3 +253,31 @@ def test_pose_refuses_what_has_cameras_and_contradicting_flags(capsys, capture, 
     assert code == 1 and "both given" in out.err
     code, out = run(capsys, "pose", shared_data / "photos" / "kitchen", "--out", tmp_path / "out", "--every", 2)
     assert code == 1 and "of photographs all are taken" in out.err
+
+
+def test_the_aspect_ratio_of_the_capture_is_kept_where_the_model_was_trained_at_it(capsys, capture, tmp_path):
+    settings = tiny_renderer(**CAUSAL, steps=1, guidance=1.0).settings
+    settings = replace(settings, buckets=((24, 16), (20, 20)))
+    save_model(tmp_path / "model", settings, dict(randomised(Kaleido(settings.model)).named_parameters()))
+    for path in (capture / "images").iterdir():
+        Image.fromarray(np.full((60, 40, 3), 99, np.uint8)).save(path)
+    transforms_json.write(
+        capture / "transforms.json", [f"images/{n:03d}.png" for n in range(12)], ring(12, (60, 40)), centred="object"
+    )
+    code, out = run(capsys, "render", capture, "--out", tmp_path / "out", "--model", tmp_path / "model", "--frames", 2)
+    assert code == 0 and "2 views of 24x16" in out.out
+    rendered = anyview.read_capture(tmp_path / "out").cameras
+    assert rendered.image_size == (24, 16)
+    # The angle of view of the shorter side is the same in every bucket.
+    focal = 8 / np.tan(np.radians(settings.field_of_view) / 2)
+    torch.testing.assert_close(rendered.intrinsics[0, 0, 0].item(), focal, rtol=1e-5, atol=0)
+
+
+def test_a_spline_goes_through_the_references(capsys, checkpoint, capture, tmp_path):
+    args = ("render", capture, "--model", checkpoint, "--references", "4,1,9", "--frames", 5, "--out")
+    assert run(capsys, *args, tmp_path / "out", "--trajectory", "spline")[0] == 0
+    path = anyview.read_capture(tmp_path / "out").cameras.world_from_cam
+    own = anyview.read_capture(capture).cameras.world_from_cam
+    torch.testing.assert_close(path[[0, 2, 4]], own[[4, 1, 9]], rtol=0, atol=1e-5)
+    code, out = run(capsys, *args, tmp_path / "x", "--trajectory", "orbit:degres=90")
+    assert code == 1 and "did you mean 'degrees'" in out.err

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from anyview.cli.main import main
-from anyview.data.captures import Capture, Frame, PointCloud
+from anyview.data.captures import Capture
 from anyview.data.conversion.images import pinhole_capture
 from anyview.data.conversion.points import point_cloud, write_ply
 from anyview.data.conversion.shards import ShardConfig, scene_of, write_shards
@@ -17,6 +17,7 @@ from anyview.data.conversion.tools import WRITERS
 from anyview.data.fitting import fit_views
 from anyview.data.formats import transforms_json
 from anyview.data.formats.registry import read_capture
+from anyview.data.frames import Frame, PointCloud
 from anyview.data.shards import ShardFolder
 from anyview.errors import AnyViewError
 from anyview.geometry.distortion import Distortion

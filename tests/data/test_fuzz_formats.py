@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anyview.data.captures import Capture, Frame, PointCloud
+from anyview.data.captures import Capture
 from anyview.data.conversion.tools import WRITERS
 from anyview.data.formats import transforms_json
 from anyview.data.formats.registry import read_capture
+from anyview.data.frames import Frame, PointCloud
 from anyview.errors import AnyViewError
 from tests.conftest import REPOSITORY, ring
 from tests.data.test_formats import pytorch3d_of, write_clip

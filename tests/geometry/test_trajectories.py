@@ -115,3 +115,19 @@ def test_bad_camera_paths_are_refused(tmp_path, view, change, reason):
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(AnyViewError, match=reason):
         read_camera_path(file)
+
+
+def test_presets_take_parameters_by_text():
+    view = paths.View.of(ring(3, (12, 16)), centre=torch.zeros(3), up=torch.tensor([0.0, 0.0, 1.0]))
+    same = paths.orbit(view, 5, degrees=90.0, elevation=30.0)
+    got = paths.preset("orbit:degrees=90,elevation=30", view, 5)
+    assert torch.equal(got.world_from_cam, same.world_from_cam)
+    left = paths.preset("move:direction=left,amount=0.2", view, 4)
+    assert torch.equal(left.world_from_cam, paths.move(view, 4, direction="left", amount=0.2).world_from_cam)
+    for text, message in {
+        "orbit:degree=90": "did you mean 'degrees'",
+        "orbit:degrees=far": "degrees must be a number, got 'far'",
+        "orbt": "did you mean 'orbit'",
+    }.items():
+        with pytest.raises(AnyViewError, match=message):
+            paths.preset(text, view, 5)

@@ -40,7 +40,8 @@ class RequestOptions:
     targets: str | None = None
     """Views of the capture to render (and compare with), for example 10-24, or 'rest': all but the references."""
     trajectory: str = "orbit"
-    """Preset: orbit, spiral, lemniscate, dolly, dolly-zoom, pan, roll or move."""
+    """Preset: orbit, spiral, lemniscate, dolly, dolly-zoom, pan, roll, move, with parameters if wanted
+    (orbit:degrees=180,elevation=30), or spline: smoothly through the references in the order given."""
     camera_path: Path | None = None
     """JSON camera path (ours or nerfstudio's), instead of a trajectory."""
     cameras_of: Path | None = None
@@ -101,11 +102,17 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
             raise AnyViewError(f"{capture.name}: there is nothing to render: all {len(capture)} views are references.")
         cameras = capture.cameras[own]
     if cameras is None:
-        cameras = trajectories.preset(options.trajectory, references, options.frames)
+        cameras = _path(options, references)
     shown = ", ".join(map(str, indices[:12])) + (" ..." if len(indices) > 12 else "")
     notes.append(f"{capture.name}: {len(capture)} views, {len(indices)} as references ({shown}).")
     truth = None if own is None else capture.select(own)
     return RenderRequest(references, indices, cameras, truth, options.masked, tuple(notes))
+
+
+def _path(options: RequestOptions, references: Capture) -> Cameras:
+    if options.trajectory == "spline":
+        return trajectories.spline(references.cameras, options.frames)
+    return trajectories.preset(options.trajectory, references, options.frames)
 
 
 def _targets_before_references(options: RequestOptions, capture: Capture) -> tuple[Cameras | None, list[int] | None]:

@@ -9,69 +9,20 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from anyview.data.findings import Finding
-from anyview.data.images import image_size, read_depth, read_image
+from anyview.data.frames import Frame, PointCloud, frame_pixels, frame_size
+from anyview.data.images import read_depth, read_image
 from anyview.data.undistortion import pinhole_of, undistort_image
 from anyview.data.videos import read_video_frames
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
-from anyview.geometry.distortion import Distortion
 from anyview.geometry.normalisation import focus_point, mean_centre
 from anyview.geometry.trajectories import Z_UP, mean_up
 
 Centred = Literal["object", "scene"]
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One image of a capture with what the files say of its camera, unchanged.
-
-    Attributes:
-        image: The image, or the video that it is in.
-        image_size: ``(height, width)`` that the camera belongs to; None if nothing says it and the image is missing.
-        world_from_cam: OpenCV axes, world units; None without a pose.
-        intrinsics: Pixels of the image as it lies on disk; None if the focal length is not known.
-        distortion: Of the lens.
-        mask: Image that is white where the object is (or what may be used).
-        depth: 16-bit image of distances along the optical axis; times ``depth_scale`` they are world units.
-        depth_scale: World units per level of ``depth``.
-        time: Seconds since the start of a video.
-        position: Number of the frame in a video, None for image files.
-        upright: Whether the EXIF orientation of the image is to be applied before the camera fits.
-    """
-
-    image: Path
-    image_size: tuple[int, int] | None
-    world_from_cam: Float[Tensor, "4 4"] | None = None
-    intrinsics: Float[Tensor, "3 3"] | None = None
-    distortion: Distortion = Distortion()
-    mask: Path | None = None
-    depth: Path | None = None
-    depth_scale: float = 0.001
-    time: float | None = None
-    position: int | None = None
-    upright: bool = True
-
-    @property
-    def name(self) -> str:
-        """File name, with the frame number of a video."""
-        return self.image.name if self.position is None else f"{self.image.name}#{self.position}"
-
-    @property
-    def is_posed(self) -> bool:
-        """Whether it has a pose and a focal length."""
-        return self.world_from_cam is not None and self.intrinsics is not None
-
-
-@dataclass(frozen=True, eq=False)
-class PointCloud:
-    """Points of a scene, world units."""
-
-    positions: Float[Tensor, "points 3"]
-    colours: UInt8[Tensor, "points 3"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +181,7 @@ class Capture:
         frames = self.frames if only is None else [self.frames[number] for number in only]
         videos = read_video_frames([(frame.image, frame.position) for frame in frames])
         for frame in frames:
-            image = _pixels(frame, videos)
+            image = frame_pixels(frame, videos)
             if masked:
                 image = self._on_white(frame, image)
             out.append(self._as_seen(frame, image))
@@ -319,26 +270,3 @@ class Capture:
         if self.upward is not None:
             return self.upward
         return torch.tensor(Z_UP) if self.centred == "object" else mean_up(self.cameras)
-
-
-def frame_size(frame: Frame) -> tuple[int, int]:
-    """``(height, width)`` of a frame: what its camera says, else the image.
-
-    Raises:
-        AnyViewError: Nothing says it, and the image cannot be read.
-    """
-    return frame.image_size or image_size(frame.image, upright=frame.upright)
-
-
-def _pixels(frame: Frame, videos: dict[tuple[Path, int], Tensor]) -> Float[Tensor, "3 h w"]:
-    """The image of a frame, of the size that its camera says."""
-    if frame.position is not None:
-        image = videos[frame.image, frame.position]
-    else:
-        image, _ = read_image(frame.image, upright=frame.upright)
-    if tuple(image.shape[-2:]) != frame_size(frame):
-        h, w = frame_size(frame)
-        raise AnyViewError(
-            f"{frame.image}: the image is {image.shape[-2]}x{image.shape[-1]}, its camera is of {h}x{w}."
-        )
-    return image

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from anyview.data.captures import Capture, Frame
+from anyview.data.captures import Capture
 from anyview.data.findings import Finding
+from anyview.data.frames import Frame
 from anyview.data.images import image_size
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import intrinsics_fault, pose_fault

@@ -6,6 +6,7 @@ and scale. Angles are in degrees, lengths in world units unless a parameter says
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -297,12 +298,25 @@ PRESETS: dict[str, Callable[..., Cameras]] = {
 """Paths that start from a single view, by the name the command line knows them by."""
 
 
-def preset(name: str, start: Start, frames: int) -> Cameras:
-    """A preset path by name, with its default parameters.
+def preset(text: str, start: Start, frames: int) -> Cameras:
+    """A preset path by name, with parameters as in ``"orbit:degrees=180,elevation=30"``.
 
     Raises:
-        AnyViewError: There is no such preset.
+        AnyViewError: There is no such preset or parameter, or its value is none.
     """
+    name, _, rest = text.partition(":")
     if name not in PRESETS:
         raise unknown_name("trajectory", name, PRESETS)
-    return PRESETS[name](start, frames)
+    kinds = {
+        key: p.annotation for key, p in inspect.signature(PRESETS[name]).parameters.items() if p.kind is p.KEYWORD_ONLY
+    }
+    options: dict[str, float | str] = {}
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.partition("=")
+        if key not in kinds:
+            raise unknown_name(f"parameter of {name}", key, kinds)
+        try:
+            options[key] = value if kinds[key] == "str" else float(value)
+        except ValueError:
+            raise AnyViewError(f"Trajectory {name}: {key} must be a number, got {value!r}.") from None
+    return PRESETS[name](start, frames, **options)

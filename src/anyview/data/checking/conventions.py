@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyview.data.captures import Capture, frame_size
+from anyview.data.captures import Capture
 from anyview.data.checking.matching import agreement, corners, match
 from anyview.data.checking.pictures import thumbnail
 from anyview.data.findings import Finding
+from anyview.data.frames import frame_size
 from anyview.data.undistortion import pinhole_of, undistort_image
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras

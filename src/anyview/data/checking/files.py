@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from itertools import pairwise
 
-from anyview.data.captures import Capture, Frame, frame_size
+from anyview.data.captures import Capture
 from anyview.data.files import read_json
 from anyview.data.findings import Finding
+from anyview.data.frames import Frame, frame_size
 from anyview.data.images import image_size, read_image
 from anyview.errors import AnyViewError
 

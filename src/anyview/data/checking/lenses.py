@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from statistics import median
 
-from anyview.data.captures import Capture, Frame
+from anyview.data.captures import Capture
 from anyview.data.findings import Finding
+from anyview.data.frames import Frame
 from anyview.data.undistortion import pinhole_of
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import intrinsics_fault

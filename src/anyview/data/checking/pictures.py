@@ -11,7 +11,8 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from anyview.data.captures import Capture, Frame
+from anyview.data.captures import Capture
+from anyview.data.frames import Frame
 from anyview.data.images import read_thumbnail, to_bytes
 from anyview.data.videos import read_video_frames
 from anyview.errors import AnyViewError

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from anyview.data.captures import Capture, Frame, frame_size
+from anyview.data.captures import Capture
+from anyview.data.frames import Frame, frame_size
 from anyview.data.images import is_turned, to_bytes
 from anyview.data.videos import read_video_frames
 from anyview.errors import AnyViewError

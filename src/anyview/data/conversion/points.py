@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyview.data.captures import Capture, PointCloud
+from anyview.data.captures import Capture
+from anyview.data.frames import PointCloud
 from anyview.geometry.rays import unproject
 from anyview.serialisation import save_aside
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from anyview.data.captures import Capture, Frame, PointCloud
+from anyview.data.captures import Capture
 from anyview.data.files import inside, read_bytes, read_text
+from anyview.data.frames import Frame, PointCloud
 from anyview.data.images import SUFFIXES, stored_size
 from anyview.errors import AnyViewError
 from anyview.geometry.distortion import Distortion

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anyview.data.captures import Capture, Frame
+from anyview.data.captures import Capture
 from anyview.data.files import natural_key, read_npz
+from anyview.data.frames import Frame
 from anyview.data.images import image_size, list_images
 from anyview.errors import AnyViewError
 from anyview.geometry.poses import invert

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anyview.data.captures import Capture, Frame
+from anyview.data.captures import Capture
 from anyview.data.files import read_npy
+from anyview.data.frames import Frame
 from anyview.data.images import image_size
 from anyview.errors import AnyViewError
 from anyview.geometry.poses import invert

@@ -12,8 +12,9 @@ import torch
 from PIL import ExifTags
 from torch import Tensor
 
-from anyview.data.captures import Capture, Frame
+from anyview.data.captures import Capture
 from anyview.data.files import inside, natural_key
+from anyview.data.frames import Frame
 from anyview.data.images import SUFFIXES, image_size, list_images, read_exif
 from anyview.data.videos import SUFFIXES as VIDEO_SUFFIXES
 from anyview.data.videos import video_timing

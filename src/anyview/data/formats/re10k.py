@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anyview.data.captures import Capture, Frame
+from anyview.data.captures import Capture
 from anyview.data.files import read_text
+from anyview.data.frames import Frame
 from anyview.data.images import SUFFIXES, image_size
 from anyview.data.videos import SUFFIXES as VIDEO_SUFFIXES
 from anyview.data.videos import nearest_frame, video_timing

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyview.data.captures import Capture, Centred, Frame
+from anyview.data.captures import Capture, Centred
 from anyview.data.files import inside, read_json
 from anyview.data.findings import Finding
+from anyview.data.frames import Frame
 from anyview.data.images import image_size
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras

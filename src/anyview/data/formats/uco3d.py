@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from anyview.data.captures import Capture, Frame
+from anyview.data.captures import Capture
 from anyview.data.files import inside
 from anyview.data.formats.co3d import opencv_pose, pixel_intrinsics
+from anyview.data.frames import Frame
 from anyview.data.videos import nearest_frame, video_timing
 from anyview.errors import AnyViewError
 from anyview.geometry.distortion import Distortion
