@@ -16,6 +16,7 @@ from anyview.data.camera_paths import read_any_camera_path
 from anyview.data.captures import Capture
 from anyview.data.formats.photos import intrinsics_of
 from anyview.data.formats.registry import read_capture, scan_capture
+from anyview.data.frames import frame_size
 from anyview.errors import AnyViewError
 from anyview.geometry import trajectories
 from anyview.geometry.cameras import Cameras
@@ -105,6 +106,10 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
         cameras = _path(options, references)
     shown = ", ".join(map(str, indices[:12])) + (" ..." if len(indices) > 12 else "")
     notes.append(f"{capture.name}: {len(capture)} views, {len(indices)} as references ({shown}).")
+    sizes = {frame_size(frame) for frame in references.frames}
+    if len(sizes) > 1:
+        h, w = references.common_size
+        notes.append(f"References of {len(sizes)} sizes are cropped about their middle to the smallest sides, {h}x{w}.")
     truth = None if own is None else capture.select(own)
     return RenderRequest(references, indices, cameras, truth, options.masked, tuple(notes))
 

@@ -15,6 +15,7 @@ from anyview.data.formats import colmap, transforms_json
 from anyview.errors import AnyViewError
 
 OnStage = Callable[[str], None]
+_ENOUGH = 0.7  # of the images; with fewer a second attempt is made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,25 @@ def estimate_poses(capture: Capture, folder: Path, config: PoseConfig, *, on_sta
     )
 
 
+def _most(found: dict[int, Any]) -> int:
+    return max((reconstruction.num_reg_images() for reconstruction in found.values()), default=0)
+
+
+def _place(pycolmap: Any, database: Path, images: Path, out: Path, count: int, *, narrow: bool) -> dict[int, Any]:
+    """Incremental mapping; ``narrow`` takes the small angles between rays of somebody who walks straight ahead."""
+    options = pycolmap.IncrementalPipelineOptions()
+    options.min_model_size = min(options.min_model_size, count)
+    if narrow:
+        options.mapper.init_max_forward_motion = 1.0
+        options.mapper.init_min_tri_angle = 4.0
+        options.mapper.filter_min_tri_angle = 0.5
+        options.mapper.init_min_num_inliers = 50
+        options.mapper.abs_pose_min_num_inliers = 20
+        options.triangulation.min_angle = 0.5
+    out.mkdir()
+    return pycolmap.incremental_mapping(database, images, out, options=options)
+
+
 def _map(
     pycolmap: Any, capture: Capture, images: Path, scratch: Path, config: PoseConfig, on_stage: OnStage
 ) -> tuple[Any, int]:
@@ -115,9 +135,11 @@ def _map(
         else:
             pycolmap.match_exhaustive(database, device=pycolmap.Device.cpu)
         on_stage("placing cameras")
-        options = pycolmap.IncrementalPipelineOptions()
-        options.min_model_size = min(options.min_model_size, len(names))
-        found = pycolmap.incremental_mapping(database, images, scratch / "models", options=options)
+        found = _place(pycolmap, database, images, scratch / "first", len(names), narrow=False)
+        if _most(found) < _ENOUGH * len(names):
+            on_stage(f"placing cameras again, from smaller angles ({_most(found)} of {len(names)} were placed)")
+            again = _place(pycolmap, database, images, scratch / "second", len(names), narrow=True)
+            found = again if _most(again) > _most(found) else found
     except (RuntimeError, ValueError) as error:
         raise AnyViewError(f"{capture.name}: structure from motion failed ({str(error).splitlines()[-1]}).") from error
     if not found:
