@@ -192,6 +192,20 @@ def test_nerfstudio_camera_paths_with_and_without_its_change_of_world(tmp_path):
     back = write(trained)
     torch.testing.assert_close(back.world_from_cam, cameras.world_from_cam.float())
     torch.testing.assert_close(back.intrinsics[0, 1, 1].item(), 15 / np.tan(np.radians(49.1) / 2))
+    # nerfstudio notes the change from COLMAP's world, which transforms.json had turned and scaled before.
+    applied = rigid(
+        torch.eye(3, dtype=torch.float64)[[0, 2, 1]] * torch.tensor([1.0, 1, -1]).double(), torch.zeros(3).double()
+    )
+    saved = {"transform": (turn @ applied)[:3].tolist(), "scale": 0.4 * 0.5}
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps(saved))
+    trained_on = {"applied_transform": applied[:3].tolist(), "applied_scale": 0.5, "frames": []}
+    (tmp_path / "transforms.json").write_text(json.dumps(trained_on))
+    back = read_any_camera_path(tmp_path / "path.json", tmp_path / "transforms.json")
+    torch.testing.assert_close(back.world_from_cam, cameras.world_from_cam.float())
+    document = json.loads((tmp_path / "path.json").read_text())
+    (tmp_path / "path.json").write_text(json.dumps({**document, "camera_type": "equirectangular"}))
+    with pytest.raises(AnyViewError, match="'equirectangular'; expected perspective"):
+        read_any_camera_path(tmp_path / "path.json")
     (tmp_path / "path.json").write_text('{"camera_path": [{"fov": 3}], "render_height": 3, "render_width": 4}')
     with pytest.raises(AnyViewError, match="not a nerfstudio camera path"):
         read_any_camera_path(tmp_path / "path.json")

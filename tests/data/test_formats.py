@@ -491,3 +491,71 @@ def test_one_view_of_a_scene_keeps_the_centre_of_all(shared_data):
     one = capture.select([7])
     assert one.origin().equal(capture.origin())
     assert (one.origin() - one.cameras.centres[0]).norm() > 1
+
+
+def test_llff_belongs_to_names_in_the_order_of_letters(tmp_path):
+    """img_10 stands before img_2, as in LLFF's own scripts; and photographs must have the shape of their cameras."""
+    (tmp_path / "images").mkdir()
+    rows = []
+    for number, pose in enumerate(ring(12, (20, 30)).world_from_cam.double().numpy()):
+        Image.fromarray(np.full((20, 30, 3), 20 * number, np.uint8)).save(tmp_path / "images" / f"img_{number}.png")
+        right, down, forward, centre = pose[:3].T
+        matrix = np.stack([down, right, -forward, centre, np.array([40.0, 60.0, 50.0])], axis=1)
+        rows.append(np.concatenate([matrix.flatten(), [1.0, 3.0 + number]]))
+    np.save(tmp_path / "poses_bounds.npy", np.stack(rows))
+    capture = read_capture(tmp_path)
+    assert [frame.name for frame in capture.frames][:4] == ["img_0.png", "img_1.png", "img_10.png", "img_11.png"]
+    assert [frame.bounds for frame in capture.frames][:2] == [(1.0, 3.0), (1.0, 4.0)]
+    Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(tmp_path / "images" / "img_3.png")
+    with pytest.raises(AnyViewError, match=r"img_3.png: an image of 30x30, poses_bounds.npy is for 40x60"):
+        read_capture(tmp_path)
+
+
+def test_a_missing_image_is_missing_though_reduced_ones_are_there(capture_folder):
+    (capture_folder / "images_2").mkdir()
+    for number in range(3):
+        Image.fromarray(np.zeros((6, 10, 3), np.uint8)).save(capture_folder / "images_2" / f"{number}.png")
+    (capture_folder / "images" / "2.png").unlink()
+    with pytest.raises(AnyViewError, match="frame 2 .*the image is missing"):
+        read_capture(capture_folder)
+
+
+def test_fisheye_as_instant_ngp_says_it(capture_folder):
+    _edit(capture_folder, lambda d: d.update(is_fisheye=True, k1=0.05, k2=0.01, k3=0.0, k4=0.002, camera_model=None))
+    document = json.loads((capture_folder / "transforms.json").read_text())
+    del document["camera_model"]
+    (capture_folder / "transforms.json").write_text(json.dumps(document))
+    assert read_capture(capture_folder).frames[0].distortion == Distortion("fisheye", (0.05, 0.01, 0.0, 0.002))
+    _edit(capture_folder, lambda d: d.update(camera_model="OPENCV"))
+    with pytest.raises(AnyViewError, match="is_fisheye, which contradict"):
+        read_capture(capture_folder)
+
+
+def test_captures_named_by_relative_paths(capture_folder, monkeypatch):
+    monkeypatch.chdir(capture_folder)
+    for name in (".", "transforms.json", "../capture"):
+        assert read_capture(name).name == "capture"
+
+
+def test_a_phone_clip_on_its_side_is_turned(tmp_path):
+    """A video whose container says 90 degrees is read as players show it."""
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:, :24] = 255  # white on the left as stored
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    assert read_capture(tmp_path / "a.mp4").common_size == (32, 48)
+    data = (tmp_path / "a.mp4").read_bytes()
+    place = data.index(b"tkhd") + 4 + 40  # the 3x3 matrix of a version 0 track header
+    one, minus = struct.pack(">i", 1 << 16), struct.pack(">i", -(1 << 16))
+    zero = bytes(4)
+    matrix = zero + one + zero + minus + zero + zero + zero + zero + struct.pack(">i", 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(data[:place] + matrix + data[place + 36 :])
+    capture = read_capture(tmp_path / "a.mp4")
+    image = capture.images(only=[1])[0]
+    assert capture.common_size == (48, 32) and image.shape == (3, 48, 32)
+    # The matrix says 90 degrees clockwise: what was left is up.
+    assert image[:, :20].mean() > 0.9 and image[:, 28:].mean() < 0.1

@@ -93,7 +93,7 @@ def _seven_scenes(folder):
     _images(folder, ["frame-000000.color.png", "frame-000001.color.png"])
     for number, pose in enumerate(ring(2, (12, 20)).world_from_cam.numpy()):
         np.savetxt(folder / f"frame-{number:06d}.pose.txt", pose)
-    np.savetxt(folder / "camera-intrinsics.txt", np.diag([20.0, 20.0, 1.0]) + np.eye(3, k=2) * 10)
+    np.savetxt(folder / "camera-intrinsics.txt", np.array([[20.0, 0, 10], [0, 20, 6], [0, 0, 1]]))
 
 
 def _scannet(folder):
@@ -102,7 +102,9 @@ def _scannet(folder):
         (folder / name).mkdir()
     for number, pose in enumerate(ring(2, (12, 20)).world_from_cam.numpy()):
         np.savetxt(folder / "pose" / f"{number}.txt", pose)
-    np.savetxt(folder / "intrinsic" / "intrinsic_color.txt", np.diag([20.0, 20.0, 1.0, 1.0]))
+    matrix = np.eye(4)
+    matrix[:3, :3] = [[20.0, 0, 10], [0, 20, 6], [0, 0, 1]]
+    np.savetxt(folder / "intrinsic" / "intrinsic_color.txt", matrix)
 
 
 def _co3d(folder):

@@ -126,7 +126,7 @@ def _targets_before_references(options: RequestOptions, capture: Capture) -> tup
         own = parse_indices(options.targets, "--targets")
         return capture.select(own).cameras, own
     if options.camera_path is not None:
-        return read_any_camera_path(options.camera_path), None
+        return read_any_camera_path(options.camera_path, capture.root), None
     if options.cameras_of is not None:
         return scan_capture(options.cameras_of).cameras, None
     return None, None

@@ -14,18 +14,24 @@ from anyview.geometry.camera_path import read_camera_path
 from anyview.geometry.cameras import Cameras
 
 
-def read_any_camera_path(path: Path) -> Cameras:
+def read_any_camera_path(path: Path, capture: Path | None = None) -> Cameras:
     """Our camera path, or the one that nerfstudio's viewer exports.
 
     nerfstudio's world is that of its training, which it turns and scales; where ``dataparser_transforms.json`` of the
     same training lies beside the path, it is undone, so that the path is in the world of the capture.
 
+    Args:
+        path: The file.
+        capture: The ``transforms.json`` that was trained on, which may say what had been done to its own world before.
+
     Raises:
-        AnyViewError: It is neither, or a camera of it is bad.
+        AnyViewError: It is neither, or a camera of it is bad, or not of a pinhole.
     """
     document = read_json(path)
     if not isinstance(document, dict) or "camera_path" not in document:
         return read_camera_path(path)
+    if document.get("camera_type", "perspective") != "perspective":
+        raise AnyViewError(f"{path}: a camera path of type {document['camera_type']!r}; expected perspective.")
     try:
         h, w = int(document["render_height"]), int(document["render_width"])
         entries = document["camera_path"]
@@ -35,7 +41,8 @@ def read_any_camera_path(path: Path) -> Cameras:
         raise AnyViewError(f"{path}: not a nerfstudio camera path ({error!r}).") from error
     if not entries or not all(0 < angle < math.pi for angle in angles):
         raise AnyViewError(f"{path}: the camera path has no frames, or a field of view that is none.")
-    poses = _to_capture(path.parent / "dataparser_transforms.json", torch.stack(matrices) @ OPENGL_FROM_OPENCV)
+    poses = torch.stack(matrices) @ OPENGL_FROM_OPENCV
+    poses = _to_capture(path.parent / "dataparser_transforms.json", capture, poses)
     focal = torch.tensor([0.5 * h / math.tan(0.5 * angle) for angle in angles], dtype=torch.float64)
     intrinsics = torch.zeros(len(entries), 3, 3, dtype=torch.float64)
     intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = focal
@@ -46,19 +53,32 @@ def read_any_camera_path(path: Path) -> Cameras:
         raise AnyViewError(f"{path}: {error}") from error
 
 
-def _to_capture(transforms: Path, poses: torch.Tensor) -> torch.Tensor:
-    """Undo nerfstudio's ``scale * (T @ pose)``, where it is known."""
+def _to_capture(transforms: Path, capture: Path | None, poses: torch.Tensor) -> torch.Tensor:
+    """Undo nerfstudio's ``scale * (T @ pose)``, where it is known.
+
+    The file has the change from the world before ``applied_transform`` (COLMAP's), not from that of transforms.json.
+    """
     if not transforms.is_file():
         return poses
-    document = read_json(transforms)
-    try:
-        matrix = torch.eye(4, dtype=torch.float64)
-        matrix[:3] = torch.tensor(document["transform"], dtype=torch.float64)
-        scale = float(document["scale"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise AnyViewError(f"{transforms}: no transform and scale ({error!r}).") from error
-    if not scale > 0:
-        raise AnyViewError(f"{transforms}: the scale must be positive, got {scale}.")
+    matrix, scale = _change(transforms, "transform", "scale")
+    if capture is not None and capture.is_file() and capture.suffix == ".json":
+        document = read_json(capture)
+        if isinstance(document, dict) and "applied_transform" in document:
+            applied, applied_scale = _change(capture, "applied_transform", "applied_scale")
+            matrix, scale = matrix @ torch.linalg.inv(applied), scale / applied_scale
     out = poses.clone()
     out[:, :3, 3] /= scale
     return torch.linalg.inv(matrix) @ out
+
+
+def _change(path: Path, transform: str, scale: str) -> tuple[torch.Tensor, float]:
+    document = read_json(path)
+    try:
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[:3] = torch.tensor(document[transform], dtype=torch.float64)[:3]
+        factor = float(document.get(scale, 1.0))
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise AnyViewError(f"{path}: no {transform} and {scale} ({error!r}).") from error
+    if not factor > 0 or float(torch.linalg.det(matrix).abs()) < 1e-9:
+        raise AnyViewError(f"{path}: {transform} is singular, or {scale} not positive.")
+    return matrix, factor

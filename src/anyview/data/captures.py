@@ -213,17 +213,19 @@ class Capture:
             only: Some frames by number; None is all.
 
         Raises:
-            AnyViewError: A frame has none, or it is not as large as its image.
+            AnyViewError: A frame has none, or it is not of the shape of its image.
         """
         out = []
         for frame in self.frames if only is None else [self.frames[number] for number in only]:
             if frame.depth is None:
                 raise AnyViewError(f"{self.name}: {frame.name} has no depth map.")
             depth = read_depth(frame.depth, frame.depth_scale)
-            if tuple(depth.shape) != frame_size(frame):
-                raise AnyViewError(
-                    f"{frame.depth}: the depth map is {depth.shape[0]}x{depth.shape[1]}, its image is not."
-                )
+            (h, w), (height, width) = depth.shape, frame_size(frame)
+            if (
+                abs(h * width - w * height) > 0.01 * h * width
+            ):  # sensors of depth are often coarser, not of another shape
+                raise AnyViewError(f"{frame.depth}: the depth map is {h}x{w}, its image {height}x{width}.")
+            depth = torch.nn.functional.interpolate(depth[None, None], (height, width), mode="nearest-exact")[0, 0]
             out.append(self._as_seen(frame, depth[None], mode="nearest")[0])
         return torch.stack(out)
 
@@ -241,7 +243,9 @@ class Capture:
     def _on_white(self, frame: Frame, image: Tensor) -> Tensor:
         if frame.mask is None:
             raise AnyViewError(f"{self.name}: {frame.name} has no mask.")
-        mask, _ = read_image(frame.mask)
+        mask, alpha = read_image(frame.mask)
+        if alpha is not None and float(alpha.min()) < 1:  # a cut-out: its colours say nothing
+            mask = alpha.expand(3, -1, -1)
         if mask.shape != image.shape:
             sizes = f"{mask.shape[-2]}x{mask.shape[-1]}, the image {image.shape[-2]}x{image.shape[-1]}"
             raise AnyViewError(f"{frame.mask}: the mask is {sizes}.")

@@ -6,7 +6,10 @@ import torch
 from jaxtyping import Float
 
 from anyview.data.images import resize_image
+from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
+
+_MOST_WHITE = 30  # times the image
 
 
 def fit_views(
@@ -24,12 +27,23 @@ def fit_views(
         cameras: ``(views,)``.
         image_size: Size that is wanted.
         focal_over_height: Focal length over image height that is wanted.
+
+    Raises:
+        AnyViewError: A view shows nothing of the field of view that is wanted, or next to nothing.
     """
     h, w = cameras.image_size
     out_images, out_cameras = [], []
     for number, image in enumerate(images):
         camera = cameras[number]
         top, left, rows, cols = _window(camera, image_size, focal_over_height)
+        beside = top >= h or left >= w or top + rows <= 0 or left + cols <= 0
+        if beside or rows * cols > _MOST_WHITE * h * w:
+            k = camera.intrinsics
+            raise AnyViewError(
+                f"View {number}: an image of {h}x{w} with focal length {float(k[1, 1]):.5g} and principal point "
+                f"({float(k[0, 2]):.0f}, {float(k[1, 2]):.0f}) shows next to nothing of what the model sees; check its "
+                "intrinsics."
+            )
         out_cameras.append(camera.crop(top, left, rows, cols).resize(*image_size))
         padded = torch.nn.functional.pad(image, (-left, left + cols - w, -top, top + rows - h), value=1.0)
         out_images.append(resize_image(padded, image_size))

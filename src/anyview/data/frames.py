@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -26,6 +28,7 @@ class Frame:
         mask: Image that is white where the object is (or what may be used).
         depth: 16-bit image of distances along the optical axis; times ``depth_scale`` they are world units.
         depth_scale: World units per level of ``depth``.
+        bounds: Nearest and farthest depth of what is seen, world units.
         time: Seconds since the start of a video.
         position: Number of the frame in a video, None for image files.
         upright: Whether the EXIF orientation of the image is to be applied before the camera fits.
@@ -39,6 +42,7 @@ class Frame:
     mask: Path | None = None
     depth: Path | None = None
     depth_scale: float = 0.001
+    bounds: tuple[float, float] | None = None
     time: float | None = None
     position: int | None = None
     upright: bool = True
@@ -71,10 +75,10 @@ def frame_size(frame: Frame) -> tuple[int, int]:
     return frame.image_size or image_size(frame.image, upright=frame.upright)
 
 
-def frame_pixels(frame: Frame, videos: dict[tuple[Path, int], Tensor]) -> Float[Tensor, "3 h w"]:
+def frame_pixels(frame: Frame, videos: dict[tuple[Path, int], np.ndarray]) -> Float[Tensor, "3 h w"]:
     """The image of a frame, of the size that its camera says."""
     if frame.position is not None:
-        image = videos[frame.image, frame.position]
+        image = torch.from_numpy(videos[frame.image, frame.position].copy()).movedim(-1, 0).float() / 255
     else:
         image, _ = read_image(frame.image, upright=frame.upright)
     if tuple(image.shape[-2:]) != frame_size(frame):

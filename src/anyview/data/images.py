@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anyview.errors import AnyViewError
 
-_MOST_PIXELS = 250_000_000
+_MOST_PIXELS = 178_000_000  # a little less than what Pillow refuses by itself
 _FIRST_SIDEWAYS = 5  # EXIF orientations 5 to 8 lie on their side
 
 

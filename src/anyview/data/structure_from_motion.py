@@ -81,7 +81,10 @@ def estimate_poses(capture: Capture, folder: Path, config: PoseConfig, *, on_sta
     sparse = folder / "sparse" / "0"
     sparse.mkdir(parents=True)
     best.write_binary(str(sparse))
-    posed = replace(colmap.read(sparse), name=capture.name)
+    times = {frame.image.name: frame.time for frame in copied.frames}
+    posed = colmap.read(sparse)
+    timed = tuple(replace(frame, time=times[frame.image.name]) for frame in posed.frames)
+    posed = replace(posed, name=capture.name, frames=timed)
     if posed.points is not None:
         write_ply(folder / "points.ply", posed.points)
     transforms_json.write_frames(folder / "transforms.json", posed, points="points.ply" if posed.points else None)

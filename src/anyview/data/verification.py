@@ -45,10 +45,23 @@ def frame_findings(number: int, frame: Frame) -> Iterator[Finding]:
             "error", f"intrinsics-{fault.kind}", number, fault.text, "nothing can be projected with it",
             "give the focal length in pixels of the image",
         )  # fmt: skip
+    yield from _principal_point(number, frame)
     if frame.world_from_cam is not None and frame.intrinsics is None:
         yield Finding(
             "error", "no-focal", number, "no focal length is given", "the field of view is not known",
             "add fl_x (pixels) or camera_angle_x (radians)",
+        )  # fmt: skip
+
+
+def _principal_point(number: int, frame: Frame) -> Iterator[Finding]:
+    if frame.intrinsics is None or frame.image_size is None or intrinsics_fault(frame.intrinsics):
+        return
+    (h, w), (cx, cy) = frame.image_size, frame.intrinsics[:2, 2].tolist()
+    if not (0 < cx < w and 0 < cy < h):
+        yield Finding(
+            "error", "principal-outside", number, f"the principal point ({cx:.0f}, {cy:.0f}) is outside of {h}x{w}",
+            "rays are shifted by more than half the image",
+            "give cx, cy in pixels of this image, x first; were the images reduced and the intrinsics not?",
         )  # fmt: skip
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import av
-import torch
+import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import UInt8
 
 from anyview.errors import AnyViewError
 
@@ -39,12 +42,17 @@ class VideoTiming:
     """When the frames of a video are shown.
 
     Attributes:
-        image_size: ``(height, width)``.
+        image_size: ``(height, width)``, as players turn it.
         times: Seconds since the first frame, one for every frame that decodes.
     """
 
     image_size: tuple[int, int]
     times: tuple[float, ...]
+
+    @cached_property
+    def spacing(self) -> float:
+        """Median seconds from frame to frame."""
+        return median(b - a for a, b in pairwise(self.times)) if len(self.times) > 1 else 1.0
 
 
 def video_timing(path: Path) -> VideoTiming:
@@ -58,7 +66,7 @@ def video_timing(path: Path) -> VideoTiming:
     with _opened(path) as container:
         for number, frame in enumerate(container.decode(video=0)):
             times.append(float(frame.time) if frame.time is not None else float(number))
-            size = (frame.height, frame.width)
+            size = (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
     if not times:
         raise AnyViewError(f"{path}: the video has no frames.")
     return VideoTiming(size, tuple(time - times[0] for time in times))
@@ -70,16 +78,37 @@ def nearest_frame(path: Path, timing: VideoTiming, time: float) -> int:
     Raises:
         AnyViewError: No frame is within half a frame of it.
     """
-    times = torch.tensor(timing.times, dtype=torch.float64)
-    distance, place = (times - time).abs().min(0)
-    spacing = float(times.diff().median()) if len(times) > 1 else 1.0
-    if not float(distance) <= 0.51 * spacing:
-        raise AnyViewError(f"{path}: no frame at {time:.3f} s, the last one is at {float(times[-1]):.3f} s.")
-    return int(place)
+    times = timing.times
+    after = bisect.bisect_left(times, time)
+    place = min((n for n in (after - 1, after) if 0 <= n < len(times)), key=lambda n: abs(times[n] - time))
+    if not abs(times[place] - time) <= 0.51 * timing.spacing:
+        raise AnyViewError(f"{path}: no frame at {time:.3f} s, the last one is at {times[-1]:.3f} s.")
+    return place
 
 
-def read_video_frames(wanted: Iterable[tuple[Path, int | None]]) -> dict[tuple[Path, int], Float[Tensor, "3 h w"]]:
-    """Frames of any number of videos, RGB in [0, 1]; entries without a number are passed over.
+def video_frames(path: Path, numbers: Iterable[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
+    """Some frames of a video in ascending order, one at a time, turned as players turn them.
+
+    Raises:
+        AnyViewError: The video is missing or damaged, or ends before a frame.
+    """
+    wanted = sorted(set(numbers))
+    place = 0
+    with _opened(path) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if place == len(wanted):
+                break
+            if number == wanted[place]:
+                place += 1
+                yield number, np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    if place < len(wanted):
+        raise AnyViewError(f"{path}: the video ends before frame {wanted[place]}.")
+
+
+def read_video_frames(
+    wanted: Iterable[tuple[Path, int | None]],
+) -> dict[tuple[Path, int], UInt8[np.ndarray, "h w 3"]]:
+    """Frames of any number of videos, 8 bits; entries without a number are passed over.
 
     Raises:
         AnyViewError: A video is missing or damaged, or ends before a frame.
@@ -88,16 +117,4 @@ def read_video_frames(wanted: Iterable[tuple[Path, int | None]]) -> dict[tuple[P
     for path, number in wanted:
         if number is not None:
             numbers.setdefault(path, set()).add(number)
-    found: dict[tuple[Path, int], Tensor] = {}
-    for path, chosen in numbers.items():
-        last = max(chosen)
-        with _opened(path) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if number in chosen:
-                    pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-                    found[path, number] = pixels.movedim(-1, 0).float() / 255
-                if number == last:
-                    break
-        if (path, last) not in found:
-            raise AnyViewError(f"{path}: the video ends before frame {last}.")
-    return found
+    return {(path, number): frame for path, chosen in numbers.items() for number, frame in video_frames(path, chosen)}

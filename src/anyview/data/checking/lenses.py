@@ -16,6 +16,7 @@ from anyview.geometry.poses import field_of_view
 
 _POSSIBLE, _USUAL = (3.0, 170.0), (10.0, 130.0)  # angles of view of the longer side, degrees
 _OFF_CENTRE = 0.2  # of the side
+_LEAST_KEPT = 0.5  # of an image, by the crop to common sides
 _MOST_ZOOM = 1.6  # of the pinhole that fits into a distorted image
 
 
@@ -28,6 +29,7 @@ def lens_findings(capture: Capture) -> Iterator[Finding]:
     ]
     for number, frame in sound:
         yield from _one(number, frame)
+    yield from _sizes(capture)
     relative = {number: _focal(frame) for number, frame in sound}
     if len(relative) >= 4:
         middle = median(relative.values())
@@ -39,6 +41,22 @@ def lens_findings(capture: Capture) -> Iterator[Finding]:
                     "the frame shows another scale than the others",
                     "check the focal length, or the size it belongs to",
                 )  # fmt: skip
+
+
+def _sizes(capture: Capture) -> Iterator[Finding]:
+    """Frames that lose much where sizes differ: all are cropped to the smallest height and width."""
+    sizes = {n: frame.image_size for n, frame in enumerate(capture.frames) if frame.image_size is not None}
+    if len(set(sizes.values())) < 2:
+        return
+    h, w = min(h for h, _ in sizes.values()), min(w for _, w in sizes.values())
+    kept = {number: h * w / (size[0] * size[1]) for number, size in sizes.items()}
+    number = min(kept, key=lambda n: kept[n])
+    if kept[number] < _LEAST_KEPT:
+        yield Finding(
+            "warning", "sizes", number,
+            f"frames of several sizes are cropped to {h}x{w}, which leaves {100 * kept[number]:.0f} % of this one",
+            "most of what it shows is not used", "leave small images out, or bring all to one size",
+        )  # fmt: skip
 
 
 def _focal(frame: Frame) -> float:
@@ -59,12 +77,8 @@ def _one(number: int, frame: Frame) -> Iterator[Finding]:
             "rays point in wrong directions if that is not so",
             "give the focal length in pixels of this image, not in millimetres or of another size",
         )  # fmt: skip
-    if not (0 < cx < w and 0 < cy < h):
-        yield Finding(
-            "error", "principal-outside", number, f"the principal point ({cx:.0f}, {cy:.0f}) is outside of {h}x{w}",
-            "rays are shifted by more than half the image", "give cx, cy in pixels of this image, x first",
-        )  # fmt: skip
-    elif abs(cx / w - 0.5) > _OFF_CENTRE or abs(cy / h - 0.5) > _OFF_CENTRE:
+    inside = 0 < cx < w and 0 < cy < h  # else the verification has said so
+    if inside and (abs(cx / w - 0.5) > _OFF_CENTRE or abs(cy / h - 0.5) > _OFF_CENTRE):
         yield Finding(
             "warning", "principal-off", number,
             f"the principal point ({cx:.0f}, {cy:.0f}) is far from the middle of {h}x{w}",

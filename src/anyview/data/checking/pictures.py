@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anyview.data.captures import Capture
 from anyview.data.frames import Frame
-from anyview.data.images import read_thumbnail, to_bytes
+from anyview.data.images import read_thumbnail
 from anyview.data.videos import read_video_frames
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
@@ -162,8 +162,7 @@ def thumbnail(frame: Frame, side: int) -> Image.Image | None:
     """A small picture of a frame, None if it cannot be read."""
     try:
         if frame.position is not None:
-            pixels = read_video_frames([(frame.image, frame.position)])[frame.image, frame.position]
-            picture = Image.fromarray(to_bytes(pixels))
+            picture = Image.fromarray(read_video_frames([(frame.image, frame.position)])[frame.image, frame.position])
             picture.thumbnail((side, side))
             return picture
         return read_thumbnail(frame.image, side, upright=frame.upright)

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from anyview.data.captures import Capture
 from anyview.data.frames import Frame, frame_size
 from anyview.data.images import is_turned, to_bytes
-from anyview.data.videos import read_video_frames
+from anyview.data.videos import video_frames
 from anyview.errors import AnyViewError
 from anyview.geometry.distortion import Distortion
 
@@ -72,12 +72,18 @@ def write_images(capture: Capture, folder: Path) -> Capture:
         The capture with the copies as its files.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    videos = read_video_frames([(frame.image, frame.position) for frame in capture.frames])
+    names = {
+        (frame.image, frame.position): name for frame, name in zip(capture.frames, file_names(capture), strict=True)
+    }
+    for video in {frame.image for frame in capture.frames if frame.position is not None}:
+        numbers = [position for path, position in names if path == video and position is not None]
+        for number, pixels in video_frames(video, numbers):
+            Image.fromarray(pixels).save(folder / "images" / names[video, number])
     frames = []
     for frame, name in zip(capture.frames, file_names(capture), strict=True):
         path = folder / "images" / name
         if frame.position is not None:
-            Image.fromarray(to_bytes(videos[frame.image, frame.position])).save(path)
+            pass  # written above, while its video was read
         elif is_turned(frame.image):
             path = path.with_suffix(".png")
             _store_turned(frame, path)

@@ -11,7 +11,6 @@ import torch
 from anyview.data.captures import Capture
 from anyview.data.conversion.images import pinhole_capture, write_images
 from anyview.data.conversion.points import point_cloud, write_ply
-from anyview.data.files import natural_key
 from anyview.data.formats import colmap, llff, transforms_json
 from anyview.errors import AnyViewError
 from anyview.geometry.poses import field_of_view
@@ -64,25 +63,32 @@ def to_blender(capture: Capture, folder: Path) -> list[str]:
 
 
 def to_llff(capture: Capture, folder: Path) -> list[str]:
-    """``poses_bounds.npy`` with images/ in the order of their names; bounds from points or depth."""
-    ordered = replace(capture, frames=tuple(sorted(capture.frames, key=lambda frame: natural_key(frame.image))))
-    cloud = point_cloud(ordered)
+    """``poses_bounds.npy`` with images/ in the order of their names; bounds the capture's own, else from its points."""
+    ordered = replace(capture, frames=tuple(sorted(capture.frames, key=lambda frame: frame.image.name)))
+    known = [frame.bounds for frame in ordered.frames if frame.bounds is not None]
+    bounds = known if len(known) == len(ordered) else _bounds(ordered)
+    llff.write(folder / "poses_bounds.npy", write_images(ordered, folder), bounds)
+    return ["poses_bounds.npy", "images/"]
+
+
+def _bounds(capture: Capture) -> list[tuple[float, float]]:
+    """Nearest and farthest depth of the points that each frame sees."""
+    cloud = point_cloud(capture)
     if cloud is None:
         raise AnyViewError(f"{capture.name}: LLFF's depth bounds need points or depth maps, and there are none.")
-    copied = write_images(ordered, folder)
     points = cloud.positions.double()[:: max(1, len(cloud.positions) // 5000)]
-    pixels, depth = project(ordered.exact_cameras, points.expand(len(ordered), -1, -1))
-    h, w = ordered.common_size
+    pixels, depth = project(capture.exact_cameras, points.expand(len(capture), -1, -1))
+    h, w = capture.common_size
     seen = (depth > 0) & (pixels >= 0).all(-1) & (pixels[..., 0] < w) & (pixels[..., 1] < h)
     bounds = []
-    for number in range(len(ordered)):
+    for number in range(len(capture)):
         mine = depth[number][seen[number]]
         if not len(mine):
             raise AnyViewError(f"{capture.name}: frame {number} sees none of the points, so it has no depth bounds.")
         # The percentiles that LLFF's own imgs2poses takes.
-        bounds.append(tuple(torch.quantile(mine, mine.new_tensor([0.001, 0.999])).tolist()))
-    llff.write(folder / "poses_bounds.npy", copied, bounds)
-    return ["poses_bounds.npy", "images/"]
+        near, far = torch.quantile(mine, mine.new_tensor([0.001, 0.999])).tolist()
+        bounds.append((near, far))
+    return bounds
 
 
 WRITERS: dict[str, Callable[[Capture, Path], list[str]]] = {

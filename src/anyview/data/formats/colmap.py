@@ -26,25 +26,7 @@ EXPECTS = "sparse/0/cameras.bin or .txt with images/ (COLMAP)"
 _FILES = ("cameras", "images", "points3D")
 _PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", ".")
 # Number of parameters of COLMAP's camera models, by their id (COLMAP's documentation, "Camera Models").
-_PARAMETERS = {
-    0: 3,
-    1: 4,
-    2: 4,
-    3: 5,
-    4: 8,
-    5: 8,
-    6: 12,
-    7: 5,
-    8: 4,
-    9: 5,
-    10: 12,
-    11: 16,
-    12: 16,
-    13: 8,
-    14: 6,
-    15: 8,
-    16: 2,
-}
+_PARAMETERS = dict(enumerate((3, 4, 4, 5, 8, 8, 12, 5, 4, 5, 12, 16, 4, 5, 3, 4, 6)))
 
 
 def find(path: Path) -> Path | None:
@@ -83,7 +65,7 @@ def read(path: Path) -> Capture:
     if points:
         positions = torch.tensor([list(point.xyz) for point in points], dtype=torch.float64)
         cloud = PointCloud(positions, torch.tensor([list(point.color) for point in points], dtype=torch.uint8))
-    return Capture(root.resolve().name, "colmap", path, frames, points=cloud, notes=tuple(notes))
+    return Capture(root.resolve().name, "colmap", root, frames, points=cloud, notes=tuple(notes))
 
 
 def load_pycolmap() -> Any:
@@ -158,7 +140,7 @@ def _walk(name: str, path: Path) -> None:
     (count,) = file.take("Q")
     for _ in range(count):
         if name == "cameras":
-            _, model, height, width = file.take("IiQQ")
+            _, model, width, height = file.take("IiQQ")
             if model not in _PARAMETERS or not (0 < height < 1 << 20 and 0 < width < 1 << 20):
                 raise AnyViewError(f"{path}: a camera of model {model} and size {height}x{width} is not possible.")
             file.skip(8 * _PARAMETERS[model])
@@ -197,12 +179,12 @@ def _frame(path: Path, folder: Path, image: Any, camera: Any) -> Frame:
 
 
 def _upright(file: Path, size: tuple[int, int]) -> bool:
-    """Whether the camera belongs to the photograph as its EXIF turns it; older COLMAPs took it as stored."""
+    """Whether the camera belongs to the photograph as its EXIF turns it: COLMAP takes it as stored."""
     try:
-        stored, sideways = stored_size(file)
+        stored, _ = stored_size(file)
     except AnyViewError:
         return True
-    return not sideways or stored != size
+    return stored != size
 
 
 def _lens(path: Path, model: str, p: list[float]) -> tuple[torch.Tensor, Distortion]:

@@ -45,6 +45,8 @@ def read(path: Path) -> Capture:
     if len(images) != len(numbers):
         raise AnyViewError(f"{path}: {len(numbers)} cameras and {len(images)} images do not match.")
     masks = sorted(list_images(path.parent / "mask"), key=natural_key) if (path.parent / "mask").is_dir() else []
+    if masks and len(masks) != len(images):
+        raise AnyViewError(f"{path.parent}: {len(images)} images and {len(masks)} masks do not match.")
     frames, notes = [], set()
     for index, (number, image) in enumerate(zip(numbers, images, strict=True)):
         matrix = _matrix(path, arrays, f"world_mat_{number}") @ _matrix(path, arrays, f"scale_mat_{number}")
@@ -52,7 +54,7 @@ def read(path: Path) -> Capture:
         size = image_size(image)
         intrinsics, note = _on_image(intrinsics, size, image)
         notes.add(note)
-        mask = masks[index] if len(masks) == len(images) else None
+        mask = masks[index] if masks else None
         frames.append(Frame(image, size, pose, intrinsics, mask=mask))
     return Capture(
         path.parent.name, "dtu", path, tuple(frames), centre=torch.zeros(3), notes=tuple(sorted(notes - {""}))
@@ -99,25 +101,26 @@ def decompose(projection: Tensor, *, where: str) -> tuple[Tensor, Tensor]:
 
 
 def _on_image(intrinsics: Tensor, size: tuple[int, int], image: Path) -> tuple[Tensor, str]:
-    """Intrinsics of the image at hand, told by where the principal point lies."""
-    h, w = size
-    if _central(intrinsics, size):
-        return intrinsics, ""
-    height, width = _PHOTOGRAPH
-    out = intrinsics.clone()
+    """Intrinsics of the image at hand: as they are, reduced, or of the middle square, whichever centres it best."""
+    (h, w), (height, width) = size, _PHOTOGRAPH
+    reduced, square = intrinsics.clone(), intrinsics.clone()
+    reduced[:2] *= torch.tensor([[w / width], [h / height]])
+    square[0, 2] -= (width - height) / 2
+    square[:2] *= h / height
+    tried = [(intrinsics, "")]
+    if abs(w / h - width / height) < 0.01:
+        tried.append((reduced, f"intrinsics of {height}x{width} reduced to {h}x{w}"))
     if h == w:
-        out[0, 2] -= (width - height) / 2
-        note = f"intrinsics brought to the middle square of {height}x{width}, reduced to {h}x{w}"
-    else:
-        note = f"intrinsics of {height}x{width} reduced to {h}x{w}"
-    out[:2] *= h / height
-    if not _central(out, size):
+        tried.append((square, f"intrinsics brought to the middle square of {height}x{width}, reduced to {h}x{w}"))
+    best, note = min(tried, key=lambda pair: _off_centre(pair[0], size))
+    if _off_centre(best, size) > 0.2:
         x, y = intrinsics[:2, 2].tolist()
         raise AnyViewError(f"{image}: an image of {h}x{w}, its camera has the principal point at ({x:.0f}, {y:.0f}).")
-    return out, note
+    return best, "" if size == _PHOTOGRAPH else note
 
 
-def _central(intrinsics: Tensor, size: tuple[int, int]) -> bool:
+def _off_centre(intrinsics: Tensor, size: tuple[int, int]) -> float:
+    """Distance of the principal point from the middle, in sides of the image."""
     h, w = size
     x, y = intrinsics[:2, 2].tolist()
-    return abs(x - w / 2) < 0.2 * w and abs(y - h / 2) < 0.2 * h
+    return max(abs(x / w - 0.5), abs(y / h - 0.5))

@@ -1,7 +1,8 @@
 """LLFF ``poses_bounds.npy``: rows of a 3x5 matrix (pose and height, width, focal) and two depth bounds.
 
 The camera axes of a row are down, right, backward; height, width and focal are those of the original photographs,
-which often lie beside reduced copies (``images_4``, ``images_8``). Images belong to rows in the order of their names.
+which often lie beside reduced copies (``images_4``, ``images_8``). Images belong to rows in the order of their names'
+letters.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import numpy as np
 import torch
 
 from anyview.data.captures import Capture
-from anyview.data.files import natural_key, read_npy
+from anyview.data.files import read_npy
 from anyview.data.frames import Frame
-from anyview.data.images import image_size, list_images
+from anyview.data.images import list_images, stored_size
 from anyview.errors import AnyViewError
 from anyview.serialisation import save_aside
 
@@ -43,7 +44,7 @@ def read(path: Path) -> Capture:
     folder = next((path.parent / name for name in _FOLDERS if (path.parent / name).is_dir()), None)
     if folder is None:
         raise AnyViewError(f"{path.parent}: no images here (expected {', '.join(_FOLDERS)}).")
-    images = sorted(list_images(folder), key=natural_key)
+    images = list_images(folder)  # in the order of their letters, as LLFF itself has them: img_10 before img_2
     if len(images) != len(rows):
         raise AnyViewError(f"{path}: {len(rows)} cameras and {len(images)} images in {folder.name} do not match.")
     masks = _masks(path.parent / "masks", images)
@@ -64,15 +65,27 @@ def _frame(row: np.ndarray, image: Path, mask: Path | None) -> Frame:
     # Columns down, right, backward, centre to right, down, forward, centre.
     pose[:3] = torch.stack([matrix[:, 1], matrix[:, 0], -matrix[:, 2], matrix[:, 3]], dim=1)
     h, w, focal = matrix[:, 4].tolist()
-    try:
-        height, width = image_size(image)
-    except AnyViewError:  # said by the verification, with the frame
-        return Frame(image, None, pose, None, mask=mask)
-    if not (h > 0 and w > 0):
+    bounds = (float(row[15]), float(row[16]))
+    if not (1 <= h < 1e6 and 1 <= w < 1e6):
         raise AnyViewError(f"{image}: poses_bounds.npy gives it a size of {h:.0f}x{w:.0f}.")
+    try:
+        size, upright = _size(image, h / w)
+    except AnyViewError:  # said by the verification, with the frame
+        return Frame(image, None, pose, None, mask=mask, bounds=bounds)
+    height, width = size
+    if abs(height - width * h / w) > 2 + 0.01 * height:
+        raise AnyViewError(f"{image}: an image of {height}x{width}, poses_bounds.npy is for {h:.0f}x{w:.0f}.")
     fx, fy = focal * width / w, focal * height / h
     k = torch.tensor([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]], dtype=torch.float64)
-    return Frame(image, (height, width), pose, k, mask=mask)
+    return Frame(image, size, pose, k, mask=mask, bounds=bounds, upright=upright)
+
+
+def _size(image: Path, ratio: float) -> tuple[tuple[int, int], bool]:
+    """Size of an image, and whether its EXIF orientation counts: the aspect ratio of its camera tells."""
+    stored, sideways = stored_size(image)
+    turned = (stored[1], stored[0]) if sideways else stored
+    as_stored = abs(stored[0] / stored[1] / ratio - 1) < abs(turned[0] / turned[1] / ratio - 1)
+    return (stored, False) if as_stored else (turned, True)
 
 
 def write(path: Path, capture: Capture, bounds: Sequence[tuple[float, ...]]) -> None:

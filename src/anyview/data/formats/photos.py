@@ -22,6 +22,7 @@ from anyview.data.videos import video_timing
 EXPECTS_PHOTOS = "images, or a single image (photos without cameras)"
 EXPECTS_VIDEO = "a video file (frames without cameras)"
 _FULL_FRAME_DIAGONAL = math.hypot(36, 24)
+_NOT_READ = (".heic", ".heif", ".avif", ".cr2", ".nef", ".arw", ".dng", ".exr")
 ESTIMATED_FOCAL = 1.2  # times the longer side: 45 degrees, what COLMAP starts from
 
 
@@ -29,7 +30,7 @@ def find_photos(path: Path) -> Path | None:
     """The image, or the folder of images (itself or its ``images``)."""
     if path.is_file():
         return path if path.suffix.lower() in SUFFIXES else None
-    return next((folder for folder in (path, path / "images") if folder.is_dir() and list_images(folder)), None)
+    return next((folder for folder in (path / "images", path) if folder.is_dir() and list_images(folder)), None)
 
 
 def find_video(path: Path) -> Path | None:
@@ -52,6 +53,9 @@ def read_photos(path: Path) -> Capture:
         estimated += focal is None
         frames.append(Frame(image, size, None, intrinsics_of(focal or ESTIMATED_FOCAL * max(size), size)))
     notes = []
+    others = 0 if path.is_file() else sum(file.suffix.lower() in _NOT_READ for file in path.iterdir())
+    if others:
+        notes.append(f"{others} files are left out, whose kind is not read ({', '.join(_NOT_READ)})")
     if len(images) > estimated:
         notes.append(f"focal length of {len(images) - estimated} images from their EXIF")
     if estimated:

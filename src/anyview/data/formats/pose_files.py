@@ -39,6 +39,9 @@ def read_seven_scenes(path: Path) -> Capture:
         AnyViewError: A pose is no 4x4 matrix, or no frame is left.
     """
     poses = sorted(path.glob("frame-*.pose.txt"))
+    stems = {pose.name.removesuffix(".pose.txt") for pose in poses}
+    unposed = sum(image.name.split(".")[0] not in stems for image in path.glob("frame-*.color.*"))
+    notes = (f"{unposed} images have no pose and are left out",) if unposed else ()
     triples = []
     for pose in poses:
         stem = pose.name.removesuffix(".pose.txt")
@@ -47,13 +50,12 @@ def read_seven_scenes(path: Path) -> Capture:
     file = next((path / name for name in ("camera-intrinsics.txt", "intrinsics.txt") if (path / name).is_file()), None)
     matrix = read_matrix(file, ((3, 3), (4, 4)))[:3, :3] if file else None
     if matrix is not None:
-        return _capture(path, "7scenes", triples, matrix, ())
+        return _capture(path, "7scenes", triples, matrix, notes)
     h, w = image_size(triples[0][0])
     focal = _KINECT_FOCAL * w / 640
     matrix = torch.tensor([[focal, 0, w / 2], [0, focal, h / 2], [0, 0, 1]], dtype=torch.float64)
-    return _capture(
-        path, "7scenes", triples, matrix, (f"no intrinsics here: the Kinect's focal of {focal:.0f} px taken",)
-    )
+    note = f"no intrinsics here: the Kinect's focal length of {focal:.0f} px is taken"
+    return _capture(path, "7scenes", triples, matrix, (*notes, note))
 
 
 def read_scannet(path: Path) -> Capture:

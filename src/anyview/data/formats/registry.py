@@ -57,14 +57,14 @@ def scan_capture(path: str | Path, *, format: str | None = None) -> Capture:
     Raises:
         AnyViewError: Nothing is there, no format fits, or the files cannot be understood at all.
     """
-    path = Path(path)
+    given, path = path, Path(path).absolute()
     if format is not None and format not in FORMATS:
         raise unknown_name("capture format", format, FORMATS)
     try:
         if not path.exists():
-            raise AnyViewError(f"{path}: no such file or folder.")
+            raise AnyViewError(f"{given}: no such file or folder.")
         if path.is_dir() and not any(path.iterdir()):
-            raise AnyViewError(f"{path}: the folder is empty.")
+            raise AnyViewError(f"{given}: the folder is empty.")
         return _scan(path, format)
     except OSError as error:
         raise AnyViewError(f"{path}: cannot be read ({error.strerror or error}).") from error
@@ -75,10 +75,27 @@ def _scan(path: Path, format: str | None) -> Capture:
     for name in names:
         if (found := FORMATS[name].find(path)) is not None:
             capture = FORMATS[name].read(found)
+            _stay_inside(capture, path)
             why = "as it was told to be" if format else f"there is {_shown(found, path)}"
             return replace(capture, notes=(f"read as {capture.format}: {why}", *capture.notes))
     expected = ", or ".join(FORMATS[name].expects for name in names)
     raise AnyViewError(f"{path}: no capture of a known format here (expected {expected}).")
+
+
+def _stay_inside(capture: Capture, path: Path) -> None:
+    """Files of a capture lie below what the user named, or below the folder that the format says is the capture's.
+
+    Raises:
+        AnyViewError: A file lies elsewhere, for example behind a link.
+    """
+    folders = [folder if folder.is_dir() else folder.parent for folder in (path, capture.root)]
+    roots = [folder.resolve() for folder in folders]
+    for number, frame in enumerate(capture.frames):
+        for file in (frame.image, frame.mask, frame.depth):
+            if file is not None and not any(file.resolve().is_relative_to(root) for root in roots):
+                raise AnyViewError(
+                    f"{path}: frame {number} leads out of the capture folder: {file} is {file.resolve()}."
+                )
 
 
 def _shown(found: Path, path: Path) -> str:

@@ -8,6 +8,7 @@ images are there (``images_4`` for ``images``, as DL3DV and nerfstudio have them
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +53,39 @@ def read(path: Path) -> Capture:
     frames = document.get("frames")
     if not isinstance(frames, list) or not frames:
         raise AnyViewError(f'{path}: no frames (expected a list under "frames").')
-    read_frames = []
+    readers = []
     for number, frame in enumerate(frames):
         if not isinstance(frame, dict):
             raise AnyViewError(f"{path}: frame {number} is not an object.")
-        read_frames.append(_FrameReader(path, {**document, **frame}, number).read())
+        readers.append(_FrameReader(path, {**document, **frame}, number))
+    factor = _factor(path.parent, [reader.named() for reader in readers])
+    read_frames = [reader.read(factor) for reader in readers]
     blender = "fl_x" not in document and "camera_angle_x" in document and "w" not in document
-    notes = tuple(sorted({note for _, note in read_frames if note}))
-    findings = _findings(path, document, [frame for frame, _ in read_frames])
+    notes = () if factor == 1 else (f"images reduced by {factor} are taken, and their intrinsics reduced with them",)
+    findings = _findings(path, document)
     kind = "blender" if blender else "nerfstudio"
     return Capture(
-        path.parent.name, kind, path, tuple(frame for frame, _ in read_frames), _centred(document, blender),
-        notes=notes, findings=findings,
+        path.parent.name, kind, path, tuple(read_frames), _centred(document, blender), notes=notes, findings=findings,
     )  # fmt: skip
 
 
-def _findings(path: Path, document: dict[str, Any], frames: list[Frame]) -> tuple[Finding, ...]:
+def _factor(root: Path, named: list[Path]) -> int:
+    """By how much the images are reduced: by the first factor at which any of them is there."""
+    in_folders = [image for image in named if image.parent != root]
+    for factor in (1, *_FACTORS):
+        if any(_variant(image, factor).is_file() for image in (in_folders if factor > 1 else named)):
+            return factor
+    return 1
+
+
+def _variant(named: Path, factor: int) -> Path:
+    """The file for a name in the folder of a factor; Blender's files name images without their suffix."""
+    folder = named.parent if factor == 1 else named.parent.with_name(f"{named.parent.name}_{factor}")
+    candidates = [folder / name for name in (named.name, named.name + ".png", named.name + ".jpg")]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _findings(path: Path, document: dict[str, Any]) -> tuple[Finding, ...]:
     """What the file says and nobody follows."""
     out = []
     entries = [{**document, **frame} for frame in document["frames"]]
@@ -79,10 +97,10 @@ def _findings(path: Path, document: dict[str, Any], frames: list[Frame]) -> tupl
             "straight lines bend and rays miss by several pixels near the border",
             "set camera_model to OPENCV, or remove the coefficients if the images are undistorted",
         ))  # fmt: skip
-    names = {frame.image.relative_to(path.parent).as_posix() for frame in frames}
+    names = {os.path.normpath(str(entry.get("file_path"))) for entry in entries}
     for key in ("train_filenames", "val_filenames", "test_filenames"):
         listed = document.get(key)
-        unknown = [name for name in listed if name not in names] if isinstance(listed, list) else []
+        unknown = [n for n in listed if os.path.normpath(str(n)) not in names] if isinstance(listed, list) else []
         if unknown:
             out.append(Finding(
                 "error", "split", None, f"{key} names {len(unknown)} images that are no frames: {unknown[0]}",
@@ -102,24 +120,25 @@ class _FrameReader:
     def __init__(self, path: Path, values: dict[str, Any], number: int) -> None:
         self.path, self.values, self.number = path, values, number
 
-    def read(self) -> tuple[Frame, str]:
-        """The frame, and what there is to be noted."""
+    def named(self) -> Path:
+        """The image as the file names it."""
         named = self._file("file_path")
         if named is None:
             raise self._bad("has no file_path")
-        image, factor = self._on_disk(named)
+        return named
+
+    def read(self, factor: int) -> Frame:
+        """The frame, with its image in the folder of a factor."""
+        image = _variant(self.named(), factor)
         size = self._size(image, factor)
         mask, depth = self._file("mask_path"), self._file("depth_file_path")
         scale = self._value("depth_unit_scale_factor")
-        frame = Frame(
+        if mask is not None:
+            mask = _variant(mask, _factor(self.path.parent, [mask]))
+        return Frame(
             image, size, self._pose(), None if size is None else self._intrinsics(size, factor), self._distortion(),
-            mask=mask and self._on_disk(mask)[0], depth=depth, depth_scale=0.001 if scale is None else scale,
-            time=self._value("time"),
+            mask=mask, depth=depth, depth_scale=0.001 if scale is None else scale, time=self._value("time"),
         )  # fmt: skip
-        return (
-            frame,
-            "" if factor == 1 else f"images reduced by {factor} ({image.parent.name}) and their intrinsics too",
-        )
 
     def _bad(self, text: str) -> AnyViewError:
         return AnyViewError(f"{self.path}: frame {self.number} {text}.")
@@ -131,17 +150,6 @@ class _FrameReader:
         if not isinstance(name, str) or not name:
             raise self._bad(f"has a {key} that is no name: {name!r}")
         return inside(self.path.parent, name, what=f"frame {self.number}")
-
-    @staticmethod
-    def _on_disk(named: Path) -> tuple[Path, int]:
-        """The image that is there for a name, and by how much it is reduced; the name itself if none is there."""
-        for factor in (1, *_FACTORS):
-            parent = named.parent if factor == 1 else named.parent.with_name(f"{named.parent.name}_{factor}")
-            # Blender's files name images without their suffix.
-            for name in (named.name, named.name + ".png", named.name + ".jpg"):
-                if (parent / name).is_file():
-                    return parent / name, factor
-        return named, 1
 
     def _size(self, image: Path, factor: int) -> tuple[int, int] | None:
         h, w = self._value("h"), self._value("w")
@@ -191,11 +199,16 @@ class _FrameReader:
         return matrix * matrix.new_tensor([size[1] / w, size[0] / h, 1.0])[:, None] if factor > 1 else matrix
 
     def _distortion(self) -> Distortion:
-        model = str(self.values.get("camera_model", "OPENCV"))
+        fisheye = self.values.get("is_fisheye") is True  # Instant-NGP says it so
+        model = str(self.values.get("camera_model", "OPENCV_FISHEYE" if fisheye else "OPENCV"))
+        if fisheye and "FISHEYE" not in model:
+            raise self._bad(f"has camera model {model} and is_fisheye, which contradict each other")
         numbers = [self._value(key) or 0.0 for key in _OPENCV_KEYS]
         if model in _PINHOLES:
             return Distortion()
-        if model in ("OPENCV", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV"):
+        if model == "FULL_OPENCV":
+            return Distortion.opencv(*numbers, *(self._value(key) or 0.0 for key in ("k4", "k5", "k6")))
+        if model in ("OPENCV", "SIMPLE_RADIAL", "RADIAL"):
             if self._value("k4"):
                 raise self._bad(f"has k4 with camera model {model}, which programs read in different ways")
             return Distortion.opencv(*numbers)

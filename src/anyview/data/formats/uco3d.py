@@ -70,6 +70,8 @@ def _query(database: Path, sequence: str) -> tuple[str | None, list[tuple[Any, .
 def _frame(database: Path, video: Path, timing: Any, row: dict[str, Any]) -> Frame:
     where = f"{database}: frame {row['frame_number']}"
     h, w = _unpack(where, row, "_image_size", "2i")
+    if (h, w) != timing.image_size:
+        raise AnyViewError(f"{where} is of {h}x{w}, the video {timing.image_size[0]}x{timing.image_size[1]}.")
     rotation = torch.tensor(_unpack(where, row, "_viewpoint_R", "9f"), dtype=torch.float64).view(3, 3)
     translation = torch.tensor(_unpack(where, row, "_viewpoint_T", "3f"), dtype=torch.float64)
     focal, principal = (
