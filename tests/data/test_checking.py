@@ -187,7 +187,8 @@ def test_agreement_of_true_matches_and_none_behind_the_cameras():
     off = pixels[1] + torch.tensor([0.0, 3.0])
     assert agreement(cameras, pixels[0], off, 0.5).float().mean() < 0.4
     backwards = replace(cameras, world_from_cam=cameras.world_from_cam @ AXES)
-    flipped = [torch.stack([p[:, 0], 48 - p[:, 1]], -1) for p in pixels]  # the same lines, seen from behind
+    # A camera that looks the other way sees the same lines, mirrored, but nothing in front of it.
+    flipped = [torch.stack([64 - p[:, 0], p[:, 1]], -1) for p in pixels]
     assert not agreement(backwards, flipped[0], flipped[1], 0.01).any()
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from anyview.data.formats import dtu, transforms_json
 from anyview.data.formats.registry import read_capture, scan_capture
-from anyview.data.images import read_image
+from anyview.data.images import read_depth, read_image
 from anyview.errors import AnyViewError
 from anyview.geometry.distortion import Distortion
 from anyview.geometry.normalisation import focus_point
@@ -474,6 +474,16 @@ def test_images_of_every_mode_become_rgb(tmp_path):
     clear = Image.fromarray(np.full((3, 4, 4), 0, np.uint8))
     clear.save(tmp_path / "clear.png")
     assert read_image(tmp_path / "clear.png")[0].min() == 1  # white behind nothing
+
+
+def test_depth_levels_and_those_that_mean_unknown(tmp_path):
+    levels = np.array([[0, 500, 65535], [2000, 1, 65534]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "depth.png")
+    expected = torch.tensor([[0.0, 0.5, 0.0], [2.0, 0.001, 65.534]])
+    torch.testing.assert_close(read_depth(tmp_path / "depth.png", 0.001), expected)
+    Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "colour.png")
+    with pytest.raises(AnyViewError, match="one channel, this image has 3"):
+        read_depth(tmp_path / "colour.png", 0.001)
 
 
 def test_a_photo_on_its_side_has_the_size_that_is_read(tmp_path):

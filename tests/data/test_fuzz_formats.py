@@ -267,6 +267,20 @@ def test_links_that_lead_out_are_refused(tmp_path):
         read_capture(tmp_path / "photos")
 
 
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [("llff", "images/0.png"), ("dtu", "image/0.png"), ("eschernet", "000.png"), ("7scenes", "frame-000000.color.png"),
+     ("scannet", "color/0.png"), ("colmap", "images/0.png"), ("re10k", "clip/0.png"), ("co3d sample", "0.png")],
+)  # fmt: skip
+def test_links_that_lead_out_are_refused_in_every_format(originals, tmp_path, name, image):
+    shutil.copytree(originals / name, tmp_path / "in")
+    shutil.copy(tmp_path / "in" / image, tmp_path / "secret.png")
+    (tmp_path / "in" / image).unlink()
+    (tmp_path / "in" / image).symlink_to(tmp_path / "secret.png")
+    with pytest.raises(AnyViewError, match="leads out of the capture folder"):
+        read_capture(tmp_path / "in" / MAKERS[name][1])
+
+
 def test_a_link_to_the_capture_itself_is_followed(tmp_path):
     (tmp_path / "in").mkdir()
     _transforms(tmp_path / "in")
