@@ -19,7 +19,7 @@ from anyview.data.checking.run import check_capture
 from anyview.data.findings import Finding
 from anyview.data.formats.registry import scan_capture
 from anyview.errors import AnyViewError
-from anyview.geometry.poses import invert
+from anyview.geometry.poses import invert, rotation_about
 from anyview.geometry.rays import project
 from tests.conftest import ring
 
@@ -190,6 +190,28 @@ def test_agreement_of_true_matches_and_none_behind_the_cameras():
     # A camera that looks the other way sees the same lines, mirrored, but nothing in front of it.
     flipped = [torch.stack([64 - p[:, 0], p[:, 1]], -1) for p in pixels]
     assert not agreement(backwards, flipped[0], flipped[1], 0.01).any()
+
+
+def test_a_camera_that_only_turned_agrees_with_itself_alone():
+    cameras = ring(2, (48, 64), seed=3).to(torch.float64)
+    poses = cameras.world_from_cam.clone()
+    poses[1, :3, :3] = poses[0, :3, :3] @ rotation_about("y", torch.tensor(0.2, dtype=torch.float64))
+    poses[1, :3, 3] = poses[0, :3, 3]
+    turned = replace(cameras, world_from_cam=poses)
+    points = 0.2 * torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    pixels, _ = project(turned, points.expand(2, -1, -1))
+    assert agreement(turned, pixels[0], pixels[1], 0.01).all()
+    assert not agreement(turned, pixels[0], pixels[1] + 2.0, 1.0).any()
+
+
+def test_one_frame_in_another_convention_is_named(fox, tmp_path):
+    folder = tmp_path / "fox"
+    shutil.copytree(fox, folder)
+    document = json.loads((folder / "transforms.json").read_text())
+    pose = torch.tensor(document["frames"][5]["transform_matrix"]).double()
+    document["frames"][5]["transform_matrix"] = invert(pose).tolist()
+    (folder / "transforms.json").write_text(json.dumps(document))
+    assert {f.frame for f in check_capture(scan_capture(folder)) if f.kind == "pose-disagrees"} == {5}
 
 
 def test_the_picture_and_the_page_show_every_camera(fox, tmp_path):

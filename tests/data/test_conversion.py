@@ -233,7 +233,9 @@ def test_convert_on_the_command_line(capsys, captures, tmp_path):
     code, out = run("convert", captures / "object1", tmp_path / "ns", "--to", "nerfstudio")
     assert code == 1 and "not empty" in out.err
     code, out = run("convert", captures / "object1", tmp_path / "l", "--to", "llff")
-    assert code == 1 and "there are none" in out.err and not (tmp_path / "l").exists()
+    assert code == 0 and "depth bounds are guessed" in out.out
+    near, far = np.load(tmp_path / "l" / "poses_bounds.npy")[:, 15:].T
+    assert np.allclose(far, 3 * near) and (1.5 * 0.5 <= near).all() and (far <= 2.2 * 1.5).all()
     code, out = run("convert", captures / "object1", tmp_path / "a.ply", "--to", "ply")
     assert code == 1 and "neither points nor depth maps" in out.err
     (tmp_path / "file").write_text("")

@@ -59,11 +59,12 @@ def test_another_request_is_refused_unless_overwritten(tmp_path):
 
 
 def test_finished_means_the_same_request(tmp_path):
-    assert not is_finished(tmp_path, {"a": [1.5]})
+    assert not is_finished(tmp_path, {"a": [1.5]}, [])
     (tmp_path / "request.json").write_text(json.dumps({"a": [1.5]}))
-    assert is_finished(tmp_path, {"a": [1.5]}) and not is_finished(tmp_path, {"a": [2.5]})
+    assert is_finished(tmp_path, {"a": [1.5]}, []) and not is_finished(tmp_path, {"a": [2.5]}, [])
+    assert not is_finished(tmp_path, {"a": [1.5]}, ["video.mp4"])
     (tmp_path / "request.json").write_text("{")
-    assert not is_finished(tmp_path, {"a": [1.5]})
+    assert not is_finished(tmp_path, {"a": [1.5]}, [])
 
 
 def test_targets_of_one_chunk_are_all_or_none(tmp_path):

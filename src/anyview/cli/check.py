@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     _print(options, capture, findings)
     counts = {severity: sum(f.severity == severity for f in findings) for severity in ("error", "warning", "note")}
     if options.out is not None:
-        with whole_folder(options.out, overwrite=options.overwrite) as folder:
+        with whole_folder(options.out, overwrite=options.overwrite, sources=[options.capture]) as folder:
             names = _write(folder, capture, findings)
         print("\n".join(f"wrote {options.out / name}" for name in names))
     if options.json:
@@ -65,7 +65,8 @@ def _print(options: CheckOptions, capture: Capture | None, findings: list[Findin
     if capture is not None:
         for note in capture.notes:
             print(f"{capture.name}: {note}.")
-        size = "x".join(map(str, capture.common_size)) if not any(f.kind == "missing-image" for f in findings) else "?"
+        sizes = [frame.image_size for frame in capture.frames if frame.image_size is not None]
+        size = f"{min(h for h, _ in sizes)}x{min(w for _, w in sizes)}" if sizes else "not known"
         print(f"{capture.name}: {len(capture)} frames, smallest size {size}.")
     shown = [finding for finding in findings if finding.severity != "note"]
     if not shown:

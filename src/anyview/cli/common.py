@@ -10,6 +10,7 @@ import tyro
 from anyview.errors import AnyViewError
 
 T = TypeVar("T")
+_MOST_INDICES = 1_000_000
 
 
 def parse(cls: type[T], argv: list[str], verb: str, default: T | None = None) -> T:
@@ -29,6 +30,8 @@ def parse_indices(text: str, what: str) -> list[int]:
     try:
         for part in text.split(","):
             first, dash, last = part.strip().partition("-")
+            if dash and int(last) - int(first) > _MOST_INDICES:
+                raise ValueError
             numbers += range(int(first), int(last) + 1) if dash else [int(first)]
     except ValueError:
         raise AnyViewError(f"{what}: expected numbers such as 0,8,16 or 0-4, got {text!r}.") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from anyview.data.captures import Capture
 from anyview.data.conversion.images import pinhole_capture
 from anyview.data.conversion.points import point_cloud, write_ply
 from anyview.data.conversion.shards import MANIFEST, ShardConfig, write_shards
-from anyview.data.conversion.tools import WRITERS
+from anyview.data.conversion.tools import WRITERS, dropped
 from anyview.data.formats.registry import read_capture
 from anyview.errors import AnyViewError
 from anyview.rendering.outputs import whole_folder
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     try:
         written = _convert(options)
     except OSError as error:
-        where = error.filename or options.destination
+        where = error.filename2 or (error.filename if error.filename is not None else options.destination)
         raise AnyViewError(f"{where}: cannot be written ({error.strerror}).") from error
     print("\n".join(f"wrote {name}" for name in written))
     if options.json:
@@ -61,7 +61,10 @@ def _convert(options: ConvertOptions) -> list[Path]:
         return _to_ply(capture, options)
     if not capture.is_posed:
         raise AnyViewError(f"{capture.name}: there are no cameras to convert; estimate them with 'anyview pose' first.")
-    with whole_folder(options.destination, overwrite=options.overwrite) as folder:
+    lost = dropped(capture, options.to)
+    if options.undistort and capture.points is None:
+        capture = replace(capture, points=point_cloud(capture))
+    with whole_folder(options.destination, overwrite=options.overwrite, sources=[options.source]) as folder:
         if options.undistort:
             scratch = folder / ".undistorted"
             capture = pinhole_capture(capture, scratch)
@@ -72,6 +75,8 @@ def _convert(options: ConvertOptions) -> list[Path]:
         else:
             names = WRITERS[options.to](capture, folder)
     print(f"{capture.name}: {len(capture)} frames of a {capture.format} capture.")
+    if lost:
+        print(lost)
     return [options.destination / name for name in names]
 
 

@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
     objects = read_objects(options.captures, model)
     started = time.perf_counter()
-    with whole_folder(options.out, overwrite=options.overwrite) as folder:
+    with whole_folder(options.out, overwrite=options.overwrite, sources=[options.captures]) as folder:
         with Progress(transient=True) as bar:
             task = bar.add_task("evaluating", total=len(objects))
             scores = evaluate(

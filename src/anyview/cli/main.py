@@ -34,19 +34,25 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"anyview {__version__}")
         return 0
+    return _run(argv)
+
+
+def _run(argv: list[str]) -> int:
     try:
         if argv[0] not in VERBS:
             raise unknown_name("verb", argv[0], VERBS)
         importlib.import_module(f"anyview.cli.{argv[0]}").main(argv[1:])
-    except AnyViewError as error:
-        print(f"anyview: {error}", file=sys.stderr)
-        return 1
+        return 0
     except Failed:
         return 1
+    except AnyViewError as error:
+        said, code = str(error), 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        said, code = f"{error.filename2 or error.filename or 'writing'}: {error.strerror or error}.", 1
     except KeyboardInterrupt:
-        print("anyview: interrupted.", file=sys.stderr)
-        return 130
-    return 0
+        said, code = "interrupted.", 130
+    print(f"anyview: {said}", file=sys.stderr)
+    return code
 
 
 def entry() -> None:

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     for note in capture.notes:
         print(f"{capture.name}: {note}.")
     started = time.perf_counter()
-    with whole_folder(options.out, overwrite=options.overwrite) as folder:
+    with whole_folder(options.out, overwrite=options.overwrite, sources=[options.photos]) as folder:
         result = estimate_poses(capture, folder, options.pose, on_stage=lambda stage: print(f"{stage} ...", flush=True))
     seconds = time.perf_counter() - started
     _report(options, result, seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,19 @@ from anyview.errors import AnyViewError
 from anyview.evaluation.metrics import psnr
 from anyview.geometry.camera_path import write_camera_path
 from anyview.rendering.ordering import RenderMode, RenderPlan
-from anyview.rendering.outputs import FrameWriter, SheetRow, frame_name, whole_folder, write_contact_sheet
+from anyview.rendering.outputs import (
+    FRUSTA,
+    FrameWriter,
+    SheetRow,
+    frame_name,
+    protect,
+    whole_folder,
+    write_contact_sheet,
+)
 from anyview.rendering.resume import REQUEST, PartialRendering, is_finished
 from anyview.serialisation import to_plain, write_json
+
+_INDEPENDENT_CHUNK = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +76,15 @@ class RenderOptions(RequestOptions):
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(RenderOptions, argv, "render")
-    if options.fps <= 0:
+    if not 0 < options.fps < math.inf:
         raise AnyViewError(f"--fps must be positive, got {options.fps}.")
-    plan = RenderPlan(
-        mode=options.mode, chunk=options.chunk, order=options.order, max_references=options.max_references
-    )
+    # Targets that do not see each other come out the same in any chunks: small ones show progress and can be resumed.
+    chunk = _INDEPENDENT_CHUNK if options.mode == "independent" and options.chunk is None else options.chunk
+    plan = RenderPlan(mode=options.mode, chunk=chunk, order=options.order, max_references=options.max_references)
     model = load(options.model, device=options.device, precision=options.precision)
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
     request = resolve_request(options, model)
-    if options.out.resolve() in (options.capture.resolve(), *options.capture.resolve().parents):
-        raise AnyViewError(f"{options.out}: the output would replace the capture; give another folder.")
+    protect(options.out, _sources(options))
     model = model.for_shape(request.references.cameras)
     for line in (*request.notes, *model.describe_fit(request.references)):
         print(line)
@@ -84,10 +95,12 @@ def main(argv: list[str]) -> None:
 
 
 def _dry_run(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> None:
-    with whole_folder(options.out, overwrite=options.overwrite) as folder:
-        picture = write_frusta_picture(
-            folder / "frusta.png", request.references, targets=model.lens(request.cameras), numbers=request.indices
-        )
+    if options.out.exists() and not options.out.is_dir():
+        raise AnyViewError(f"{options.out}: the output folder is a file.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    picture = write_frusta_picture(
+        options.out / FRUSTA, request.references, targets=model.lens(request.cameras), numbers=request.indices
+    )
     print(_cost(options, model, request, plan))
     print(f"wrote {options.out / picture.name} (nothing was rendered: --dry-run)")
     if options.json:
@@ -101,12 +114,16 @@ def _cost(options: RenderOptions, model: Model, request: RenderRequest, plan: Re
 
 def _render_all(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> None:
     said = _identity(options, model, request, plan)
-    if is_finished(options.out, said) and not options.overwrite:
+    written = ("video.mp4", "transforms.json", "camera_path.json", "contact_sheet.png")
+    frames = [frame_name(index) for index in range(len(request.cameras))]
+    if is_finished(options.out, said, [*frames, *written]) and not options.overwrite:
         print(f"{options.out}: all {len(request.cameras)} views are there already, nothing is rendered again.")
+        if options.json:
+            print_json({"out": str(options.out), "references": request.indices, "views": len(frames), "seconds": 0.0})
         return
     started = time.perf_counter()
     # The final folder is made first: one that cannot be written must not cost a rendering.
-    with whole_folder(options.out, overwrite=options.overwrite) as folder:
+    with whole_folder(options.out, overwrite=options.overwrite, sources=_sources(options)) as folder:
         partial = PartialRendering(options.out, said, overwrite=options.overwrite)
         before = partial.count
         if before:
@@ -129,15 +146,20 @@ def _render_all(options: RenderOptions, model: Model, request: RenderRequest, pl
 
 
 def _identity(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> dict[str, Any]:
-    """Everything that the views depend on."""
+    """Everything that the output depends on; of the references, what the model sees of them."""
+    images, cameras = model.prepare(request.references, masked=request.masked)
+    seen = hashlib.sha256(images.numpy().tobytes() + cameras.world_from_cam.numpy().tobytes()).hexdigest()
     weights = resolve(options.model) / "model.safetensors"
     return {
         "model": str(weights.resolve()), "modified": weights.stat().st_mtime_ns, "sampling": model.system.sampling,
         "image_size": list(model.image_size), "seed": options.seed, "precision": options.precision,
         "plan": to_plain(plan), "capture": str(options.capture.resolve()), "references": request.indices,
-        "masked": options.masked, "reference_cameras": request.references.cameras.world_from_cam.tolist(),
-        "cameras": request.cameras.world_from_cam.tolist(),
+        "seen": seen, "fps": options.fps, "cameras": request.cameras.world_from_cam.tolist(),
     }  # fmt: skip
+
+
+def _sources(options: RenderOptions) -> list[Path | None]:
+    return [options.capture, options.cameras_of, options.camera_path, Path(options.model)]
 
 
 class _FramesPerSecond(ProgressColumn):

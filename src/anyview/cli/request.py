@@ -101,7 +101,7 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
         own = [number for number in range(len(capture)) if number not in indices]
         if not own:
             raise AnyViewError(f"{capture.name}: there is nothing to render: all {len(capture)} views are references.")
-        cameras = capture.cameras[own]
+        cameras = _one_lens(capture.cameras[own])
     if cameras is None:
         cameras = _path(options, references)
     shown = ", ".join(map(str, indices[:12])) + (" ..." if len(indices) > 12 else "")
@@ -114,6 +114,11 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
     return RenderRequest(references, indices, cameras, truth, options.masked, tuple(notes))
 
 
+def _one_lens(cameras: Cameras) -> Cameras:
+    """Poses of real cameras, whose lenses may differ: the model has its own, and the truth is cropped to it."""
+    return replace(cameras, intrinsics=cameras.intrinsics[:1].expand_as(cameras.intrinsics))
+
+
 def _path(options: RequestOptions, references: Capture) -> Cameras:
     if options.trajectory == "spline":
         return trajectories.spline(references.cameras, options.frames)
@@ -124,11 +129,11 @@ def _targets_before_references(options: RequestOptions, capture: Capture) -> tup
     """Targets that do not depend on the references, and which views of the capture they are, if they are any."""
     if options.targets is not None and options.targets != "rest":
         own = parse_indices(options.targets, "--targets")
-        return capture.select(own).cameras, own
+        return _one_lens(capture.select(own).cameras), own
     if options.camera_path is not None:
         return read_any_camera_path(options.camera_path, capture.root), None
     if options.cameras_of is not None:
-        return scan_capture(options.cameras_of).cameras, None
+        return _one_lens(scan_capture(options.cameras_of).cameras), None
     return None, None
 
 

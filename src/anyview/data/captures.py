@@ -241,15 +241,31 @@ class Capture:
         return image[:, top : top + h, left : left + w]
 
     def _on_white(self, frame: Frame, image: Tensor) -> Tensor:
+        mask = self._mask(frame)
+        return image * mask + (1 - mask)
+
+    def _mask(self, frame: Frame) -> Float[Tensor, "1 h w"]:
         if frame.mask is None:
             raise AnyViewError(f"{self.name}: {frame.name} has no mask.")
         mask, alpha = read_image(frame.mask)
         if alpha is not None and float(alpha.min()) < 1:  # a cut-out: its colours say nothing
             mask = alpha.expand(3, -1, -1)
-        if mask.shape != image.shape:
-            sizes = f"{mask.shape[-2]}x{mask.shape[-1]}, the image {image.shape[-2]}x{image.shape[-1]}"
-            raise AnyViewError(f"{frame.mask}: the mask is {sizes}.")
-        return image * mask + (1 - mask)
+        (h, w), (height, width) = mask.shape[-2:], frame_size(frame)
+        if (h, w) != (height, width):
+            raise AnyViewError(f"{frame.mask}: the mask is {h}x{w}, the image {height}x{width}.")
+        return mask.mean(0, keepdim=True)
+
+    def masks(self, *, only: Sequence[int] | None = None) -> Float[Tensor, "views 1 h w"]:
+        """Masks as :attr:`cameras` see them, 1 where the object is.
+
+        Args:
+            only: Some frames by number; None is all.
+
+        Raises:
+            AnyViewError: A frame has none, or it is not as large as its image.
+        """
+        frames = self.frames if only is None else [self.frames[number] for number in only]
+        return torch.stack([self._as_seen(frame, self._mask(frame)) for frame in frames])
 
     def origin(self) -> Float[Tensor, " 3"]:
         """The point that networks take as origin, in world units.

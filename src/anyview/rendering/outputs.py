@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +19,29 @@ from anyview.data.images import resize_image, to_bytes, write_image
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 
+FRUSTA = "frusta.png"
+
 
 @contextmanager
-def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+def whole_folder(folder: Path, *, overwrite: bool, sources: Sequence[Path | None] = ()) -> Iterator[Path]:
     """A folder to write to that takes its name only when all is done; what fails leaves nothing behind.
 
+    Args:
+        folder: Its name.
+        overwrite: Replace what is there.
+        sources: What is read for it, which it must not replace.
+
     Raises:
-        AnyViewError: ``folder`` is there and not empty (and ``overwrite`` is off), is a file, or cannot be made.
+        AnyViewError: ``folder`` is there and not empty (and ``overwrite`` is off), is a file, holds a source, or cannot
+            be made.
     """
     shown, folder = folder, folder.resolve()
+    protect(shown, sources)
     if folder.exists() and not folder.is_dir():
         raise AnyViewError(f"{shown}: the output folder is a file.")
     if folder in (Path.cwd(), *Path.cwd().parents):
         raise AnyViewError(f"{shown}: the output folder is the one we are in, or above it; give another.")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    if folder.is_dir() and not _replaceable(folder) and not overwrite:
         raise AnyViewError(f"{folder}: the output folder is not empty; give --overwrite to replace it.")
     partial = folder.with_name(f".{folder.name}.partial")
     try:
@@ -46,10 +55,28 @@ def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.is_dir():
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def protect(folder: Path, sources: Sequence[Path | None]) -> None:
+    """Raise if writing a folder anew would take away what it is made from.
+
+    Raises:
+        AnyViewError: A source is the folder or lies below it.
+    """
+    target = folder.resolve()
+    for source in sources:
+        if source is not None and (target == source.resolve() or target in source.resolve().parents):
+            raise AnyViewError(f"{folder}: the output would replace the capture or file {source}; give another folder.")
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether nothing is lost with a folder: it is empty, or has the picture of a dry run alone."""
+    return all(path.name == FRUSTA for path in folder.iterdir())
 
 
 def frame_name(index: int) -> str:

@@ -80,9 +80,11 @@ class PartialRendering:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def is_finished(out: Path, request: dict[str, Any]) -> bool:
-    """Whether a folder holds the whole result of a request."""
+def is_finished(out: Path, request: dict[str, Any], names: list[str]) -> bool:
+    """Whether a folder holds the whole result of a request: its note and the files ``names``."""
     note = out / REQUEST
+    if not all((out / name).is_file() for name in names):
+        return False
     try:
         return note.is_file() and json.loads(note.read_text()) == json.loads(json.dumps(request))
     except (OSError, ValueError):

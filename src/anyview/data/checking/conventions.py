@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from anyview.data.captures import Capture
 from anyview.data.checking.matching import agreement, corners, match
-from anyview.data.checking.pictures import thumbnail
+from anyview.data.checking.pictures import thumbnails
 from anyview.data.findings import Finding
 from anyview.data.frames import frame_size
 from anyview.data.undistortion import pinhole_of, undistort_image
@@ -26,7 +27,11 @@ from anyview.geometry.poses import invert, rotation_angle
 from anyview.geometry.rays import project
 
 _OTHER_AXES = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
-_PAIRS, _SIDE = 12, 360  # pictures that are compared, and how large
+_PAIRS, _SIDE = 40, 360  # pictures that are compared, and how large
+
+
+Match = tuple[list[int], Tensor, Tensor]
+"""Two frames, and where both show the same details, in pixels of each."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,11 @@ def convention_findings(capture: Capture, cameras: Cameras) -> Iterator[Finding]
         capture: Its images are read for some pairs of neighbours.
         cameras: Of all its frames, double precision.
     """
-    if len(cameras) >= 3:
-        yield from judge(Evidence.of(capture, cameras), cameras)
+    if len(cameras) < 3:
+        return
+    evidence = Evidence.of(capture, cameras)
+    yield from judge(evidence, cameras)
+    yield from _strangers(evidence, cameras)
 
 
 @dataclass(frozen=True)
@@ -77,18 +85,23 @@ class Evidence:
 
     name: str
     share: Callable[[Cameras], float]
+    least: float = 0.5
+    """Share that has to agree with another convention before it is an error; above 1 it never is."""
+    matches: tuple[Match, ...] = ()
 
     @classmethod
     def of(cls, capture: Capture, cameras: Cameras) -> Evidence:
         """The strongest evidence that a capture has; it is the same in whatever convention ``cameras`` are."""
         matches = _shared_points(capture, cameras)
         if sum(len(first) for _, first, _ in matches) >= 60:
-            return cls("details that neighbouring pictures share", lambda tried: _agreeing(tried, matches))
+            name = "details that neighbouring pictures share"
+            return cls(name, lambda tried: _agreeing(tried, matches), matches=tuple(matches))
         if capture.points is not None and len(capture.points.positions) >= 20:
             positions = capture.points.positions.double()
             chosen = positions[:: max(1, len(positions) // 2000)].expand(len(cameras), -1, -1)
-            return cls("points of the scene that a camera sees", lambda tried: _seen(tried, chosen))
-        return cls("cameras that see the point all look at", _centre)
+            return cls("points of the scene that a camera sees", lambda tried: _seen(tried, chosen), least=0.15)
+        # Cameras may look outward on purpose, so that this evidence alone convicts nobody.
+        return cls("cameras that see the point all look at", _centre, least=1.1)
 
 
 def judge(evidence: Evidence, cameras: Cameras) -> Iterator[Finding]:
@@ -99,18 +112,38 @@ def judge(evidence: Evidence, cameras: Cameras) -> Iterator[Finding]:
         for convention in CONVENTIONS
     }
     best = max(others, key=lambda convention: others[convention])
-    if given < 0.8 * others[best] and others[best] > 0.15:
+    if given < 0.8 * others[best] and others[best] > evidence.least:
         agree = f"{100 * given:.0f} % of them agree as given, {100 * others[best]:.0f} % so"
         yield Finding(
             "error", f"convention-{best.kind}", None, f"{best.text} (evidence: {evidence.name}; {agree})",
             "views are rendered from wrong places", best.remedy,
         )  # fmt: skip
-    elif max(given, others[best]) < 0.15:
+    elif max(given, others[best]) < 0.15 and evidence.least < 1:
         share = f"{100 * given:.0f} % as given"
         yield Finding(
             "warning", "convention-unsure", None, f"the {evidence.name} agree with no convention ({share})",
             "the poses may be wrong in a way that is not known here", "look at the picture of the cameras",
         )  # fmt: skip
+
+
+def _strangers(evidence: Evidence, cameras: Cameras) -> Iterator[Finding]:
+    """Frames whose own matches speak against their poses, while those of most others do not."""
+    if not evidence.matches or evidence.share(cameras) < 0.3:
+        return
+    best: dict[int, float] = {}
+    for pair, first, second in evidence.matches:
+        if len(first) < 20:
+            continue
+        share = _agreeing(cameras, [(pair, first, second)])
+        for number in pair:
+            best[number] = max(best.get(number, 0.0), share)
+    for number, share in sorted(best.items()):
+        if share < 0.25:
+            yield Finding(
+                "warning", "pose-disagrees", number,
+                f"{100 * share:.0f} % of the details that it shares with its neighbour agree with its pose",
+                "what it shows is put in the wrong place", "check its pose and whether it is its picture",
+            )  # fmt: skip
 
 
 def _seen(cameras: Cameras, points: Tensor) -> float:
@@ -127,36 +160,40 @@ def _centre(cameras: Cameras) -> float:
         return 0.0
 
 
-def _agreeing(cameras: Cameras, matches: list[tuple[list[int], Tensor, Tensor]]) -> float:
+def _agreeing(cameras: Cameras, matches: list[Match]) -> float:
     tolerance = 0.01 * max(cameras.image_size)
     agree = [agreement(cameras[pair], first, second, tolerance) for pair, first, second in matches]
     return float(torch.cat(agree).double().mean())
 
 
-def _shared_points(capture: Capture, cameras: Cameras) -> list[tuple[list[int], Tensor, Tensor]]:
+def _shared_points(capture: Capture, cameras: Cameras) -> list[Match]:
     """Matches between some pictures and those that look most alike in direction, in pixels of ``cameras``."""
     starts = torch.linspace(0, len(cameras) - 1, min(_PAIRS, len(cameras))).round().long().unique().tolist()
     rotations = cameras.world_from_cam[:, :3, :3]
-    found = []
+    pairs: list[list[int]] = []
     for start in starts:
         # The angle between two views is the same in every convention that is tried.
         apart = rotation_angle(rotations[start].expand_as(rotations), rotations)
-        moved = (cameras.centres - cameras.centres[start]).norm(dim=-1) > 1e-6
-        apart[~moved] = torch.inf
+        apart[start] = torch.inf
         pair = [start, int(apart.argmin())]
-        described = [_described(capture, number) for number in pair]
-        if described[0] is None or described[1] is None:
+        pairs.append(pair)
+    wanted = sorted({number for pair in pairs for number in pair})
+    pictures = thumbnails([capture.frames[number] for number in wanted], _SIDE)
+    described = {n: _described(capture, n, picture) for n, picture in zip(wanted, pictures, strict=True)}
+    found = []
+    for pair in pairs:
+        one, other = described[pair[0]], described[pair[1]]
+        if one is None or other is None:
             continue  # an image that cannot be read has its own finding
-        first, second = match(described[0], described[1])
+        first, second = match(one, other)
         if len(first) >= 8:
             found.append((pair, first, second))
     return found
 
 
-def _described(capture: Capture, number: int) -> tuple[Tensor, Tensor] | None:
+def _described(capture: Capture, number: int, picture: Image.Image | None) -> tuple[Tensor, Tensor] | None:
     """Corners of a small version of a frame, in pixels of ``capture.cameras``, with their descriptors."""
     frame = capture.frames[number]
-    picture = thumbnail(frame, _SIDE)
     if picture is None or frame.intrinsics is None:
         return None
     size, (small_h, small_w) = frame_size(frame), (picture.height, picture.width)

@@ -73,7 +73,10 @@ def _duplicates(capture: Capture) -> Iterator[Finding]:
     for number, frame in enumerate(capture.frames):
         if frame.position is not None or not frame.image.is_file() or seen[(frame.image.resolve(), None)] != number:
             continue
-        digest = hashlib.sha256(frame.image.read_bytes()).digest()
+        try:
+            digest = hashlib.sha256(frame.image.read_bytes()).digest()
+        except OSError:
+            continue  # said by the verification
         if digest in contents:
             other = capture.frames[contents[digest]].name
             yield Finding(

@@ -78,6 +78,11 @@ def agreement(
     ]
     relative = invert(cameras.world_from_cam[1]) @ cameras.world_from_cam[0]
     rotation, t = relative[:3, :3], relative[:3, 3]
+    if float(t.norm()) <= 1e-5 * float(cameras.centres.norm(dim=-1).max()):
+        # A camera that only turned has no epipolar lines: every point has its place.
+        image = rays[0] @ rotation.mT @ cameras.intrinsics[1].mT
+        place = image[:, :2] / image[:, 2:]
+        return (image[:, 2] > 0) & ((place - second.to(place)).norm(dim=-1) < tolerance)
     skew = torch.zeros(3, 3, dtype=t.dtype)
     skew[0, 1], skew[0, 2], skew[1, 0] = -t[2], t[1], t[2]
     skew[1, 2], skew[2, 0], skew[2, 1] = -t[0], -t[1], t[0]

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from anyview.data.captures import Capture
-from anyview.data.checking.pictures import frustum_corners, frustum_size, thumbnail
+from anyview.data.checking.pictures import frustum_corners, frustum_size, thumbnails
 from anyview.data.findings import Finding
 from anyview.serialisation import write_aside
 
@@ -32,10 +33,11 @@ def write_page(path: Path, capture: Capture, findings: list[Finding], *, numbers
     centre = cameras.centres.median(0).values
     extent = float((cameras.centres - centre).norm(dim=-1).max().clamp_min(1e-9))
     corners = frustum_corners(cameras, frustum_size(cameras.centres, capture.origin()))
+    pictures = thumbnails(list(capture.frames), _SIDE)
     frames = [
-        {"number": number, "name": frame.name, "at": at, "corners": ends, "picture": _data_uri(frame)}
-        for number, frame, at, ends in zip(
-            numbers, capture.frames, cameras.centres.tolist(), corners.tolist(), strict=True
+        {"number": number, "name": frame.name, "at": at, "corners": ends, "picture": _data_uri(picture)}
+        for number, frame, picture, at, ends in zip(
+            numbers, capture.frames, pictures, cameras.centres.tolist(), corners.tolist(), strict=True
         )
     ]
     document = {
@@ -44,14 +46,13 @@ def write_page(path: Path, capture: Capture, findings: list[Finding], *, numbers
         "centre": centre.tolist(), "extent": extent, "middle": capture.origin().tolist(),
         "axes": _axes(capture.up()),
     }  # fmt: skip
-    # "</" would end the script element early wherever a file is named so.
-    text = json.dumps(document, allow_nan=False).replace("</", "<\\/")
+    # Any "<" of a file's name could end the script element or open a comment in it.
+    text = json.dumps(document, allow_nan=False).replace("<", "\\u003c")
     template = (Path(__file__).parent / "page.html").read_text()
     write_aside(path, template.replace("__DATA__", text))
 
 
-def _data_uri(frame) -> str | None:
-    picture = thumbnail(frame, _SIDE)
+def _data_uri(picture: Image.Image | None) -> str | None:
     if picture is None:
         return None
     buffer = io.BytesIO()

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
@@ -158,13 +159,23 @@ def _font(size: int):
     return ImageFont.load_default(size)
 
 
-def thumbnail(frame: Frame, side: int) -> Image.Image | None:
-    """A small picture of a frame, None if it cannot be read."""
+def thumbnails(frames: list[Frame], side: int) -> list[Image.Image | None]:
+    """A small picture of every frame, None where it cannot be read; videos are decoded once."""
     try:
-        if frame.position is not None:
-            picture = Image.fromarray(read_video_frames([(frame.image, frame.position)])[frame.image, frame.position])
-            picture.thumbnail((side, side))
-            return picture
+        videos = read_video_frames([(frame.image, frame.position) for frame in frames])
+    except AnyViewError:
+        videos = {}
+    return [_thumbnail(frame, side, videos) for frame in frames]
+
+
+def _thumbnail(frame: Frame, side: int, videos: dict[tuple[Path, int], np.ndarray]) -> Image.Image | None:
+    if frame.position is not None:
+        if (frame.image, frame.position) not in videos:
+            return None
+        picture = Image.fromarray(videos[frame.image, frame.position])
+        picture.thumbnail((side, side))
+        return picture
+    try:
         return read_thumbnail(frame.image, side, upright=frame.upright)
     except AnyViewError:
         return None
@@ -178,9 +189,9 @@ def _thumbnails(capture: Capture, numbers: list[int]) -> Image.Image:
     rows = math.ceil(count / per_row)
     strip = Image.new("RGB", (2 * _PANEL, rows * (_THUMBNAIL + 18) + 8), "white")
     pen = ImageDraw.Draw(strip)
-    for place, number in enumerate(chosen):
+    pictures = thumbnails([capture.frames[number] for number in chosen], _THUMBNAIL)
+    for place, (number, picture) in enumerate(zip(chosen, pictures, strict=True)):
         left, top = 4 + place % per_row * (_THUMBNAIL + 2), 4 + place // per_row * (_THUMBNAIL + 18)
-        picture = thumbnail(capture.frames[number], _THUMBNAIL)
         if picture is not None:
             strip.paste(picture, (left, top))
         pen.text((left + 2, top + _THUMBNAIL), str(numbers[number]), fill=REFERENCE, font=_font(12))

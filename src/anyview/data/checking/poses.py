@@ -44,9 +44,11 @@ def _identical(capture: Capture, cameras: Cameras) -> Iterator[Finding]:
             )  # fmt: skip
         seen.setdefault(key, number)
     if extent < 1e-9 and len(capture) > 2:
+        turned = (cameras.directions - cameras.directions[0]).norm(dim=-1).max() > 1e-3
         yield Finding(
-            "error", "one-place", None, "all cameras are at one place", "there is no scale and no parallax",
-            "check whether the positions were lost, or the matrices are camera-from-world",
+            "warning" if turned else "error", "one-place", None, "all cameras are at one place",
+            "there is no scale and no parallax",
+            "fine if the camera only turned; else check whether the positions were lost",
         )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,9 +35,24 @@ def pinhole_capture(capture: Capture, folder: Path) -> Capture:
         frame = capture.frames[number]
         frames.append(replace(
             frame, image=path, image_size=cameras.image_size, intrinsics=cameras.intrinsics[number],
-            distortion=Distortion(), position=None, upright=True, mask=None, depth=None,
+            distortion=Distortion(), position=None, upright=True,
+            mask=_seen(capture, number, "mask", path), depth=_seen(capture, number, "depth", path),
         ))  # fmt: skip
     return replace(capture, frames=tuple(frames))
+
+
+def _seen(capture: Capture, number: int, key: Literal["mask", "depth"], image: Path) -> Path | None:
+    """The mask or depth map of a frame as :attr:`Capture.cameras` see it, beside its image."""
+    frame = capture.frames[number]
+    if getattr(frame, key) is None:
+        return None
+    path = image.with_name(f"{image.stem}.{key}.png")
+    if key == "mask":
+        Image.fromarray(to_bytes(capture.masks(only=[number])[0].expand(3, -1, -1))[..., 0]).save(path)
+    else:
+        levels = (capture.depths(only=[number])[0] / frame.depth_scale).round().to(torch.int32).numpy()
+        Image.fromarray(levels.astype(np.uint16)).save(path)
+    return path
 
 
 def rgba_of(capture: Capture, number: int) -> np.ndarray:
@@ -72,13 +88,14 @@ def write_images(capture: Capture, folder: Path) -> Capture:
         The capture with the copies as its files.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    names = {
-        (frame.image, frame.position): name for frame, name in zip(capture.frames, file_names(capture), strict=True)
-    }
-    for video in {frame.image for frame in capture.frames if frame.position is not None}:
-        numbers = [position for path, position in names if path == video and position is not None]
-        for number, pixels in video_frames(video, numbers):
-            Image.fromarray(pixels).save(folder / "images" / names[video, number])
+    names: dict[tuple[Path, int], list[str]] = {}
+    for frame, name in zip(capture.frames, file_names(capture), strict=True):
+        if frame.position is not None:  # several frames may show one of a slower video
+            names.setdefault((frame.image, frame.position), []).append(name)
+    for video in {path for path, _ in names}:
+        for number, pixels in video_frames(video, [position for path, position in names if path == video]):
+            for name in names[video, number]:
+                Image.fromarray(pixels).save(folder / "images" / name)
     frames = []
     for frame, name in zip(capture.frames, file_names(capture), strict=True):
         path = folder / "images" / name
@@ -98,7 +115,10 @@ def _store_turned(frame: Frame, path: Path) -> None:
     with Image.open(frame.image) as image:
         picture = ImageOps.exif_transpose(image) if frame.upright else image
         # Written without its EXIF: the orientation has been followed, or must not be.
-        picture.copy().convert("RGBA" if "A" in picture.getbands() else "RGB").save(path, exif=b"")
+        picture = picture.copy()
+        if picture.mode not in ("RGB", "RGBA", "L", "I;16"):
+            picture = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
+        picture.save(path, exif=b"")
 
 
 def _with_copies(frame: Frame, folder: Path, stem: str) -> Frame:

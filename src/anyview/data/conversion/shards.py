@@ -57,7 +57,7 @@ def write_shards(
                     f"{path}: the shard is missing or has changed since it was written; remove {folder}."
                 )
         else:
-            write_shard(path, [scene_of(read(source), source.stem, config) for source in chosen])
+            write_shard(path, [scene_of(read(source), source.name, config) for source in chosen])
             done[path.name] = _digest(path)
             write_json(folder / MANIFEST, manifest)
         yield min(first + config.scenes_per_shard, len(sources)), len(sources)
@@ -66,14 +66,20 @@ def write_shards(
 def _begun(folder: Path, sources: list[Path], config: ShardConfig) -> dict[str, Any]:
     said = {
         "version": 1, "image_size": list(config.image_size), "field_of_view": config.field_of_view,
-        "scenes_per_shard": config.scenes_per_shard, "scenes": [source.stem for source in sources],
+        "scenes_per_shard": config.scenes_per_shard, "scenes": [_key(source.name) for source in sources],
+        "sources": [_fingerprint(source) for source in sources],
     }  # fmt: skip
     if len(set(said["scenes"])) < len(sources):
         twice = next(name for name in said["scenes"] if said["scenes"].count(name) > 1)
         raise AnyViewError(f"Two captures are named {twice!r}; scenes are named after their captures.")
     path = folder / MANIFEST
     if not path.is_file():
+        if folder.is_dir() and any(folder.glob("*.tar")):
+            raise AnyViewError(
+                f"{folder}: there are shards without {MANIFEST} here, of something else; give another folder."
+            )
         folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**said, "shards": {}})
         return {**said, "shards": {}}
     try:
         before = json.loads(path.read_text())
@@ -83,6 +89,13 @@ def _begun(folder: Path, sources: list[Path], config: ShardConfig) -> dict[str, 
     if changed := [key for key, value in said.items() if before.get(key) != value]:
         raise AnyViewError(f"{folder}: begun with another {changed[0]}; give another folder.")
     return {**said, "shards": shards}
+
+
+def _fingerprint(source: Path) -> str:
+    """Names, sizes and times of all files of a capture: a changed one must not stand for its old self."""
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    lines = [f"{path.relative_to(source)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _digest(path: Path) -> str:

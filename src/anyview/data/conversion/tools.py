@@ -18,6 +18,19 @@ from anyview.geometry.rays import project
 from anyview.serialisation import write_json
 
 
+def dropped(capture: Capture, tool: str) -> str:
+    """What a tool's format has no place for or has to guess, as a sentence; empty if it is nothing."""
+    said = []
+    if tool != "nerfstudio":
+        for key in ("mask", "depth"):
+            count = sum(getattr(frame, key) is not None for frame in capture.frames)
+            if count:
+                said.append(f"{count} {key} maps have no place in this format and are not part of it")
+    if tool == "llff" and point_cloud(capture) is None and any(frame.bounds is None for frame in capture.frames):
+        said.append("depth bounds are guessed as half to one and a half times the distance of the middle")
+    return "; ".join(said) + "." if said else ""
+
+
 def to_nerfstudio(capture: Capture, folder: Path) -> list[str]:
     """``transforms.json`` with images/, masks/ and depths/; points as ``points.ply``."""
     copied = write_images(capture, folder)
@@ -75,7 +88,8 @@ def _bounds(capture: Capture) -> list[tuple[float, float]]:
     """Nearest and farthest depth of the points that each frame sees."""
     cloud = point_cloud(capture)
     if cloud is None:
-        raise AnyViewError(f"{capture.name}: LLFF's depth bounds need points or depth maps, and there are none.")
+        distances = (capture.exact_cameras.centres - capture.origin().double()).norm(dim=-1).tolist()
+        return [(0.5 * distance, 1.5 * distance) for distance in distances]
     points = cloud.positions.double()[:: max(1, len(cloud.positions) // 5000)]
     pixels, depth = project(capture.exact_cameras, points.expand(len(capture), -1, -1))
     h, w = capture.common_size

@@ -230,7 +230,7 @@ def write(path: Path, capture: Capture) -> None:
             camera = pycolmap.Camera(model=model, width=w, height=h, params=list(parameters), camera_id=ids[lens])
             reconstruction.add_camera_with_trivial_rig(camera)
         image = pycolmap.Image(name=frame.image.name, camera_id=ids[lens], image_id=number + 1)
-        pose = pycolmap.Rigid3d(invert(frame.world_from_cam.double())[:3].numpy())
+        pose = pycolmap.Rigid3d(invert(_rigid(frame.world_from_cam.double()))[:3].numpy())
         reconstruction.add_image_with_trivial_frame(image, pose)
     if capture.points is not None:
         colours = capture.points.colours
@@ -239,6 +239,14 @@ def write(path: Path, capture: Capture) -> None:
             reconstruction.add_point3D(xyz, pycolmap.Track(), colour)
     path.mkdir(parents=True, exist_ok=True)
     reconstruction.write_binary(str(path))
+
+
+def _rigid(pose: torch.Tensor) -> torch.Tensor:
+    """The pose with the nearest rotation: files round, and quaternions cannot say what is not orthonormal."""
+    u, _, vh = torch.linalg.svd(pose[:3, :3])
+    out = pose.clone()
+    out[:3, :3] = u @ vh
+    return out
 
 
 def _written_lens(frame: Frame) -> tuple[str, tuple[int, int], tuple[float, ...]]:
