@@ -295,3 +295,60 @@ def test_a_spline_goes_through_the_references(capsys, checkpoint, capture, tmp_p
     torch.testing.assert_close(path[[0, 2, 4]], own[[4, 1, 9]], rtol=0, atol=1e-5)
     code, out = run(capsys, *args, tmp_path / "x", "--trajectory", "orbit:degres=90")
     assert code == 1 and "did you mean 'degrees'" in out.err
+
+
+def test_no_output_replaces_what_it_is_made_from(capsys, checkpoint, capture, tmp_path):
+    (tmp_path / "cameras").mkdir()
+    shutil.copytree(capture, tmp_path / "cameras" / "c")
+    for argv in (
+        ("check", capture, "--out", capture), ("check", capture, "--out", tmp_path),
+        ("convert", capture, capture, "--to", "nerfstudio"), ("convert", capture, tmp_path, "--to", "nerfstudio"),
+        ("render", capture, "--out", tmp_path / "cameras", "--cameras-of", tmp_path / "cameras" / "c"),
+    ):  # fmt: skip
+        code, out = run(capsys, *argv, "--overwrite")
+        assert code == 1 and "would replace the capture" in out.err, argv
+    assert (capture / "images" / "003.png").exists() and (tmp_path / "cameras" / "c" / "transforms.json").exists()
+
+
+def test_a_changed_capture_is_rendered_anew(capsys, checkpoint, capture, tmp_path):
+    args = ("render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--references", 0, "--frames", 2)
+    assert run(capsys, *args)[0] == 0
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(capture / "images" / "000.png")
+    code, out = run(capsys, *args)
+    assert code == 1 and "not empty" in out.err
+    assert run(capsys, *args, "--overwrite")[0] == 0
+    (tmp_path / "out" / "frames" / "0001.png").unlink()
+    assert run(capsys, *args)[0] == 1  # not whole any more, and not ours to repair in silence
+    code, out = run(capsys, *args, "--overwrite", "--json")
+    assert code == 0 and (tmp_path / "out" / "frames" / "0001.png").exists()
+    code, out = run(capsys, *args, "--json")
+    assert code == 0 and last(out)["views"] == 2
+
+
+def test_a_rendering_may_follow_its_dry_run(capsys, checkpoint, capture, tmp_path):
+    args = ("render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--frames", 2)
+    assert run(capsys, *args, "--dry-run")[0] == 0 and run(capsys, *args)[0] == 0
+    assert run(capsys, *args, "--dry-run")[0] == 0
+    assert (tmp_path / "out" / "video.mp4").exists() and (tmp_path / "out" / "frusta.png").exists()
+
+
+def test_held_out_views_of_several_lenses(capsys, checkpoint, capture, tmp_path):
+    document = json.loads((capture / "transforms.json").read_text())
+    for number, frame in enumerate(document["frames"]):
+        frame["fl_x"] = frame["fl_y"] = 40.0 + 3 * number
+    (capture / "transforms.json").write_text(json.dumps(document))
+    code, out = run(capsys, "render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--targets", "rest")
+    assert code == 0 and "9 real views" in out.out
+
+
+def test_shards_of_something_else_are_left_alone(capsys, capture, tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "shard-000000.tar").write_bytes(b"precious")
+    args = ("convert", capture, tmp_path / "shards", "--to", "shards", "--shards.image-size", 8, 8)
+    code, out = run(capsys, *args)
+    assert code == 1 and "of something else" in out.err
+    (tmp_path / "shards" / "shard-000000.tar").unlink()
+    assert run(capsys, *args)[0] == 0 and run(capsys, *args)[0] == 0
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(capture / "images" / "001.png")
+    code, out = run(capsys, *args)
+    assert code == 1 and "begun with another sources" in out.err
