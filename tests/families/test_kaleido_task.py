@@ -130,5 +130,5 @@ def test_the_ablation_ends_where_the_paper_ends():
 def test_a_causal_recipe_takes_its_scale_from_references():
     with pytest.raises(ValueError, match="scale_from"):
         replace(kaleido_nano().settings, scale_from="all")
-    with pytest.raises(ValueError, match="192 channels"):
+    with pytest.raises(ValueError, match="768 channels"):
         replace(kaleido_nano().settings, model=replace(kaleido_nano().settings.model, latent_channels=16))
