@@ -52,6 +52,16 @@ class Frame:
         """File name, with the frame number of a video."""
         return self.image.name if self.position is None else f"{self.image.name}#{self.position}"
 
+    def camera(self) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"], tuple[int, int]]:
+        """Pose, intrinsics and image size, all of which are known.
+
+        Raises:
+            AnyViewError: One of them is not.
+        """
+        if self.world_from_cam is None or self.intrinsics is None or self.image_size is None:
+            raise AnyViewError(f"{self.image}: {self.name} has no camera; estimate it with 'anyview pose' first.")
+        return self.world_from_cam, self.intrinsics, self.image_size
+
     @property
     def is_posed(self) -> bool:
         """Whether it has a pose and a focal length."""

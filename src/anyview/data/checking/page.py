@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from anyview.data.captures import Capture
-from anyview.data.checking.pictures import frustum_corners, frustum_size, thumbnails
+from anyview.data.checking.pictures import frustum_corners, frustum_size, level_axes, thumbnails
 from anyview.data.findings import Finding
 from anyview.serialisation import write_aside
 
@@ -72,8 +72,4 @@ def _points(capture: Capture) -> list[list[float]]:
 
 def _axes(up: torch.Tensor) -> list[list[float]]:
     """Right, forward and up of the first view, in world axes."""
-    up = up / up.norm()
-    other = torch.zeros(3)
-    other[int(up.abs().argmin())] = 1
-    right = torch.nn.functional.normalize(torch.linalg.cross(other, up), dim=0)
-    return torch.stack([right, torch.linalg.cross(up, right), up]).tolist()
+    return torch.stack(level_axes(up)).tolist()

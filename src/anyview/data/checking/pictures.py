@@ -59,12 +59,17 @@ _LABELS = ("from above", "from the side")
 
 def _views(up: Float[Tensor, " 3"]) -> tuple[Float[Tensor, "2 3"], Float[Tensor, "2 3"]]:
     """Right and down of the picture in world axes, for the view from above and the one from the side."""
+    right, away, up = level_axes(up)
+    return torch.stack([right, -away]), torch.stack([right, -up])
+
+
+def level_axes(up: Float[Tensor, " 3"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Right, away and up: a right-handed frame in world axes whose third axis is the unit ``up``."""
     up = up / up.norm()
     other = torch.zeros(3)
     other[int(up.abs().argmin())] = 1
     right = torch.nn.functional.normalize(torch.linalg.cross(other, up), dim=0)
-    away = torch.linalg.cross(up, right)
-    return torch.stack([right, -away]), torch.stack([right, -up])
+    return right, torch.linalg.cross(up, right), up
 
 
 def frustum_size(centres: Float[Tensor, "n 3"], origin: Float[Tensor, " 3"]) -> float:

@@ -219,10 +219,7 @@ def write(path: Path, capture: Capture) -> None:
     reconstruction = pycolmap.Reconstruction()
     ids: dict[tuple[Any, ...], int] = {}
     for number, frame in enumerate(capture.frames):
-        if frame.world_from_cam is None or frame.intrinsics is None or frame.image_size is None:
-            raise AnyViewError(
-                f"{capture.name}: {frame.name} has no camera; estimate cameras with 'anyview pose' first."
-            )
+        world_from_cam, _, _ = frame.camera()
         lens = _written_lens(frame)
         if lens not in ids:
             ids[lens] = len(ids) + 1
@@ -230,7 +227,7 @@ def write(path: Path, capture: Capture) -> None:
             camera = pycolmap.Camera(model=model, width=w, height=h, params=list(parameters), camera_id=ids[lens])
             reconstruction.add_camera_with_trivial_rig(camera)
         image = pycolmap.Image(name=frame.image.name, camera_id=ids[lens], image_id=number + 1)
-        pose = pycolmap.Rigid3d(invert(_rigid(frame.world_from_cam.double()))[:3].numpy())
+        pose = pycolmap.Rigid3d(invert(_rigid(world_from_cam.double()))[:3].numpy())
         reconstruction.add_image_with_trivial_frame(image, pose)
     if capture.points is not None:
         colours = capture.points.colours
@@ -250,10 +247,10 @@ def _rigid(pose: torch.Tensor) -> torch.Tensor:
 
 
 def _written_lens(frame: Frame) -> tuple[str, tuple[int, int], tuple[float, ...]]:
-    assert frame.intrinsics is not None and frame.image_size is not None
-    k, kind = frame.intrinsics, frame.distortion.kind
+    _, k, size = frame.camera()
+    kind = frame.distortion.kind
     if kind == "opencv" and any(frame.distortion.padded()[4:]):
         kind = "full"
     model, count = _WRITTEN_MODELS[kind]
     pinhole = (float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]))
-    return model, frame.image_size, pinhole + frame.distortion.padded()[:count]
+    return model, size, pinhole + frame.distortion.padded()[:count]

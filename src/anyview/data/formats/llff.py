@@ -101,9 +101,7 @@ def write(path: Path, capture: Capture, bounds: Sequence[tuple[float, ...]]) -> 
     """
     rows = []
     for number, frame in enumerate(capture.frames):
-        if frame.world_from_cam is None or frame.intrinsics is None or frame.image_size is None:
-            raise AnyViewError(f"{capture.name}: frame {number} ({frame.name}) has no camera.")
-        (h, w), k = frame.image_size, frame.intrinsics
+        world_from_cam, k, (h, w) = frame.camera()
         fx, fy = float(k[0, 0]), float(k[1, 1])
         off = max(abs(float(k[0, 2]) - w / 2), abs(float(k[1, 2]) - h / 2))
         if not frame.distortion.is_none or abs(fx / fy - 1) > 1e-3 or off > 0.5:
@@ -111,7 +109,7 @@ def write(path: Path, capture: Capture, bounds: Sequence[tuple[float, ...]]) -> 
                 f"{capture.name}: frame {number} ({frame.name}) has distortion, oblong pixels or a shifted principal "
                 "point, which poses_bounds.npy cannot say; convert to nerfstudio or colmap."
             )
-        right, down, forward, centre = frame.world_from_cam[:3].unbind(1)
+        right, down, forward, centre = world_from_cam[:3].unbind(1)
         matrix = torch.stack([down, right, -forward, centre, torch.tensor([h, w, fx], dtype=torch.float64)], dim=1)
         rows.append(np.concatenate([matrix.flatten().numpy(), bounds[number]]))
     save_aside(path, lambda file: np.save(file, np.stack(rows)))

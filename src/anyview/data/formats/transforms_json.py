@@ -30,6 +30,7 @@ EXPECTS = "transforms*.json (nerfstudio, Instant-NGP, Blender, DL3DV)"
 _FACTORS = (2, 4, 8)
 _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
 _OPENCV_KEYS = ("k1", "k2", "p1", "p2", "k3")
+_LENS_KEYS = {"none": (), "opencv": (*_OPENCV_KEYS, "k4", "k5", "k6"), "fisheye": ("k1", "k2", "k3", "k4")}
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
 
@@ -241,18 +242,16 @@ def write_frames(path: Path, capture: Capture, *, points: str | None = None) -> 
     """
     frames = []
     for frame in capture.frames:
-        if frame.world_from_cam is None or frame.intrinsics is None or frame.image_size is None:
-            raise AnyViewError(
-                f"{capture.name}: {frame.name} has no camera; estimate cameras with 'anyview pose' first."
-            )
+        world_from_cam, intrinsics, size = frame.camera()
         entry: dict[str, Any] = {"file_path": _below(path, frame.image)}
-        entry["transform_matrix"] = (frame.world_from_cam @ OPENGL_FROM_OPENCV).tolist()
-        entry |= _lens(frame.intrinsics.tolist(), frame.image_size)
-        keys = ("k1", "k2", "k3", "k4") if frame.distortion.kind == "fisheye" else _OPENCV_KEYS
-        coefficients = frame.distortion.padded()
-        if any(coefficients[len(keys) :]):
-            raise AnyViewError(f"{capture.name}: {frame.name} has k4, k5 or k6, which transforms.json cannot say.")
-        entry |= dict(zip(keys, coefficients, strict=False))
+        entry["transform_matrix"] = (world_from_cam @ OPENGL_FROM_OPENCV).tolist()
+        entry |= _lens(intrinsics.tolist(), size)
+        lens = dict(zip(_LENS_KEYS[frame.distortion.kind], frame.distortion.padded(), strict=True))
+        if any([lens.pop(key) for key in ("k4", "k5", "k6")] if frame.distortion.kind == "opencv" else []):
+            raise AnyViewError(
+                f"{capture.name}: {frame.name} has k4, k5 or k6, which nerfstudio's OPENCV does not know."
+            )
+        entry |= lens
         if frame.time is not None:
             entry["time"] = frame.time
         if frame.mask is not None:
