@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from anyview.codecs.pixel import PixelCodec
-from anyview.data.batches import ViewBatches, seeded
+from anyview.data.batches import ViewBatches
 from anyview.data.shards import ShardFolder
 from anyview.families.kaleido.recipes import kaleido_nano_32
 from anyview.families.kaleido.task import KaleidoTask
@@ -27,7 +27,7 @@ def run(shards: Path, registers: int, steps: int) -> list[float]:
     for step in range(steps):
         optimisers.set_rate(recipe.train.optim.factor(step, steps))
         with top_activations(task.model) as top, torch.autocast("cpu", torch.bfloat16):
-            loss = task.losses(batches[step], seeded(0, step))["loss"]
+            loss = task.losses(batches[step], 0)["loss"]
         loss.backward()
         optimisers.step()
         optimisers.zero_grad()

@@ -197,7 +197,7 @@ def test_shards_hold_the_scenes_and_an_interrupted_conversion_goes_on(captures, 
     assert read == ["object2", "object3", "object4"]
     assert (tmp_path / "shards" / "shard-000000.tar").stat().st_mtime_ns == first.st_mtime_ns
     folder = ShardFolder(tmp_path / "shards")
-    assert [key for _, key in folder.keys] == [f"object{n}" for n in range(5)]
+    assert [folder.key(n) for n in range(len(folder))] == [f"object{n}" for n in range(5)]
     scene, capture = folder.read(3), read_capture(sources[3])
     focal = 0.5 / np.tan(np.radians(49.1) / 2)
     expected, cameras = fit_views(capture.images(), capture.cameras, (8, 12), focal)

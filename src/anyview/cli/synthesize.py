@@ -14,7 +14,6 @@ from PIL import Image
 from rich.progress import track
 
 from anyview.cli.common import parse, print_json
-from anyview.data.batches import seeded
 from anyview.data.formats import transforms_json
 from anyview.data.synthetic.lighting import Lighting
 from anyview.data.synthetic.mesh import fit_unit_box, read_mesh
@@ -22,6 +21,7 @@ from anyview.data.synthetic.prerender import SyntheticScenes, list_meshes, shard
 from anyview.data.synthetic.rasteriser import Rasteriser
 from anyview.data.synthetic.viewpoints import sample_viewpoints
 from anyview.errors import AnyViewError
+from anyview.randomness import seeded
 from anyview.rendering.outputs import whole_folder
 
 

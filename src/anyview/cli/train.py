@@ -14,7 +14,7 @@ from anyview.cli.common import parse, print_json
 from anyview.cli.evaluate import read_objects
 from anyview.cli.synthesize import write_shards
 from anyview.codecs.codec import make_codec
-from anyview.data.batches import BatchConfig, ViewBatches
+from anyview.data.batches import BatchConfig, Source, ViewBatches
 from anyview.data.shards import ShardFolder
 from anyview.data.synthetic.prerender import SyntheticScenes
 from anyview.encoders.features import DinoV2
@@ -29,8 +29,10 @@ from anyview.families.kaleido.system import KaleidoSystem
 from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
 from anyview.geometry.poses import field_of_view
 from anyview.serialisation import to_plain
-from anyview.training.checkpoint import list_checkpoints, load_weights
+from anyview.training.checkpoint import list_checkpoints
+from anyview.training.distributed import World, join_world, launched_processes, launched_rank, leave_world
 from anyview.training.trainer import TrainConfig, Trainer, Validate
+from anyview.training.weights import check_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,18 @@ class TrainOptions:
 
     out: Path
     """Folder of the run: checkpoints/, metrics.jsonl, and the rendered scenes if none are given."""
-    shards: Path | None = None
-    """Folder of training shards; by default --synthetic is rendered ahead into OUT/shards."""
+    shards: tuple[Path, ...] = ()
+    """Folders of training shards; by default --synthetic is rendered ahead into OUT/shards."""
+    weights: tuple[float, ...] = ()
+    """Relative shares of the folders in the batches; by default each has its number of scenes."""
     held_out: Path | None = None
     """Folder of captures to score while training (N = 1, 3, 5 on up to 16 objects)."""
     init: str | None = None
     """Checkpoint, run folder or 'default' to start the weights from."""
+    force_recipe: bool = False
+    """Go on with a run although its recipe or data have changed."""
+    rollback: float | None = None
+    """Go back to the last checkpoint before a run went wrong, with the learning rates times this (such as 0.5)."""
     train: TrainConfig = field(default_factory=TrainConfig)
     data: BatchConfig = field(default_factory=BatchConfig)
     loss: KaleidoLoss = field(default_factory=KaleidoLoss)
@@ -70,6 +78,8 @@ def main(argv: list[str]) -> None:
     last = train(
         replace(recipe, train=options.train, data=options.data, loss=options.loss, synthetic=options.synthetic), options
     )
+    if launched_rank():
+        return
     print(f"wrote {last}")
     if options.json:
         print_json({"checkpoint": str(last), "steps": options.train.steps})
@@ -77,43 +87,75 @@ def main(argv: list[str]) -> None:
 
 def train(recipe: KaleidoRecipe, options: TrainOptions) -> Path:
     """Prepare model and data of a recipe and train it; everything that can be refused is refused before rendering."""
-    out, settings = options.out, recipe.settings
+    out = options.out
     if out.exists() and not out.is_dir():
         raise AnyViewError(f"{out}: the folder of the run is a file.")
     known = ("metrics.jsonl", "shards", "train.json")
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in known):
         raise AnyViewError(f"{out}: not empty and not a run; give another folder.")
-    torch.manual_seed(recipe.train.seed)
-    check_device(recipe.train.device)
-    codec, features = make_codec(settings.codec).to(recipe.train.device), None
+    if options.rollback is not None and not 0 < options.rollback <= 1:
+        raise AnyViewError(f"--rollback must be above 0 and at most 1, got {options.rollback}.")
+    if launched_processes() == 1:  # every process of several has a device of its own
+        check_device(recipe.train.device)
+    world = join_world(recipe.train)
+    try:
+        return _train(recipe, options, world)
+    finally:
+        leave_world()
+
+
+def _train(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> Path:
+    out, settings = options.out, recipe.settings
+    codec, features = make_codec(settings.codec).to(world.device), None
     if settings.model.feature_channels:
         features = DinoV2.from_pretrained(settings.feature_source, codec.factor * settings.model.patch_size)
-        features = features.to(recipe.train.device)
-    task = KaleidoTask(settings, recipe.loss, codec=codec, features=features)
-    done, initial = list_checkpoints(out), None
-    if options.init is not None and not done:
-        initial = read_weights(resolve(options.init))
-        load_weights(task.model, initial, options.init)
+        features = features.to(world.device)
+    with torch.device("meta"):
+        task = KaleidoTask(settings, recipe.loss, codec=codec, features=features)
+    done = list_checkpoints(out)
+    initial = None if options.init is None or done else read_weights(resolve(options.init))
+    if initial is not None:
+        check_weights(task.model, initial, str(options.init))
     validate = None if options.held_out is None else _validation(options.held_out, task, recipe.train)
-    shards = options.shards or out / "shards"
-    if options.shards is None:
-        write_shards(recipe.synthetic, shards, workers=1)
-    folder = ShardFolder(shards)
-    _check_shards(folder, recipe)
-    data = replace(recipe.data, image_size=settings.image_size)
-    if done:
+    data = recipe.data if recipe.data.buckets else replace(recipe.data, image_size=settings.image_size)
+    batches = ViewBatches(_sources(recipe, options, world), data)
+    if done and world.is_main:
         print(f"going on from {done[-1]}")
-    identity = {"data": to_plain(data), "loss": to_plain(recipe.loss)}
-    return Trainer(task, ViewBatches(folder, data), recipe.train, out, validate=validate, identity=identity).train()
+    identity = {"data": to_plain(data), "loss": to_plain(recipe.loss), "sources": batches.fingerprint}
+    trainer = Trainer(
+        task, batches, recipe.train, out, validate=validate, identity=identity, world=world, initial=initial,
+        force=options.force_recipe, rollback=options.rollback,
+    )  # fmt: skip
+    return trainer.train()
+
+
+def _sources(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> list[Source]:
+    """The folders of shards with their weights; rendered ahead where none are given."""
+    paths = options.shards
+    if not paths:
+        paths = (options.out / "shards",)
+        if world.is_main:
+            write_shards(recipe.synthetic, paths[0], workers=1)
+        world.barrier()
+    folders = [ShardFolder(path) for path in paths]
+    for folder in folders:
+        _check_shards(folder, recipe)
+    if options.weights and len(options.weights) != len(folders):
+        raise AnyViewError(f"--weights has {len(options.weights)} numbers for {len(folders)} folders of shards.")
+    weights = options.weights or [float(len(folder)) for folder in folders]
+    return [Source(folder, weight) for folder, weight in zip(folders, weights, strict=True)]
 
 
 def _check_shards(folder: ShardFolder, recipe: KaleidoRecipe) -> None:
-    """Stored views must be as large as the recipe's, with its field of view."""
-    settings = recipe.settings
-    cameras = folder.read(0, [0]).cameras
-    (h, w), (want_h, want_w) = cameras.image_size, settings.image_size
-    if h < want_h or w < want_w or h * want_w != w * want_h:
-        raise AnyViewError(f"{folder.folder}: views of {h}x{w}, the recipe trains at {want_h}x{want_w}.")
+    """Stored views must be as large as the recipe's (they are cropped to its aspect ratio), with its field of view."""
+    settings, scene = recipe.settings, folder.read(0, [0])
+    h, w = scene.rgba.shape[1:3]
+    for want_h, want_w in [bucket.image_size for bucket in recipe.data.buckets] or [settings.image_size]:
+        if h < want_h or w < want_w:
+            raise AnyViewError(f"{folder.folder}: views of {h}x{w}, the recipe trains at {want_h}x{want_w}.")
+    if scene.cameras is None:
+        return
+    cameras = scene.cameras
     angle = math.degrees(field_of_view(float(cameras.intrinsics[0, 1, 1]), min(h, w)))
     if abs(angle - settings.field_of_view) > 1:
         raise AnyViewError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -25,9 +26,14 @@ class Codec(Protocol):
     channels: int
 
     def encode(
-        self, images: Float[Tensor, "*batch 3 h w"], generator: torch.Generator | None = None
+        self, images: Float[Tensor, "*batch 3 h w"], generators: Sequence[torch.Generator] | None = None
     ) -> Float[Tensor, "*batch c lh lw"]:
-        """Latents of images in [0, 1]: the mean, or with a generator a sample, where the codec has a posterior."""
+        """Latents of images in [0, 1]: the mean, or a sample where the codec has a posterior.
+
+        Args:
+            images: At least one leading axis.
+            generators: One for each item of the first axis, to draw samples with; None gives the means.
+        """
         ...
 
     def to(self, device: torch.device | str) -> Codec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from anyview.codecs.codec import check_size
 from anyview.errors import AnyViewError
+from anyview.randomness import draw_noise
 
 
 class KLCodec:
@@ -53,16 +55,18 @@ class KLCodec:
 
     @torch.no_grad()
     def encode(
-        self, images: Float[Tensor, "*batch 3 h w"], generator: torch.Generator | None = None
+        self, images: Float[Tensor, "*batch 3 h w"], generators: Sequence[torch.Generator] | None = None
     ) -> Float[Tensor, "*batch c lh lw"]:
-        """The posterior mean; a sample of the posterior if a generator is given."""
+        """The posterior mean; samples of the posterior if generators are given."""
         *batch, _, h, w = images.shape
         check_size(h, w, self.factor)
         # In its own precision: half of the mantissa is not enough for latents that are trained on.
         with torch.autocast(images.device.type, enabled=False):
             posterior = self.model.encode(2 * images.float().reshape(-1, 3, h, w) - 1).latent_dist
-            z = posterior.mode() if generator is None else posterior.sample(generator)
-        return ((z - self.shift) * self.scale).unflatten(0, tuple(batch))
+        z = posterior.mean.unflatten(0, tuple(batch))
+        if generators is not None:
+            z = z + posterior.std.unflatten(0, tuple(batch)) * draw_noise(z.shape, generators).to(z.device)
+        return (z - self.shift) * self.scale
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "*batch c lh lw"]) -> Float[Tensor, "*batch 3 h w"]:

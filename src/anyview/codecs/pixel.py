@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,7 +23,7 @@ class PixelCodec:
         return self
 
     def encode(
-        self, images: Float[Tensor, "*batch 3 h w"], generator: torch.Generator | None = None
+        self, images: Float[Tensor, "*batch 3 h w"], generators: Sequence[torch.Generator] | None = None
     ) -> Float[Tensor, "*batch c lh lw"]:
         """Rearrange; there is no posterior to sample from."""
         h, w = images.shape[-2:]

@@ -1,27 +1,47 @@
-"""Training batches as a pure function of the step: the batch of any step can be made without those before it."""
+"""Training batches as a pure function of the step: the batch of any step can be made without those before it.
+
+Everything random about a scene is told by its place in the run, everything that scenes must share by the step. Ranks,
+worker processes and micro-batches only cut the batch of a step: however it is cut, the run sees the same numbers.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Bool
 from torch.utils.data import DataLoader, Dataset
 
-from anyview.data.images import resize_image
+from anyview.data.mixture import Mixture, WeightedDraws
 from anyview.data.sampling import ViewSampling
-from anyview.data.shards import ShardFolder
-from anyview.data.transforms import Augmentation, augment
+from anyview.data.scenes import TrainingScene, prepare_scene
+from anyview.data.shards import DAMAGE, ShardFolder, StoredScene
+from anyview.data.transforms import Augmentation
 from anyview.data.views import Views
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
+from anyview.randomness import seeded
+
+# Scenes tried in place of a damaged one before the run gives up.
+_ATTEMPTS = 8
 
 
-def seeded(*numbers: int) -> torch.Generator:
-    """A generator whose stream is told by all the numbers together."""
-    state = np.random.SeedSequence(numbers).generate_state(2)
-    return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """One of the shapes that batches have; every step draws one (Kaleido appendix B: mixed aspect ratios).
+
+    Attributes:
+        image_size: ``(height, width)``.
+        batch_size: Scenes of a step of this shape, so that every shape costs about as much (``data/buckets.py``).
+        views: V of such a step; None is the sampling's own.
+        weight: Relative share of the steps.
+    """
+
+    image_size: tuple[int, int]
+    batch_size: int
+    views: int | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,89 +49,251 @@ class BatchConfig:
     """Size and randomness of training batches."""
 
     batch_size: int = 16
+    """Scenes of a step, over all ranks and micro-batches."""
     sampling: ViewSampling = ViewSampling()
     augmentation: Augmentation = Augmentation()
     reference_dropout: float = 0.1
-    """Share of the batches without references, for classifier-free guidance (method A.10)."""
+    """Share of the draws without references, for classifier-free guidance (method A.10)."""
+    share_counts: int | None = None
+    """Scenes that share one draw of view counts, which lets them be stacked; None: all of a step."""
     image_size: tuple[int, int] | None = None
-    """Size to resample stored views to (by area if smaller); None keeps theirs."""
+    """Size to bring stored views to (cropped to its aspect ratio, by area if smaller); None keeps theirs."""
+    buckets: tuple[Bucket, ...] = ()
+    """Shapes to draw from in place of ``batch_size`` and ``image_size``."""
     depth: bool = False
     """Read depth maps as well, where the shards have them."""
+    damaged_share: float = 0.0
+    """Scenes that cannot be read are replaced, counted and named up to this share of those seen or stored; above it the
+    run stops."""
     seed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class _Scene:
-    """One scene of a batch, augmented."""
+@dataclass(frozen=True)
+class Share:
+    """Which part of the batch of a step belongs to one rank: ``parts`` micro-batches of those of ``ranks`` ranks."""
 
-    images: Tensor
-    cameras: Cameras
-    mask: Tensor
-    depth: Tensor | None
-    key: str
+    rank: int = 0
+    ranks: int = 1
+    parts: int = 1
+
+    def scenes(self, batch_size: int, part: int) -> range:
+        """Places in the batch of one micro-batch.
+
+        Raises:
+            AnyViewError: The batch cannot be cut evenly.
+        """
+        pieces = self.ranks * self.parts
+        if batch_size % pieces:
+            raise AnyViewError(
+                f"A batch of {batch_size} scenes cannot be cut for {self.ranks} processes with {self.parts} "
+                f"micro-batches each: it must be a multiple of {pieces}."
+            )
+        size = batch_size // pieces
+        first = (part * self.ranks + self.rank) * size
+        return range(first, first + size)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Scenes of a folder of shards and their weight among all sources."""
+
+    folder: ShardFolder
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Counts:
+    """What scenes that are stacked have in common."""
+
+    references: int
+    targets: int
+    present: Bool[torch.Tensor, "scenes views"] | None
 
 
 class ViewBatches(Dataset[Views]):
-    """``batches[step]`` is the batch of a step: every scene once an epoch, in an order of the epoch's own.
+    """``batches[step]`` is the batch of a step: every scene once in the epoch of its source, in an order of its own.
+
+    Args:
+        sources: One folder of shards, or several with weights.
+        config: Size and randomness.
 
     Raises:
         AnyViewError: There are fewer scenes than a batch needs, or a scene has fewer views than are sampled.
     """
 
-    def __init__(self, folder: ShardFolder, config: BatchConfig) -> None:
-        if len(folder) < config.batch_size:
-            raise AnyViewError(f"{folder.folder}: {len(folder)} scenes, a batch needs {config.batch_size}.")
-        if folder.num_views(0) < config.sampling.views:
-            raise AnyViewError(
-                f"{folder.folder}: scenes have {folder.num_views(0)} views, training needs {config.sampling.views}."
-            )
-        self.folder, self.config = folder, config
-        self._epoch: tuple[int, Tensor] | None = None
+    def __init__(self, sources: ShardFolder | Sequence[Source], config: BatchConfig) -> None:
+        self.sources = [Source(sources)] if isinstance(sources, ShardFolder) else list(sources)
+        self.config = config
+        self._shapes = config.buckets or (Bucket(image_size=(0, 0), batch_size=config.batch_size),)
+        self.mixture = Mixture(
+            [len(source.folder) for source in self.sources], [source.weight for source in self.sources], config.seed
+        )
+        self._steps = WeightedDraws([shape.weight for shape in self._shapes], config.seed, 5)
+        self._check()
+
+    def _check(self) -> None:
+        scenes, largest = sum(self.mixture.sizes), max(shape.batch_size for shape in self._shapes)
+        names = ", ".join(str(source.folder.folder) for source in self.sources)
+        if scenes < largest:
+            raise AnyViewError(f"{names}: {scenes} scenes, a batch needs {largest}.")
+        most = max(self._sampling(shape).views for shape in self._shapes)
+        for source in self.sources:
+            fewest = source.folder.fewest_views
+            if fewest < most:
+                raise AnyViewError(f"{source.folder.folder}: scenes have {fewest} views, training needs {most}.")
+
+    @property
+    def fingerprint(self) -> list[list[str | float]]:
+        """What the data is, for a run that goes on to compare: one entry a source."""
+        return [[source.folder.fingerprint, source.weight] for source in self.sources]
+
+    def allowed_damage(self, step: int) -> float:
+        """How many scenes may have been damaged by the end of a step (``config.damaged_share``)."""
+        return self.config.damaged_share * max(self.first_place(step + 1), sum(self.mixture.sizes))
+
+    def _shape(self, step: int) -> Bucket:
+        return self._shapes[self._steps[step]]
+
+    def _sampling(self, shape: Bucket) -> ViewSampling:
+        sampling = self.config.sampling
+        return sampling if shape.views is None else replace(sampling, views=shape.views)
+
+    def first_place(self, step: int) -> int:
+        """How many scenes the steps before ``step`` took."""
+        if len(self._shapes) == 1:
+            return step * self._shapes[0].batch_size
+        sizes = [shape.batch_size for shape in self._shapes]
+        return int(sum(self._steps.before(step) * sizes))
 
     def __getitem__(self, step: int) -> Views:
-        config = self.config
-        generator = seeded(config.seed, 1, step)
-        n, m, present = config.sampling.sample_batch(config.batch_size, generator)
-        if torch.rand((), generator=generator) < config.reference_dropout:
-            n, present = (0, None if present is None else present[:, n:])
-        first = step * config.batch_size
-        scenes = [self._scene(self._place(first + i), n + m, generator) for i in range(config.batch_size)]
-        return Views(
-            images=torch.stack([scene.images for scene in scenes]),
-            cameras=Cameras.stack([scene.cameras for scene in scenes]),
-            times=None,
-            is_video=torch.zeros(len(scenes), dtype=torch.bool),
-            num_references=n,
-            present=present,
-            depth=torch.stack([scene.depth for scene in scenes if scene.depth is not None]) if config.depth else None,
-            mask=torch.stack([scene.mask for scene in scenes]),
-            ids=tuple(scene.key for scene in scenes),
+        return self.part(step, Share(), 0)
+
+    def part(self, step: int, share: Share, part: int) -> Views:
+        """One micro-batch of a step.
+
+        Raises:
+            AnyViewError: The batch cannot be cut so, or scene after scene is damaged.
+        """
+        shape = self._shape(step)
+        chosen = share.scenes(shape.batch_size, part)
+        counts = self._counts(step, shape, chosen)
+        first = self.first_place(step)
+        scenes, damaged = [], []
+        for place in chosen:
+            scene, bad = self._scene(first + place, counts.references + counts.targets, shape)
+            scenes.append(scene)
+            damaged += bad
+        return replace(
+            _stacked(scenes, counts, depth=self.config.depth),
+            numbers=tuple(first + place for place in chosen),
+            damaged=tuple(damaged),
         )
 
-    def _place(self, position: int) -> int:
-        epoch, place = divmod(position, len(self.folder))
-        if self._epoch is None or self._epoch[0] != epoch:
-            self._epoch = (epoch, torch.randperm(len(self.folder), generator=seeded(self.config.seed, 2, epoch)))
-        return int(self._epoch[1][place])
+    def _counts(self, step: int, shape: Bucket, chosen: range) -> _Counts:
+        """The draw of the scenes ``chosen``, which must share one."""
+        group = self.config.share_counts or shape.batch_size
+        number, start = chosen[0] // group, chosen[0] // group * group
+        if chosen[-1] // group != number:
+            raise AnyViewError(
+                f"A micro-batch of {len(chosen)} scenes does not fit the groups of {group} scenes that share their "
+                "view counts (share_counts): it must divide them."
+            )
+        generator = seeded(self.config.seed, 1, step, number)
+        size = min(group, shape.batch_size - start)
+        n, m, present = self._sampling(shape).sample_batch(size, generator)
+        if present is not None:
+            present = present[chosen[0] - start : chosen[-1] + 1 - start]
+        if torch.rand((), generator=generator) < self.config.reference_dropout:
+            n, present = 0, None if present is None else present[:, n:]
+        return _Counts(n, m, present)
 
-    def _scene(self, index: int, count: int, generator: torch.Generator) -> _Scene:
-        order = torch.randperm(self.folder.num_views(index), generator=generator)[:count].tolist()
-        stored = self.folder.read(index, order, depth=self.config.depth)
-        rgba = torch.from_numpy(stored.rgba).movedim(-1, 1).float() / 255
-        images, cameras, mirrored = augment(rgba, stored.cameras, self.config.augmentation, generator)
-        mask, depth = rgba[:, 3], None if stored.depth is None else torch.from_numpy(stored.depth)
-        if mirrored:
-            mask, depth = mask.flip(-1), None if depth is None else depth.flip(-1)
-        size = self.config.image_size
-        if size is not None and size != cameras.image_size:
-            images, cameras = resize_image(images, size), cameras.resize(*size)
-            mask = torch.nn.functional.interpolate(mask[:, None], size, mode="area")[:, 0]
-            if depth is not None:  # not averaged: there is nothing between an object and its background
-                depth = torch.nn.functional.interpolate(depth[:, None], size, mode="nearest-exact")[:, 0]
-        return _Scene(images, cameras, mask, depth, stored.key)
+    def _scene(self, place: int, count: int, shape: Bucket) -> tuple[TrainingScene, list[str]]:
+        """The scene at a place of the run; where it cannot be read another one, with the names of what was damaged."""
+        source, scene = self.mixture[place]
+        folder, damaged = self.sources[source].folder, []
+        for attempt in range(_ATTEMPTS):
+            generator = seeded(self.config.seed, 6, place, attempt)
+            if attempt:
+                scene = int(torch.randint(len(folder), (), generator=generator))
+            try:
+                return self._prepared(folder, scene, count, shape, generator), damaged
+            except DAMAGE as error:
+                damaged.append(f"{folder.folder}: {folder.key(scene)} ({error})")
+                if self.config.damaged_share <= 0:
+                    raise AnyViewError(f"Damaged scene: {damaged[-1]}.") from error
+        raise AnyViewError(f"{_ATTEMPTS} damaged scenes one after the other, the last one is {damaged[-1]}.")
 
-    def loader(self, steps: range, *, workers: int) -> DataLoader[Views]:
-        """The batches of ``steps``, made ahead by worker processes (0: in this process)."""
-        return DataLoader(
-            self, batch_size=None, sampler=list(steps), num_workers=workers, prefetch_factor=4 if workers else None
+    def _prepared(
+        self, folder: ShardFolder, scene: int, count: int, shape: Bucket, generator: torch.Generator
+    ) -> TrainingScene:
+        config, views = self.config, self._sampling(shape).views
+        size = shape.image_size if config.buckets else config.image_size
+
+        def read(order: list[int]) -> StoredScene:
+            return folder.read(scene, order, depth=config.depth, at_least=size)
+
+        return prepare_scene(read, folder.stock(scene), views, count, size, config.augmentation, generator)
+
+    def loader(self, steps: range, *, workers: int, share: Share | None = None) -> Iterator[Views]:
+        """The micro-batches of ``steps`` in their order, made ahead by worker processes (0: in this process)."""
+        share = share or Share()
+        for shape in self._shapes:
+            self._counts(0, shape, share.scenes(shape.batch_size, 0))
+        return iter(
+            DataLoader(
+                _Cut(self, share),
+                batch_size=None,
+                sampler=_Parts(steps, share.parts),
+                num_workers=workers,
+                prefetch_factor=4 if workers else None,
+            )
         )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """All (step, part) in order."""
+
+    steps: range
+    parts: int
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((step, part) for step in self.steps for part in range(self.parts))
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.parts
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut(Dataset[Views]):
+    """What one rank reads of the batches."""
+
+    batches: ViewBatches
+    share: Share
+
+    def __getitem__(self, at: tuple[int, int]) -> Views:
+        return self.batches.part(at[0], self.share, at[1])
+
+
+def _stacked(scenes: list[TrainingScene], counts: _Counts, *, depth: bool) -> Views:
+    videos = torch.tensor([scene.cameras is None for scene in scenes])
+    size = scenes[0].images.shape[-2:]
+    count = len(scenes[0].images)
+    cameras = times = None
+    if not bool(videos.all()):
+        # Nobody looks at the cameras of a video; they fill its rows of the batch.
+        still = Cameras.from_field_of_view(torch.eye(4).expand(count, 4, 4), 1.0, (size[0], size[1]))
+        cameras = Cameras.stack([scene.cameras or still for scene in scenes])
+    if bool(videos.any()):
+        times = torch.stack([torch.zeros(count) if scene.times is None else scene.times for scene in scenes])
+    return Views(
+        images=torch.stack([scene.images for scene in scenes]),
+        cameras=cameras,
+        times=times,
+        is_video=videos,
+        num_references=counts.references,
+        present=counts.present,
+        depth=torch.stack([scene.depth for scene in scenes if scene.depth is not None]) if depth else None,
+        mask=torch.stack([scene.mask for scene in scenes]),
+        ids=tuple(scene.key for scene in scenes),
+    )

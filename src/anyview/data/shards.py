@@ -1,19 +1,22 @@
 """Scenes in tar shards: WebDataset's layout, with an index beside each shard for random access.
 
-A scene is a run of members ``KEY.scene.json`` (cameras, source), ``KEY.000.png`` ... (RGBA views) and, where depth is
-kept, ``KEY.000.depth.png`` (16 bit). The index tells where every member starts, so that the batch of any training step
-can be read directly and a run resumes at its exact place.
+A scene is a run of members ``KEY.scene.json`` (cameras or frame times), ``KEY.000.png`` ... (RGBA views; ``.jpg`` where
+there is no alpha) and, where depth is kept, ``KEY.000.depth.png`` (16 bit). The index tells where every member starts,
+so that the batch of any training step can be read directly and a run resumes at its exact place.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -24,38 +27,63 @@ from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 
 FORMAT_VERSION = 1
+ImageFormat = Literal["png", "jpg"]
 _DEPTH_LEVELS = 65535
+_JPEG_QUALITY = 95
+# Indices of so many shards stay in memory; the scenes of a training set would not fit.
+_KEPT_INDICES = 256
+
+# What reading a damaged scene raises: files, tar members, JSON, image data.
+DAMAGE = (OSError, ValueError, KeyError, IndexError, SyntaxError)
 
 
 @dataclass(frozen=True, eq=False)
 class StoredScene:
-    """Views of one scene as they lie in a shard.
+    """Views of one scene as they lie in a shard: 3D with cameras, or a clip of a video with times.
 
     Attributes:
         key: Unique name of the scene.
         rgba: 8-bit colour with straight alpha.
-        cameras: One camera a view, in world units.
+        cameras: One camera a view, in world units; None for a video.
         depth: Distance along the optical axis in world units, 0 where there is nothing.
+        times: Frame numbers of the views of a video; None for a 3D scene.
     """
 
     key: str
     rgba: UInt8[np.ndarray, "views h w 4"]
-    cameras: Cameras
+    cameras: Cameras | None
     depth: Float[np.ndarray, "views h w"] | None = None
+    times: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cameras is None) == (self.times is None):
+            raise ValueError("A stored scene has either cameras or times.")
 
 
-def write_shard(path: Path, scenes: list[StoredScene]) -> None:
-    """Write one shard and its index; neither name exists before both are whole."""
+def write_shard(path: Path, scenes: list[StoredScene], *, image_format: ImageFormat = "png") -> None:
+    """Write one shard and its index; neither name exists before both are whole.
+
+    Args:
+        path: The tar file; its index goes beside it.
+        scenes: What goes in.
+        image_format: ``jpg`` (quality 95) is smaller and can be decoded at a fraction of its size, but drops alpha.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        _write_tar(partial, scenes)
+        _write_tar(partial, scenes, image_format)
     except BaseException:  # a full disk among others: half a shard is of no use
         partial.unlink(missing_ok=True)
         raise
     with tarfile.open(partial) as tar:
         places = {member.name: [member.offset_data, member.size] for member in tar}
-    index = {"format_version": FORMAT_VERSION, "keys": [scene.key for scene in scenes], "members": places}
+    index = {
+        "format_version": FORMAT_VERSION,
+        "keys": [scene.key for scene in scenes],
+        "views": [len(scene.rgba) for scene in scenes],
+        "is_video": [scene.times is not None for scene in scenes],
+        "members": places,
+    }
     index_partial = path.with_suffix(".index.json.partial")
     index_partial.write_text(json.dumps(index))
     os.replace(partial, path)
@@ -63,36 +91,60 @@ def write_shard(path: Path, scenes: list[StoredScene]) -> None:
     os.replace(index_partial, path.with_suffix(".index.json"))
 
 
-def _write_tar(path: Path, scenes: list[StoredScene]) -> None:
+def _write_tar(path: Path, scenes: list[StoredScene], image_format: ImageFormat) -> None:
     with tarfile.open(path, "w") as tar:
         for scene in scenes:
-            for name, payload in _members(scene):
+            for name, payload in _members(scene, image_format):
                 info = tarfile.TarInfo(name)
                 info.size = len(payload)
                 tar.addfile(info, io.BytesIO(payload))
 
 
-def _members(scene: StoredScene) -> list[tuple[str, bytes]]:
-    poses, intrinsics = scene.cameras.world_from_cam.tolist(), scene.cameras.intrinsics.tolist()
-    meta: dict[str, Any] = {
-        "world_from_cam": poses,
-        "intrinsics": intrinsics,
-        "image_size": scene.cameras.image_size,
-        "depth_max": None if scene.depth is None else float(scene.depth.max()),
-    }
+def _members(scene: StoredScene, image_format: ImageFormat) -> list[tuple[str, bytes]]:
+    meta: dict[str, Any] = {"image_size": scene.rgba.shape[1:3], "depth_max": None}
+    if scene.cameras is not None:
+        meta["world_from_cam"] = scene.cameras.world_from_cam.tolist()
+        meta["intrinsics"] = scene.cameras.intrinsics.tolist()
+    if scene.times is not None:
+        meta["times"] = scene.times
+    if scene.depth is not None:
+        meta["depth_max"] = float(scene.depth.max())
     members = [(f"{scene.key}.scene.json", json.dumps(meta).encode())]
     for view, image in enumerate(scene.rgba):
-        members.append((f"{scene.key}.{view:03d}.png", _png(Image.fromarray(image))))
+        members.append((f"{scene.key}.{view:03d}.{image_format}", _encode(image, image_format)))
         if scene.depth is not None:
             levels = np.round(scene.depth[view] / max(meta["depth_max"], 1e-9) * _DEPTH_LEVELS).astype(np.uint16)
             members.append((f"{scene.key}.{view:03d}.depth.png", _png(Image.fromarray(levels))))
     return members
 
 
+def _encode(image: UInt8[np.ndarray, "h w 4"], image_format: ImageFormat) -> bytes:
+    if image_format == "png":
+        return _png(Image.fromarray(image))
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image[..., :3])).save(buffer, "jpeg", quality=_JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "png", compress_level=4)
     return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What is stored of a scene, without reading it."""
+
+    views: int
+    is_video: bool
+
+
+@dataclass(frozen=True)
+class _Index:
+    keys: list[str]
+    stock: list[Stock]
+    members: dict[str, tuple[int, int]]
 
 
 class ShardFolder:
@@ -107,53 +159,133 @@ class ShardFolder:
         paths = sorted(folder.glob("*.index.json"))
         if not paths:
             raise AnyViewError(f"{folder}: no shards here (expected NAME.tar with NAME.index.json).")
-        self._members: list[dict[str, tuple[int, int]]] = []
-        self._shards: list[Path] = []
-        self.keys: list[tuple[int, str]] = []
-        for number, path in enumerate(paths):
-            try:
-                index = json.loads(path.read_text())
-            except ValueError as error:
-                raise AnyViewError(f"{path}: not a readable index ({error}).") from error
-            if index.get("format_version") != FORMAT_VERSION:
-                raise AnyViewError(f"{path}: shard format {index.get('format_version')}, expected {FORMAT_VERSION}.")
+        self._indices: OrderedDict[int, _Index] = OrderedDict()
+        self._paths: list[Path] = []
+        digest, first, fewest = hashlib.sha256(), [0], sys.maxsize
+        for path in paths:
+            index = _read_index(path)
             tar = path.with_name(path.name.removesuffix(".index.json") + ".tar")
-            end = max((start + size for start, size in index["members"].values()), default=0)
+            end = max((start + size for start, size in index.members.values()), default=0)
             if not tar.is_file() or tar.stat().st_size < end:
                 raise AnyViewError(f"{tar}: the shard is missing or truncated (its index needs {end} bytes).")
-            self._shards.append(tar)
-            self._members.append({name: tuple(place) for name, place in index["members"].items()})
-            self.keys += [(number, key) for key in index["keys"]]
+            counts = [stock.views for stock in index.stock]
+            self._paths.append(path)
+            first.append(first[-1] + len(index.keys))
+            digest.update(json.dumps([tar.name, index.keys, counts, end]).encode())
+            fewest = min([fewest, *counts])
+        self._first = np.array(first)
+        self.fewest_views: int = fewest
+        """Views of the scene that has the fewest."""
+        self.fingerprint: str = digest.hexdigest()[:16]
+        """Changes with the names, scenes and sizes of the shards."""
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return int(self._first[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes read their own indices.
+        return {**self.__dict__, "_indices": OrderedDict()}
+
+    def _locate(self, scene: int) -> tuple[Path, _Index, int]:
+        if not 0 <= scene < len(self):
+            raise IndexError(f"{self.folder}: scene {scene} of {len(self)}.")
+        shard = int(np.searchsorted(self._first, scene, side="right")) - 1
+        if shard not in self._indices:
+            self._indices[shard] = _read_index(self._paths[shard])
+            if len(self._indices) > _KEPT_INDICES:
+                self._indices.popitem(last=False)
+        path = self._paths[shard]
+        tar = path.with_name(path.name.removesuffix(".index.json") + ".tar")
+        return tar, self._indices[shard], scene - int(self._first[shard])
+
+    def key(self, scene: int) -> str:
+        """Name of a scene."""
+        _, index, place = self._locate(scene)
+        return index.keys[place]
 
     def num_views(self, scene: int) -> int:
         """Views of a scene."""
-        shard, key = self.keys[scene]
-        members, count = self._members[shard], 0
-        while f"{key}.{count:03d}.png" in members:
-            count += 1
-        return count
+        return self.stock(scene).views
 
-    def read(self, scene: int, views: list[int] | None = None, *, depth: bool = False) -> StoredScene:
-        """Read some views of a scene (all if None), in the given order."""
-        shard, key = self.keys[scene]
-        members = self._members[shard]
-        with self._shards[shard].open("rb") as file:
+    def stock(self, scene: int) -> Stock:
+        """What is stored of a scene."""
+        _, index, place = self._locate(scene)
+        return index.stock[place]
 
-            def member(name: str) -> bytes:
-                start, size = members[name]
-                file.seek(start)
-                return file.read(size)
+    def read(
+        self,
+        scene: int,
+        views: list[int] | None = None,
+        *,
+        depth: bool = False,
+        at_least: tuple[int, int] | None = None,
+    ) -> StoredScene:
+        """Read some views of a scene (all if None), in the given order.
 
-            meta = json.loads(member(f"{key}.scene.json"))
-            chosen = list(range(len(meta["world_from_cam"]))) if views is None else views
-            images = [np.asarray(Image.open(io.BytesIO(member(f"{key}.{view:03d}.png")))) for view in chosen]
-            depths = None
+        Args:
+            scene: Its number.
+            views: Numbers of the views.
+            depth: Read depth maps as well.
+            at_least: ``(height, width)`` that is enough: JPEG views are decoded at the smallest half, quarter or eighth
+                that still has it, and the cameras follow.
+        """
+        tar, index, place = self._locate(scene)
+        key, depths = index.keys[place], None
+        with tar.open("rb") as file:
+            meta = json.loads(_payload(file, index.members[f"{key}.scene.json"]))
+            chosen = list(range(index.stock[place].views)) if views is None else views
+            names = [_image_name(index, key, view) for view in chosen]
+            images = np.stack([_decode(_payload(file, index.members[name]), at_least) for name in names])
             if depth:
-                levels = [np.asarray(Image.open(io.BytesIO(member(f"{key}.{view:03d}.depth.png")))) for view in chosen]
-                depths = np.stack(levels).astype(np.float32) * (meta["depth_max"] / _DEPTH_LEVELS)
-        poses, intrinsics = torch.tensor(meta["world_from_cam"]), torch.tensor(meta["intrinsics"])
+                depths = np.stack([
+                    np.asarray(Image.open(io.BytesIO(_payload(file, index.members[f"{key}.{view:03d}.depth.png"]))))
+                    for view in chosen
+                ]).astype(np.float32) * (meta["depth_max"] / _DEPTH_LEVELS)  # fmt: skip
+        if "times" in meta:
+            return StoredScene(key, images, None, depths, tuple(meta["times"][view] for view in chosen))
         h, w = meta["image_size"]
-        return StoredScene(key, np.stack(images), Cameras(poses[chosen], intrinsics[chosen], (h, w)), depths)
+        poses, intrinsics = torch.tensor(meta["world_from_cam"])[chosen], torch.tensor(meta["intrinsics"])[chosen]
+        cameras = Cameras(poses, intrinsics, (h, w))
+        if images.shape[1:3] != (h, w):
+            cameras = cameras.resize(*images.shape[1:3])
+        return StoredScene(key, images, cameras, depths)
+
+
+def _read_index(path: Path) -> _Index:
+    try:
+        index = json.loads(path.read_text())
+    except ValueError as error:
+        raise AnyViewError(f"{path}: not a readable index ({error}).") from error
+    if index.get("format_version") != FORMAT_VERSION:
+        raise AnyViewError(f"{path}: shard format {index.get('format_version')}, expected {FORMAT_VERSION}.")
+    members = {name: (int(start), int(size)) for name, (start, size) in index["members"].items()}
+    keys: list[str] = index["keys"]
+    views = index.get("views") or [_count(members, key) for key in keys]
+    videos = index.get("is_video") or [False] * len(keys)
+    return _Index(keys, [Stock(count, video) for count, video in zip(views, videos, strict=True)], members)
+
+
+def _count(members: dict[str, tuple[int, int]], key: str) -> int:
+    """Views of a scene, from the names of its members (indices did not always say it)."""
+    count = 0
+    while f"{key}.{count:03d}.png" in members:
+        count += 1
+    return count
+
+
+def _image_name(index: _Index, key: str, view: int) -> str:
+    name = f"{key}.{view:03d}.png"
+    return name if name in index.members else f"{key}.{view:03d}.jpg"
+
+
+def _payload(file: BinaryIO, place: tuple[int, int]) -> bytes:
+    start, size = place
+    file.seek(start)
+    return file.read(size)
+
+
+def _decode(payload: bytes, at_least: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 4"]:
+    with Image.open(io.BytesIO(payload)) as image:
+        if at_least is not None and image.format == "JPEG":
+            image.draft("RGB", (at_least[1], at_least[0]))
+        return np.array(image.convert("RGBA"))

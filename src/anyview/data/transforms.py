@@ -28,9 +28,9 @@ class Augmentation:
 
 
 def augment(
-    rgba: Float[Tensor, "views 4 h w"], cameras: Cameras, options: Augmentation, generator: torch.Generator
-) -> tuple[Float[Tensor, "views 3 h w"], Cameras, bool]:
-    """Augment one scene and lay it on its background.
+    rgba: Float[Tensor, "views 4 h w"], cameras: Cameras | None, options: Augmentation, generator: torch.Generator
+) -> tuple[Float[Tensor, "views 3 h w"], Cameras | None, bool]:
+    """Augment one scene (of a video if it has no cameras) and lay it on its background.
 
     Returns:
         RGB in [0, 1], the cameras, and whether the world was mirrored (depth and masks must then be flipped too).
@@ -46,7 +46,7 @@ def augment(
         background = torch.rand(3, 1, 1, generator=generator)
     image = rgb * alpha + background * (1 - alpha)
     if chance[2] < options.mirror:
-        return image.flip(-1), mirror_world(cameras), True
+        return image.flip(-1), None if cameras is None else mirror_world(cameras), True
     return image, cameras, False
 
 

@@ -25,6 +25,8 @@ class Views:
         depth: Distance along the optical axis in world units, 0 where unknown.
         mask: Share of the pixel that the object covers, in [0, 1].
         ids: Names of the scenes.
+        numbers: Places of the scenes in the training run; everything random about a scene comes from its own.
+        damaged: Scenes that could not be read and were replaced, with the reason.
     """
 
     images: Float[Tensor, "batch views 3 h w"]
@@ -36,6 +38,8 @@ class Views:
     depth: Float[Tensor, "batch views h w"] | None = None
     mask: Float[Tensor, "batch views h w"] | None = None
     ids: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         batch, views = self.images.shape[:2]

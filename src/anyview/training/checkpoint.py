@@ -1,30 +1,48 @@
-"""Checkpoints: a folder with config.json, model.safetensors and training/; written aside, then renamed.
+"""Checkpoints: a folder with config.json, model.safetensors and training/; written aside, then renamed. No pickle.
 
-``model.safetensors`` holds the averaged weights, which are the ones to render with; ``training/`` what it takes to go
-on exactly: the weights themselves, the state of the optimisers and the step. No pickle.
+``model.safetensors`` holds the averaged weights whole, which are the ones to render with. ``training/`` holds what it
+takes to go on exactly: ``state.json``, and in ``shards/`` the weights and the states of the optimisers as every process
+had them (PyTorch's distributed checkpoint in safetensors files, so that any number of processes can read it).
+``checksums.json`` has the SHA-256 of every file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from anyview.errors import AnyViewError
+from anyview.training.distributed import World, gathered, like
+from anyview.training.weights import check_names
 
+FORMAT_VERSION = 2
 _PREFIX = "step-"
+_CHECKSUMS = "checksums.json"
+_BROKEN = (OSError, ValueError, KeyError, TypeError, SafetensorError, CheckpointException)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """What a checkpoint holds beside the model's description."""
+    """What a checkpoint holds beside the model's description; tensors lie as they lie in this process."""
 
     step: int
     weights: dict[str, Tensor]
@@ -32,37 +50,134 @@ class TrainingState:
     optimiser: dict[str, Tensor]
     extra: dict[str, Any]
 
-
-def save_checkpoint(run: Path, config: dict[str, Any], state: TrainingState, *, keep: int) -> Path:
-    """Write ``run/checkpoints/step-N`` and drop the oldest ones but ``keep``."""
-    folder = run / "checkpoints" / f"{_PREFIX}{state.step:08d}"
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "training").mkdir(parents=True)
-    (partial / "config.json").write_text(json.dumps(config, indent=1))
-    _save(state.average, partial / "model.safetensors")
-    _save(state.weights, partial / "training" / "weights.safetensors")
-    _save(state.optimiser, partial / "training" / "optimiser.safetensors")
-    (partial / "training" / "state.json").write_text(json.dumps({"step": state.step, **state.extra}))
-    _sync(partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
-    for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
-    return folder
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and optimiser states under one name each."""
+        named = {f"weights/{name}": tensor for name, tensor in self.weights.items()}
+        return named | {f"optimiser/{name}": tensor for name, tensor in self.optimiser.items()}
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+class CheckpointWriter:
+    """Writes the checkpoints of a run, in the background if asked to.
+
+    Args:
+        run: Folder of the run.
+        world: All its processes; each must make the same calls.
+        keep: How many checkpoints stay.
+        background: Go on training while the files are written.
+    """
+
+    def __init__(self, run: Path, world: World, *, keep: int, background: bool = False) -> None:
+        self.run, self.world, self.keep, self.background = run, world, keep, background
+        self._pending: tuple[Path, Future[Any] | None] | None = None
+        # The thread that writes must not mix its messages with those of the training.
+        self._group = dist.new_group(backend="gloo") if background and world.size > 1 else None
+
+    def save(self, config: dict[str, Any], state: TrainingState) -> None:
+        """Write ``checkpoints/step-N``, or begin to.
+
+        Raises:
+            AnyViewError: It cannot be written; nothing is left of it, and earlier checkpoints are as they were.
+        """
+        self.finish()
+        partial = self.run / "checkpoints" / f"{_PREFIX}{state.step:08d}.partial"
+        with self._refusing(partial):
+            if self.world.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+                (partial / "training" / "shards").mkdir(parents=True)
+            self.world.barrier()
+            future = self._write_shards(state, partial / "training" / "shards")
+            average = {name: gathered(tensor) for name, tensor in state.average.items()}
+            if self.world.is_main:
+                document = {"format_version": FORMAT_VERSION, "step": state.step, **state.extra}
+                (partial / "config.json").write_text(json.dumps(config, indent=1))
+                (partial / "training" / "state.json").write_text(json.dumps(document))
+                save_file(
+                    {name: t.detach().cpu().contiguous() for name, t in average.items()}, partial / "model.safetensors"
+                )
+        self._pending = (partial, future)
+        if future is None:
+            self.finish()
+
+    def _write_shards(self, state: TrainingState, folder: Path) -> Future[Any] | None:
+        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        alone = self.world.size == 1
+        with _quiet():
+            if self.background:
+                # Copies are taken here; training may go on changing the tensors.
+                future = async_save(
+                    state.tensors(), storage_writer=writer, no_dist=alone, process_group=cast(Any, self._group)
+                )
+                return cast("Future[Any]", future)
+            save(state.tensors(), storage_writer=writer, no_dist=alone)
+        return None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a checkpoint has been written in the background and waits for :meth:`finish`."""
+        return self._pending is not None and (self._pending[1] is None or self._pending[1].done())
+
+    def finish(self) -> None:
+        """Give the checkpoint that was begun its name, when all its files are on disk; drop the oldest."""
+        if self._pending is None:
+            return
+        (partial, future), self._pending = self._pending, None
+        folder = partial.with_suffix("")
+        with self._refusing(partial):
+            if future is not None:
+                future.result()
+            mine = _own_files(partial, self.world)
+            sums = {str(path.relative_to(partial)): _settle(path) for path in mine}
+            (partial / f"{self.world.rank:05d}.sums").write_text(json.dumps(sums))
+            self.world.barrier()
+            if self.world.is_main:
+                _seal(partial)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                os.replace(partial, folder)
+                for old in list_checkpoints(self.run)[: -self.keep]:
+                    shutil.rmtree(old)
+            self.world.barrier()
+
+    @contextmanager
+    def _refusing(self, partial: Path) -> Iterator[None]:
+        try:
+            yield
+        except _BROKEN as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            good = list_checkpoints(self.run)
+            last = f"the last good one is {good[-1]}" if good else "there is none yet"
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else _reason(error)
+            raise AnyViewError(
+                f"{partial.with_suffix('')}: the checkpoint cannot be written ({reason}); {last}."
+            ) from error
 
 
-def _sync(folder: Path) -> None:
-    """Have the files on disk before the folder gets its name, so that a name never stands for half a checkpoint."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+def _reason(error: BaseException) -> str:
+    if isinstance(error, CheckpointException):
+        return "; ".join(f"process {rank}: {failure[0]!r}" for rank, failure in error.failures.items())
+    return str(error)
+
+
+def _own_files(partial: Path, world: World) -> list[Path]:
+    """Files whose checksums this process takes, so that the work is shared."""
+    paths = sorted(path for path in partial.rglob("*") if path.is_file() and path.suffix != ".sums")
+    return paths[world.rank :: world.size]
+
+
+def _settle(path: Path) -> str:
+    """Have a file on disk; returns its SHA-256."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seal(partial: Path) -> None:
+    sums: dict[str, str] = {}
+    for path in sorted(partial.glob("*.sums")):
+        sums |= json.loads(path.read_text())
+        path.unlink()
+    (partial / _CHECKSUMS).write_text(json.dumps(sums, indent=1, sort_keys=True))
+    _settle(partial / _CHECKSUMS)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -70,37 +185,94 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in (run / "checkpoints").glob(f"{_PREFIX}*") if not path.name.endswith(".partial"))
 
 
-def load_training_state(folder: Path) -> TrainingState:
-    """Read a checkpoint to go on from.
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint's name states."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """``state.json`` of a checkpoint to go on from.
 
     Raises:
-        AnyViewError: The folder was not written by :func:`save_checkpoint`.
+        AnyViewError: The folder is not such a checkpoint.
     """
     try:
-        extra = json.loads((folder / "training" / "state.json").read_text())
-        return TrainingState(
-            extra.pop("step"),
-            load_file(folder / "training" / "weights.safetensors"),
-            load_file(folder / "model.safetensors"),
-            load_file(folder / "training" / "optimiser.safetensors"),
-            extra,
-        )
-    except (OSError, ValueError, SafetensorError) as error:
+        document = json.loads((folder / "training" / "state.json").read_text())
+        version = document.pop("format_version", 1)
+    except _BROKEN as error:
         raise AnyViewError(f"{folder}: not a checkpoint to resume from ({error}).") from error
+    if version != FORMAT_VERSION:
+        raise AnyViewError(
+            f"{folder}: a checkpoint of version {version}, expected {FORMAT_VERSION}; begin a new run with --init."
+        )
+    return document
 
 
-def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy tensors into a model; every name and shape must match.
+def verify(folder: Path, world: World) -> None:
+    """Compare the files of a checkpoint with their checksums; the work is shared among the processes.
 
     Raises:
-        AnyViewError: Tensors are missing, left over or of the wrong shape; the message names the first.
+        AnyViewError: A file is missing, truncated or changed.
     """
-    expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    if missing := sorted(expected.keys() - tensors.keys()):
-        raise AnyViewError(f"{where}: {len(missing)} tensors are missing, the first is {missing[0]!r}.")
-    if extra := sorted(tensors.keys() - expected.keys()):
-        raise AnyViewError(f"{where}: {len(extra)} tensors do not belong to this model, the first is {extra[0]!r}.")
-    for name, shape in expected.items():
-        if tuple(tensors[name].shape) != shape:
-            raise AnyViewError(f"{where}: {name!r} has shape {list(tensors[name].shape)}, expected {list(shape)}.")
-    model.load_state_dict(tensors)
+    try:
+        sums = json.loads((folder / _CHECKSUMS).read_text())
+        names = sorted(sums)
+    except _BROKEN as error:
+        raise AnyViewError(f"{folder / _CHECKSUMS}: not readable ({error}).") from error
+    for name in names[world.rank :: world.size]:
+        path = folder / name
+        if not path.is_file():
+            raise AnyViewError(f"{path}: the file is missing; the checkpoint cannot be used.")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
+                raise AnyViewError(f"{path}: damaged or changed since it was written (its SHA-256 differs).")
+
+
+def load_training_state(folder: Path, world: World, weights: dict[str, Tensor]) -> TrainingState:
+    """Read a checkpoint to go on from, by any number of processes.
+
+    Args:
+        folder: The checkpoint.
+        world: The processes; each must make this call.
+        weights: The parameters by name, as they lie in this process; what is read lies alike.
+
+    Raises:
+        AnyViewError: The folder was not written by :class:`CheckpointWriter`, is damaged, or of another model.
+    """
+    extra = read_state(folder)
+    verify(folder, world)
+    try:
+        with _quiet():
+            reader = HuggingFaceStorageReader(str(folder / "training" / "shards"))
+            stored = reader.read_metadata().state_dict_metadata
+            kept = {name.removeprefix("weights/") for name in stored if name.startswith("weights/")}
+            check_names(folder, kept, weights)
+            tensors = {name: _blank(name, weights) for name in stored if name.startswith("optimiser/")}
+            tensors |= {f"weights/{name}": p.detach().clone() for name, p in weights.items()}
+            load(tensors, storage_reader=reader, no_dist=world.size == 1)
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            average = {name: like(file.get_tensor(name), p.detach()) for name, p in weights.items()}
+    except _BROKEN as error:
+        raise AnyViewError(f"{folder}: not a checkpoint to resume from ({error}).") from error
+    return TrainingState(
+        extra.pop("step"),
+        {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")},
+        average,
+        {name.removeprefix("optimiser/"): t for name, t in tensors.items() if name.startswith("optimiser/")},
+        extra,
+    )
+
+
+def _blank(name: str, weights: dict[str, Tensor]) -> Tensor:
+    """Room for a state of an optimiser, ``optimiser/PARAMETER:QUANTITY``: a count, or shaped as its parameter."""
+    parameter, quantity = name.removeprefix("optimiser/").split(":")
+    return torch.zeros(()) if quantity == "step" else weights[parameter].detach().clone()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's notes that a single process reads and writes for itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

@@ -5,7 +5,10 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """An fp32 average that follows the weights; the decay rises from 0.1 so that early weights are forgotten."""
+    """An fp32 average that follows the weights; the decay rises from 0.1 so that early weights are forgotten.
+
+    Weights that are spread over processes have averages that are spread alike.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -25,7 +28,9 @@ class Ema:
         return self.weights
 
     @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore averaged weights."""
-        for name, weight in self.weights.items():
-            weight.copy_(tensors[name])
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the average and the weights of the model; a second call puts them back."""
+        for name, p in model.named_parameters():
+            own = p.detach().clone()
+            p.copy_(self.weights[name])
+            self.weights[name].copy_(own)

@@ -1,13 +1,16 @@
-"""Watching a run: top activations of every block, and where a number first stopped being finite."""
+"""Watching a run: top activations, divergence, spikes, and where a number first stopped being finite."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 @contextmanager
@@ -49,12 +52,61 @@ def first_not_finite(model: nn.Module) -> Iterator[list[str]]:
             handle.remove()
 
 
+def _finite(tensor: Tensor) -> bool:
+    """Of this process's share, where a tensor is spread over several."""
+    return bool(torch.isfinite(tensor.to_local() if isinstance(tensor, DTensor) else tensor).all())
+
+
 def not_finite_parameters(model: nn.Module) -> list[str]:
     """Names of parameters, or of their gradients, that are not finite."""
     names = []
     for name, p in model.named_parameters():
-        if not bool(torch.isfinite(p).all()):
+        if not _finite(p):
             names.append(name)
-        elif p.grad is not None and not bool(torch.isfinite(p.grad).all()):
+        elif p.grad is not None and not _finite(p.grad):
             names.append(f"{name}.grad")
     return names
+
+
+class Divergence:
+    """Tells a run that goes wrong from one that only wavers: compares mean losses over windows of steps.
+
+    Args:
+        factor: The run has diverged when the mean of the last ``window`` losses is more than ``factor`` times the
+            lowest such mean before it; 0 never says so.
+        window: Steps of a mean.
+    """
+
+    def __init__(self, factor: float, window: int = 50) -> None:
+        self.factor, self.window = factor, window
+        self.best: tuple[float, int] | None = None
+        self._recent: deque[float] = deque(maxlen=window)
+
+    def observe(self, step: int, loss: float) -> bool:
+        """Take in the loss of a step; True if the run has diverged."""
+        self._recent.append(loss)
+        if len(self._recent) < self.window:
+            return False
+        mean = sum(self._recent) / self.window
+        if self.best is None or mean < self.best[0]:
+            self.best = (mean, step)
+        return self.factor > 0 and mean > self.factor * self.best[0]
+
+
+class Spikes:
+    """Counts gradients that are far larger than their recent median.
+
+    Args:
+        ratio: How much larger counts as a spike.
+        window: Steps of the median.
+    """
+
+    def __init__(self, ratio: float = 10.0, window: int = 100) -> None:
+        self.ratio, self._recent = ratio, deque[float](maxlen=window)
+
+    def observe(self, norm: float) -> bool:
+        """Take in a gradient's norm; True if it is a spike."""
+        full = len(self._recent) == self._recent.maxlen
+        spike = full and norm > self.ratio * median(self._recent)
+        self._recent.append(norm)
+        return spike

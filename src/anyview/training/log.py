@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,19 @@ from anyview.errors import AnyViewError
 from anyview.serialisation import to_plain, write_aside
 
 
+def _lines(path: Path) -> list[str]:
+    """Whole lines of a log; a kill may have left half a line."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().split("\n")[:-1] if line.endswith("}")]
+
+
+def past_losses(run: Path, until: int) -> list[tuple[int, float]]:
+    """Steps and losses that a run has logged, up to a step."""
+    records = [json.loads(line) for line in _lines(run / "metrics.jsonl")]
+    return [(record["step"], record["loss"]) for record in records if record["step"] <= until]
+
+
 class RunLog:
     """Writes one line of JSON a step; a resumed run first drops the lines behind its checkpoint."""
 
@@ -19,7 +33,7 @@ class RunLog:
         run.mkdir(parents=True, exist_ok=True)
         self.path = run / "metrics.jsonl"
         self.config, self.step = config, step
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
+        kept = [line for line in _lines(self.path) if json.loads(line)["step"] <= step]
         write_aside(self.path, "".join(line + "\n" for line in kept))
         write_aside(run / "train.json", json.dumps(to_plain(config), indent=1))
         self._writer = _tensorboard(run) if config.tensorboard else None
@@ -32,12 +46,6 @@ class RunLog:
         )
         self._bar = self._progress.add_task("", total=config.steps, completed=step, note="")
 
-    def _lines(self) -> list[str]:
-        """Whole lines of the file; a kill may have left half a line."""
-        if not self.path.exists():
-            return []
-        return [line for line in self.path.read_text().split("\n")[:-1] if line.endswith("}")]
-
     def __enter__(self) -> RunLog:
         self._file = self.path.open("a")
         self._progress.start()
@@ -46,8 +54,7 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
         self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        self._to_tensorboard(lambda writer: writer.close())
 
     def write(self, step: int, record: dict[str, float]) -> None:
         """Log one step."""
@@ -59,9 +66,17 @@ class RunLog:
         if held_out:
             self._progress.print(f"step {step}: " + "  ".join(f"{k[9:]} {v:.2f}" for k, v in held_out.items()))
         self._progress.update(self._bar, completed=step, note=note)
-        if self._writer is not None:
-            for name, value in record.items():
-                self._writer.add_scalar(name, value, step)
+        self._to_tensorboard(lambda writer: [writer.add_scalar(name, value, step) for name, value in record.items()])
+
+    def _to_tensorboard(self, use: Callable[[Any], object]) -> None:
+        """A display must not stop the training: what fails is said once, and metrics.jsonl goes on."""
+        if self._writer is None:
+            return
+        try:
+            use(self._writer)
+        except Exception as error:
+            self._writer = None
+            self._progress.print(f"TensorBoard failed ({error}); the run goes on, metrics.jsonl has everything.")
 
     def flush(self) -> None:
         """Have everything on disk."""

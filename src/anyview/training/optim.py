@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from anyview.errors import AnyViewError
+
+_ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +45,17 @@ class Optimisers:
         self.config = config
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         muon = {n: p for n, p in trainable.items() if config.optimiser == "muon" and _is_block_matrix(n, p)}
-        rest = [p for n, p in trainable.items() if n not in muon]
+        rest = {n: p for n, p in trainable.items() if n not in muon}
+        self.names = [list(rest)]
         self.all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(rest, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+            torch.optim.AdamW(
+                list(rest.values()), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+            )
         ]
         if muon:
             matrices, rate = list(muon.values()), config.muon_learning_rate
             decay = config.weight_decay
+            self.names.append(list(muon))
             self.all.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, momentum=0.95, nesterov=True))
         self.base_rates = [optimiser.param_groups[0]["lr"] for optimiser in self.all]
 
@@ -73,31 +79,34 @@ class Optimisers:
             optimiser.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """State as named tensors: ``optimiser.parameter.quantity``."""
+        """State as named tensors, ``PARAMETER:QUANTITY``: each parameter belongs to one optimiser."""
         return {
-            f"{number}.{index}.{name}": torch.as_tensor(value)
-            for number, optimiser in enumerate(self.all)
+            f"{names[index]}:{quantity}": torch.as_tensor(value)
+            for names, optimiser in zip(self.names, self.all, strict=True)
             for index, state in optimiser.state_dict()["state"].items()
-            for name, value in state.items()
+            for quantity, value in state.items()
         }
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Restore what :meth:`tensors` gave.
 
         Raises:
-            AnyViewError: The state belongs to another set of optimisers.
+            AnyViewError: The state belongs to other parameters or optimisers.
         """
-        states: list[dict[int, dict[str, Any]]] = [{} for _ in self.all]
+        states: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
-            number, index, name = key.split(".", 2)
-            if int(number) >= len(states):
-                raise AnyViewError(f"The optimiser state has {int(number) + 1} optimisers, the run has {len(states)}.")
-            states[int(number)].setdefault(int(index), {})[name] = value
-        for optimiser, state in zip(self.all, states, strict=True):
-            whole = optimiser.state_dict()
-            if state and len(state) != len(whole["param_groups"][0]["params"]):
-                raise AnyViewError("The optimiser state belongs to another set of parameters.")
-            optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+            name, quantity = key.rsplit(":", 1)
+            states.setdefault(name, {})[quantity] = value
+        for names, optimiser in zip(self.names, self.all, strict=True):
+            state = {index: states.pop(name) for index, name in enumerate(names) if name in states}
+            kinds = {tuple(sorted(quantities)) for quantities in state.values()}
+            expected = ("momentum_buffer",) if isinstance(optimiser, torch.optim.Muon) else _ADAMW_STATE
+            if state and (len(state) != len(names) or kinds != {expected}):
+                raise AnyViewError("The optimiser state belongs to other parameters or another optimiser.")
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
+        if states:
+            raise AnyViewError(f"The optimiser state has {next(iter(states))!r}, which is not trained.")
 
 
 def _is_block_matrix(name: str, parameter: Tensor) -> bool:

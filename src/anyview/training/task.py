@@ -2,7 +2,6 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from anyview.data.views import Views
@@ -13,13 +12,25 @@ class Task(Protocol):
     """Training of one family.
 
     Attributes:
-        model: The network whose parameters are trained.
+        model: The network whose parameters are trained; it may have been built on the meta device.
     """
 
     model: nn.Module
 
-    def losses(self, views: Views, generator: torch.Generator) -> dict[str, Tensor]:
-        """``"loss"`` is minimised, the others are logged; all randomness comes from ``generator``."""
+    def losses(self, views: Views, seed: int) -> dict[str, Tensor]:
+        """``"loss"`` is minimised, the others are logged: means over the views that count.
+
+        All that is random about a scene comes from ``seed`` and its place in the run (``views.numbers``), so that a
+        batch may be cut in any way.
+        """
+        ...
+
+    def weight(self, views: Views) -> float:
+        """How many views the losses of this batch are means over."""
+        ...
+
+    def initialise(self, unit: nn.Module) -> None:
+        """Give first weights to a part of the model."""
         ...
 
     def describe(self) -> dict[str, Any]:

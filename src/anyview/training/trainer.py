@@ -1,86 +1,56 @@
-"""The training loop: one process, exact resume, nothing that fails silently."""
+"""The training loop: one process or many, exact resume, nothing that fails silently."""
 
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from anyview.data.batches import seeded
+from anyview.data.batches import Share
 from anyview.data.views import Views
 from anyview.errors import AnyViewError
-from anyview.serialisation import to_plain
+from anyview.serialisation import write_json
 from anyview.training.checkpoint import (
+    CheckpointWriter,
     TrainingState,
     list_checkpoints,
     load_training_state,
-    load_weights,
-    save_checkpoint,
+    read_state,
+    step_of,
 )
+from anyview.training.config import TrainConfig, recipe_identity
+from anyview.training.distributed import World, assign, gathered, place, set_gradient_reduction
 from anyview.training.ema import Ema
-from anyview.training.health import first_not_finite, not_finite_parameters, top_activations
-from anyview.training.log import RunLog
-from anyview.training.optim import OptimConfig, Optimisers
+from anyview.training.health import Divergence, Spikes, first_not_finite, not_finite_parameters, top_activations
+from anyview.training.log import RunLog, past_losses
+from anyview.training.optim import Optimisers
 from anyview.training.task import Task
+from anyview.training.weights import check_weights
 
+__all__ = ["Batches", "TrainConfig", "Trainer", "Validate"]
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Length, precision and habits of a run."""
-
-    steps: int = 100_000
-    optim: OptimConfig = OptimConfig()
-    ema_decay: float = 0.9999
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    accumulate: int = 1
-    """Micro-batches a step; each is a batch of the data's size."""
-    compile: bool = False
-    """torch.compile on every block."""
-    activation_checkpointing: bool = False
-    device: str = "cpu"
-    workers: int = 1
-    """Processes that make batches ahead."""
-    seed: int = 0
-    log_every: int = 10
-    validate_every: int = 1000
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    tensorboard: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision == "fp16" and not self.device.startswith("cuda"):
-            raise ValueError("precision 'fp16' needs a GPU (device 'cuda'); use 'bf16' or 'fp32' here.")
-        for name in ("steps", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+STOPPED = "stopped.json"
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """Training data: the batch of any step."""
+    """Training data: the batch of any step, cut among processes and micro-batches."""
 
-    def loader(self, steps: range, *, workers: int) -> Any:
-        """Iterate over the batches of ``steps``."""
+    def loader(self, steps: range, *, workers: int, share: Share | None = None) -> Iterator[Views]:
+        """Iterate over one process's micro-batches of ``steps``."""
         ...
 
-
-# What may change when a run goes on: its length, and what does not touch the numbers.
-_FREE = (
-    "steps", "compile", "activation_checkpointing", "device", "workers", "log_every",
-    "validate_every", "checkpoint_every", "keep_checkpoints", "tensorboard",
-)  # fmt: skip
-
-
-def _identity(config: TrainConfig) -> dict[str, Any]:
-    """What a resumed run must have in common with its beginning."""
-    return {name: value for name, value in to_plain(config).items() if name not in _FREE}
+    def allowed_damage(self, step: int) -> float:
+        """How many scenes may have been damaged by the end of a step."""
+        ...
 
 
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -89,8 +59,20 @@ Validate = Callable[[nn.Module], dict[str, float]]
 class Trainer:
     """Trains a task to ``config.steps``; started again on the same folder, it goes on where it was.
 
-    Every random number of a step comes from a generator seeded by (seed, step), and the batch of a step is a function
-    of the step: a run that was killed and resumed gives the same losses as one that was not.
+    Everything random comes from the seed and the places of scenes in the run, and the batch of a step is a function of
+    the step: a run that was killed and resumed, or is cut among other processes, sees the same numbers.
+
+    Args:
+        task: What is trained.
+        batches: On what.
+        config: How.
+        run: Folder of the run.
+        validate: Held-out numbers of the averaged weights.
+        identity: What else a resumed run must have in common with its beginning.
+        world: The processes; each makes a trainer of its own.
+        initial: Weights to begin with, for a run without checkpoints.
+        force: Go on although the recipe has changed.
+        rollback: Go back to the last good checkpoint and multiply the learning rates by this.
     """
 
     def __init__(
@@ -102,140 +84,239 @@ class Trainer:
         *,
         validate: Validate | None = None,
         identity: dict[str, Any] | None = None,
+        world: World | None = None,
+        initial: dict[str, Tensor] | None = None,
+        force: bool = False,
+        rollback: float | None = None,
     ) -> None:
         self.task, self.batches, self.config, self.run_folder = task, batches, config, run
+        self.world = world or World(device=config.device)
         self.validate = validate
-        self.identity = {"settings": task.describe(), **_identity(config), **(identity or {})}
-        self.model = task.model.to(config.device)
-        self.optimisers = Optimisers(self.model, config.optim)
-        self.ema = Ema(self.model, config.ema_decay)
-        self.scaler = torch.amp.GradScaler(config.device) if config.precision == "fp16" else None
-        self.step = 0
-        self._resume()
-        self.log = RunLog(run, config, self.step)
+        self.identity = {"settings": task.describe(), **recipe_identity(config), **(identity or {})}
+        self.model = task.model
         if config.activation_checkpointing:
             setattr(self.model, "activation_checkpointing", True)  # noqa: B010  a plain flag, not a module
-        if config.compile:
-            for block in self.model.blocks:  # pyright: ignore[reportGeneralTypeIssues]
-                block.compile(dynamic=None)
+        place(self.model, self.world, config, task.initialise)
+        if initial is not None and not list_checkpoints(run):
+            check_weights(self.model, initial, "initial weights")
+            assign(self.model, initial)
+        self.optimisers = Optimisers(self.model, config.optim)
+        self.ema = Ema(self.model, config.ema_decay)
+        self.scaler = torch.amp.GradScaler(torch.device(self.world.device).type) if config.precision == "fp16" else None
+        self.divergence, self.spikes = Divergence(config.divergence_factor), Spikes()
+        self.checkpoints = CheckpointWriter(
+            run, self.world, keep=config.keep_checkpoints, background=config.async_checkpoints
+        )
+        self.step, self.damaged, self.rate_scale = 0, 0, 1.0
+        if rollback is not None:
+            self._go_back()
+        self._resume(force)
+        self.rate_scale *= 1.0 if rollback is None else rollback
+        for step, loss in past_losses(run, self.step):
+            self.divergence.observe(step, loss)
+        self.world.barrier()  # before the log is cut to what the checkpoint knows
+        self.log = RunLog(run, config, self.step) if self.world.is_main else None
 
-    def _resume(self) -> None:
+    def _go_back(self) -> None:
+        """Drop the checkpoints that a run wrote after it began to go wrong."""
+        path = self.run_folder / STOPPED
+        checkpoints = list_checkpoints(self.run_folder)
+        if not path.is_file() or not checkpoints:
+            raise AnyViewError(f"{self.run_folder}: nothing to go back from (no {STOPPED}, or no checkpoint).")
+        good = json.loads(path.read_text())["good_step"]
+        if not any(step_of(checkpoint) <= good for checkpoint in checkpoints):
+            raise AnyViewError(
+                f"{self.run_folder}: the run was good until step {good}, its oldest checkpoint is "
+                f"{checkpoints[0].name}; keep more with --train.keep-checkpoints."
+            )
+        self.world.barrier()
+        if self.world.is_main:
+            for checkpoint in checkpoints:
+                if step_of(checkpoint) > good:
+                    shutil.rmtree(checkpoint)
+            path.unlink()
+        self.world.barrier()
+
+    def _resume(self, force: bool) -> None:
         checkpoints = list_checkpoints(self.run_folder)
         if not checkpoints:
             return
-        state = load_training_state(checkpoints[-1])
-        self._check_same(state.extra.get("identity", {}))
-        load_weights(self.model, state.weights, str(checkpoints[-1]))
-        self.ema.load(state.average)
+        self._check_same(read_state(checkpoints[-1]).get("identity", {}), force)
+        weights: dict[str, Tensor] = dict(self.model.named_parameters())
+        state = load_training_state(checkpoints[-1], self.world, weights)
+        with torch.no_grad():
+            for name, p in weights.items():
+                p.copy_(state.weights[name])
+                self.ema.weights[name].copy_(state.average[name])
         self.optimisers.load_tensors(state.optimiser)
         if self.scaler is not None and state.extra.get("scaler"):
             self.scaler.load_state_dict(state.extra["scaler"])
-        self.step = state.step
+        self.step, self.damaged = state.step, state.extra.get("damaged", 0)
+        self.rate_scale = state.extra.get("rate_scale", 1.0)
 
-    def _check_same(self, before: dict[str, Any]) -> None:
-        """Refuse to go on with another recipe: its losses would not be those of an unbroken run."""
-        now = json.loads(json.dumps(self.identity))
-        if different := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
-            key = different[0]
+    def _check_same(self, before: dict[str, Any], force: bool) -> None:
+        """Refuse to go on with another recipe or other data: the losses would not be those of an unbroken run."""
+        different = differences(before, json.loads(json.dumps(self.identity)))
+        if different and not force:
             raise AnyViewError(
-                f"{self.run_folder}: this run was started with another {key} ({str(before.get(key))[:60]}, not "
-                f"{str(now.get(key))[:60]}); give another folder or the same recipe."
+                f"{self.run_folder}: this run was started with another recipe: {'; '.join(different[:5])}. "
+                "Give another folder or the same recipe, or --force-recipe to go on all the same."
             )
 
     def train(self) -> Path:
         """Run to the end; returns the last checkpoint."""
         config = self.config
-        micro = range(self.step * config.accumulate, config.steps * config.accumulate)
-        data = iter(self.batches.loader(micro, workers=config.workers))
-        with self.log:
+        share = Share(self.world.rank, self.world.size, config.accumulate)
+        data = self.batches.loader(range(self.step, config.steps), workers=config.workers, share=share)
+        with self.log or nullcontext():
             while self.step < config.steps:
                 started = time.perf_counter()
                 watch = self.step % config.log_every == 0
                 with top_activations(self.model) if watch and not config.compile else nullcontext({}) as top:
-                    losses, norm = self._step(data)
+                    record = self._step([next(data) for _ in range(config.accumulate)])
                 self.step += 1
-                record = {**losses, "gradient_norm": norm, "seconds": time.perf_counter() - started}
-                self._after_step(record, top if watch else None)
+                record["seconds"] = time.perf_counter() - started
+                self._after_step(record, top if watch else {})
+            self.checkpoints.finish()
         return list_checkpoints(self.run_folder)[-1]
 
-    def _step(self, data: Any) -> tuple[dict[str, float], float]:
-        config = self.config
-        rate = self.optimisers.set_rate(config.optim.factor(self.step, config.steps))
-        totals: dict[str, float] = {}
-        for part in range(config.accumulate):
-            views = next(data).to(config.device)
-            losses = self._losses(views, part)
-            loss = losses["loss"] / config.accumulate
+    def _step(self, parts: list[Views]) -> dict[str, float]:
+        config, world = self.config, self.world
+        rate = self.optimisers.set_rate(config.optim.factor(self.step, config.steps) * self.rate_scale)
+        weights = [self.task.weight(views) for views in parts]
+        damaged = [name for views in parts for name in views.damaged]
+        total, new_damage, waiting = world.totals(sum(weights), float(len(damaged)), float(self.checkpoints.is_waiting))
+        self._count_damage(int(new_damage), damaged)
+        if waiting == world.size:
+            self.checkpoints.finish()
+        means: dict[str, float] = {}
+        for number, (views, weight) in enumerate(zip(parts, weights, strict=True)):
+            set_gradient_reduction(self.model, number == len(parts) - 1)
+            losses = self._forward(views)
+            # Processes average their gradients, so that each gives its part of the whole mean times their number.
+            loss = losses["loss"] * (weight / total * world.size)
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + value.item() / config.accumulate
+                means[name] = means.get(name, 0.0) + value.item() * weight / total
+        means = dict(zip(means, world.totals(*means.values()), strict=True))
+        if not all(math.isfinite(mean) for mean in means.values()):
+            self._stop_not_finite(f"the loss is {means['loss']}", self._places_of_forward(parts))
+        norm, skipped = self._update()
+        self.ema.update(self.model, self.step)
+        record = {**means, "learning_rate": rate, "gradient_norm": norm}
+        if self.scaler is not None:
+            record |= {"loss_scale": self.scaler.get_scale(), "skipped": float(skipped)}
+        return record
+
+    def _update(self) -> tuple[float, bool]:
+        """Clip and apply the gradient; returns its norm before, and whether it was left out (fp16 overflow)."""
         if self.scaler is not None:
             for optimiser in self.optimisers.all:
                 self.scaler.unscale_(optimiser)
-        norm = self._clip()
-        self.optimisers.step(self.scaler)
-        if self.scaler is not None:
-            self.scaler.update()
-        self.optimisers.zero_grad()
-        self.ema.update(self.model, self.step)
-        return {**totals, "learning_rate": rate}, norm
-
-    def _clip(self) -> float:
-        """Clip the gradient; returns its norm before. What is not finite is found before clipping spreads it."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.scaler is None and not bool(torch.isfinite(norm)):
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        whole = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = gathered(whole).item()
+        finite = math.isfinite(norm)
+        if not finite and self.scaler is None:
             # Gradients arise from the last module to the first.
-            self._stop_not_finite(f"the gradient norm is {norm.item()}", not_finite_parameters(self.model)[::-1])
-        torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optim.clip, norm)
-        return norm.item()
+            self._stop_not_finite(f"the gradient norm is {norm}", not_finite_parameters(self.model)[::-1])
+        if finite:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optim.clip, whole)
+            self.optimisers.step(self.scaler)
+        if self.scaler is not None:
+            # The norm is of the gradients of all processes, so that all of them leave the same steps out.
+            self.scaler.update(None if finite else self.scaler.get_scale() * self.scaler.get_backoff_factor())
+        self.optimisers.zero_grad()
+        return norm, not finite
 
-    def _losses(self, views: Views, part: int) -> dict[str, Tensor]:
-        losses = self._forward(views, part)
-        if not bool(torch.isfinite(losses["loss"])):
-            with first_not_finite(self.model) as found:
-                self._forward(views, part)
-            self._stop_not_finite(f"the loss is {losses['loss'].item()}", found + not_finite_parameters(self.model))
-        return losses
+    def _forward(self, views: Views) -> dict[str, Tensor]:
+        device = torch.device(self.world.device).type
+        dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
+        with torch.autocast(device, dtype) if self.config.precision != "fp32" else nullcontext():
+            return self.task.losses(views.to(self.world.device), self.config.seed)
 
-    def _forward(self, views: Views, part: int) -> dict[str, Tensor]:
-        config = self.config
-        generator = seeded(config.seed, 3, self.step * config.accumulate + part)
-        device = torch.device(config.device).type
-        dtype = torch.float16 if config.precision == "fp16" else torch.bfloat16
-        with torch.autocast(device, dtype) if config.precision != "fp32" else nullcontext():
-            return self.task.losses(views, generator)
+    def _places_of_forward(self, parts: list[Views]) -> list[str]:
+        with first_not_finite(self.model) as found, torch.no_grad():
+            for views in parts:
+                self._forward(views)
+        return found + not_finite_parameters(self.model)
+
+    def _count_damage(self, new: int, names: list[str]) -> None:
+        self.damaged += new
+        if names:
+            with (self.run_folder / f"damaged-{self.world.rank:05d}.txt").open("a") as file:
+                file.writelines(f"step {self.step}: {name}\n" for name in names)
+        allowed = self.batches.allowed_damage(self.step)
+        if self.damaged > allowed:
+            last = f", the last one is {names[-1]}" if names else ""
+            raise AnyViewError(
+                f"Training stopped at step {self.step}: {self.damaged} damaged scenes, {allowed:g} are allowed "
+                f"(--data.damaged-share){last}."
+            )
 
     def _stop_not_finite(self, what: str, places: list[str]) -> None:
-        dump = self.run_folder / "not_finite.json"
-        dump.write_text(json.dumps({"step": self.step, "what": what, "places": places}, indent=1))
-        first = places[0] if places else "the loss itself"
-        raise AnyViewError(f"Training stopped at step {self.step}: {what}; it arose first in {first} (see {dump}).")
+        first = places[0] if places else "another process" if self.world.size > 1 else "the loss itself"
+        path = self._note_stop(self.step, what, places)
+        raise AnyViewError(f"Training stopped at step {self.step}: {what}; it arose first in {first} (see {path}).")
 
-    def _after_step(self, record: dict[str, float], top: dict[str, float] | None) -> None:
+    def _note_stop(self, good_step: int, what: str, places: list[str]) -> Path:
+        path = self.run_folder / STOPPED
+        if places or self.world.is_main:
+            write_json(path, {"step": self.step, "what": what, "places": places, "good_step": good_step})
+        return path
+
+    def _after_step(self, record: dict[str, float], top: dict[str, float]) -> None:
         config, last = self.config, self.step == self.config.steps
-        if top is not None:
-            record |= {f"top_activation/{name}": value for name, value in top.items()}
+        if top:
+            largest = self.world.largest(*top.values())
+            record |= {f"top_activation/{name}": value for name, value in zip(top, largest, strict=True)}
         if self.validate is not None and (self.step % config.validate_every == 0 or last):
             record |= {f"held_out/{name}": value for name, value in self._validate_average().items()}
-        self.log.write(self.step, record)
+        record |= {
+            "gradient_spike": float(self.spikes.observe(record["gradient_norm"])),
+            "damaged": float(self.damaged),
+        }
+        if self.log is not None:
+            self.log.write(self.step, record)
+        if self.divergence.observe(self.step, record["loss"]) and self.divergence.best is not None:
+            mean, step = self.divergence.best
+            what = (
+                f"the loss has diverged: its mean over 50 steps was {mean:.4g} at step {step}, now {record['loss']:.4g}"
+            )
+            path = self._note_stop(step, what, [])
+            raise AnyViewError(
+                f"Training stopped at step {self.step}: {what} (see {path}); --rollback 0.5 goes back to the last good "
+                "checkpoint with half the learning rate."
+            )
         if self.step % config.checkpoint_every == 0 or last:
             self._save()
 
     def _validate_average(self) -> dict[str, float]:
         """Held-out numbers of the averaged weights; the weights themselves are put back."""
         assert self.validate is not None
-        own = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.model.load_state_dict(self.ema.state_dict())
+        self.ema.swap(self.model)
         try:
             with torch.no_grad():
                 return self.validate(self.model)
         finally:
-            self.model.load_state_dict(own)
+            self.ema.swap(self.model)
 
     def _save(self) -> None:
-        self.log.flush()
-        extra = {"identity": self.identity, "scaler": None if self.scaler is None else self.scaler.state_dict()}
+        if self.log is not None:
+            self.log.flush()
+        extra = {
+            "identity": self.identity, "damaged": self.damaged, "rate_scale": self.rate_scale,
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+        }  # fmt: skip
         weights = {name: p.detach() for name, p in self.model.named_parameters()}
         state = TrainingState(self.step, weights, self.ema.state_dict(), self.optimisers.tensors(), extra)
-        save_checkpoint(self.run_folder, self.task.describe(), state, keep=self.config.keep_checkpoints)
+        self.checkpoints.save(self.task.describe(), state)
+
+
+def differences(before: Any, now: Any, where: str = "") -> list[str]:
+    """What differs between two JSON values, as ``place: before, now``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        inner = [(f"{where}.{key}" if where else key, before.get(key), now.get(key)) for key in keys]
+        return [text for place, a, b in inner for text in differences(a, b, place)]
+    return [] if before == now else [f"{where} was {str(before)[:60]}, is {str(now)[:60]}"]

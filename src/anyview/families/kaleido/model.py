@@ -69,6 +69,37 @@ def _fourier_features(x: Float[Tensor, "*batch c"], bands: int) -> Float[Tensor,
     return torch.cat([x, angle.sin(), angle.cos()], dim=-1)
 
 
+class Head(nn.Linear):
+    """The last projection, from tokens to patches; zero at first."""
+
+    def reset_parameters(self) -> None:
+        """Zero."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+def initialise(unit: nn.Module) -> None:
+    """First weights of a part of the network: Xavier linears, zero AdaLN and head, as in DiT (method A.3).
+
+    Args:
+        unit: A block, or another child of :class:`Kaleido`.
+    """
+    for module in unit.modules():
+        if isinstance(module, nn.Linear) and not isinstance(module, Head):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, Embedder) and hasattr(module, "null_feature"):
+            nn.init.zeros_(module.null_feature)
+        elif isinstance(module, Registers | RayBias | Head):
+            module.reset_parameters()
+    for module in unit.modules():
+        if isinstance(module, Modulation | FinalModulation | TimestepEmbedding):
+            module.reset_parameters()
+
+
 class Kaleido(nn.Module):
     """Decoder-only rectified-flow transformer over views (Kaleido section 3.2).
 
@@ -83,25 +114,15 @@ class Kaleido(nn.Module):
         self.time = TimestepEmbedding(config.condition_channels)
         self.blocks = nn.ModuleList(KaleidoBlock(config) for _ in range(config.depth))
         self.final_modulation = FinalModulation(config)
-        self.head = nn.Linear(config.width, config.patch_channels)
+        self.head = Head(config.width, config.patch_channels)
         self.activation_checkpointing = False
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """DiT's initialisation: Xavier linears, zero AdaLN and head (method A.3)."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
-            elif isinstance(module, Registers | RayBias):
-                module.reset_parameters()
-        for module in self.modules():
-            if isinstance(module, Modulation | FinalModulation | TimestepEmbedding):
-                module.reset_parameters()
-        nn.init.zeros_(self.head.weight)
+        """First weights, part after part (see :func:`initialise`)."""
+        for child in self.children():
+            for unit in child if isinstance(child, nn.ModuleList) else (child,):
+                initialise(unit)
 
     def forward(
         self,

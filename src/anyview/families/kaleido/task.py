@@ -12,13 +12,14 @@ from anyview.codecs.codec import Codec
 from anyview.data.views import Views
 from anyview.encoders.features import FeatureEncoder
 from anyview.families.kaleido.checkpoint import describe
-from anyview.families.kaleido.model import Kaleido
+from anyview.families.kaleido.model import Kaleido, initialise
 from anyview.families.kaleido.settings import KaleidoSettings, ScaleFrom
 from anyview.flow.path import interpolate, masked_mean_square, velocity, velocity_from_data
 from anyview.flow.timesteps import TimestepSampler
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.normalisation import SceneNormalisation
 from anyview.nn.positions import ViewPositions
+from anyview.randomness import draw_noise, seeded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +47,36 @@ class KaleidoTask:
         """The ``config.json`` of a checkpoint."""
         return describe(self.settings)
 
-    def losses(self, views: Views, generator: torch.Generator) -> dict[str, Tensor]:
+    def initialise(self, unit: nn.Module) -> None:
+        """Give first weights to a part of the network."""
+        initialise(unit)
+
+    def weight(self, views: Views) -> float:
+        """How many targets the loss is a mean over."""
+        batch, count = views.images.shape[:2]
+        n = views.num_references
+        return float(batch * (count - n) if views.present is None else views.present[:, n:].sum())
+
+    def losses(self, views: Views, seed: int) -> dict[str, Tensor]:
         """The loss to minimise and what else is worth logging.
 
         Args:
             views: A batch; references first.
-            generator: Of noise and times, on the CPU, so that every device draws the same.
+            seed: With the place of a scene in the run it tells the scene's noise and time, on the CPU, so that every
+                device draws the same.
         """
         n, config = views.num_references, self.settings.model
+        numbers = views.numbers or range(len(views.images))
+        generators = [seeded(seed, 3, number) for number in numbers]
         # Means of the posterior for references, samples of it for targets (method A.11).
-        data = self.codec.encode(views.images[:, n:], generator)
+        data = self.codec.encode(views.images[:, n:], generators)
         references = self.codec.encode(views.images[:, :n]) if n else data[:, :0]
         device, batch, count = data.device, len(data), views.images.shape[1]
-        t = self.loss.timesteps.sample(batch, generator)
+        t = torch.cat([self.loss.timesteps.sample(1, generator) for generator in generators])
         if config.prediction == "data":
             t = t.clamp_min(self.loss.min_time)
         t = t.to(device)
-        noise = torch.randn(data.shape, generator=generator).to(device)
+        noise = draw_noise(data.shape, generators).to(device)
         noised = interpolate(data, noise, t)
         features = self.features(views.images[:, :n]) if self.features is not None and n else None
         out = self.model(

@@ -1,0 +1,46 @@
+"""Weights by name into a model, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from anyview.errors import AnyViewError
+
+
+def check_names(where: Path | str, found: Iterable[str], expected: Iterable[str]) -> None:
+    """Refuse names that are missing or left over.
+
+    Raises:
+        AnyViewError: With their number and the first of them.
+    """
+    found, expected = set(found), set(expected)
+    if missing := sorted(expected - found):
+        raise AnyViewError(f"{where}: {len(missing)} tensors are missing, the first is {missing[0]!r}.")
+    if extra := sorted(found - expected):
+        raise AnyViewError(f"{where}: {len(extra)} tensors do not belong to this model, the first is {extra[0]!r}.")
+
+
+def check_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path | str) -> None:
+    """Refuse tensors that are not exactly the parameters of a model.
+
+    Raises:
+        AnyViewError: Tensors are missing, left over or of the wrong shape; the message names the first.
+    """
+    expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    check_names(where, tensors, expected)
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise AnyViewError(f"{where}: {name!r} has shape {list(tensors[name].shape)}, expected {list(shape)}.")
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path | str) -> None:
+    """Copy tensors into a model; every name and shape must match.
+
+    Raises:
+        AnyViewError: See :func:`check_weights`.
+    """
+    check_weights(model, tensors, where)
+    model.load_state_dict(tensors)

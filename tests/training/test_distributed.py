@@ -1,0 +1,134 @@
+"""Several processes, one run: the numbers of one process, checkpoints that any number can read, and no hanging.
+
+Every test starts real processes with torchrun over gloo.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from anyview.families.kaleido.checkpoint import load_model
+from anyview.training.checkpoint import list_checkpoints
+from tests.conftest import REPOSITORY
+from tests.training.test_trainer import load_training_state, losses, make_task, make_trainer, shards  # noqa: F401
+
+# Global batches of 6 cut evenly for 1, 2 and 3 processes.
+SIX = dict(batch_size=6, steps=6, checkpoint_every=3, masking="scene")
+
+
+def torchrun(processes, shards, run, **options):  # noqa: F811
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+        str(REPOSITORY / "tests" / "training" / "worker.py"), str(shards), str(run), json.dumps({**SIX, **options}),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, check=False, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=240
+    )
+
+
+def train_alone(shards, run, **options):  # noqa: F811
+    make_trainer(shards, run, **{**SIX, **options}).train()
+    return losses(run)
+
+
+def close(a, b, tolerance):
+    assert [step for step, *_ in a] == [step for step, *_ in b]
+    for (_, loss, norm), (_, other_loss, other_norm) in zip(a, b, strict=True):
+        assert other_loss == pytest.approx(loss, rel=tolerance)
+        assert other_norm == pytest.approx(norm, rel=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "options"),
+    [
+        (2, dict(sharding="fsdp", accumulate=3)),
+        (3, dict(sharding="fsdp")),
+        (2, dict(sharding="ddp", accumulate=1)),
+        (2, dict(sharding="hybrid", shard_size=2, activation_checkpointing=True)),
+    ],
+)
+def test_many_processes_follow_the_losses_of_one(shards, tmp_path, processes, options):  # noqa: F811
+    """Same global batch, same losses and gradient norms: fp32 sums in another order differ by about 1e-6."""
+    expected = train_alone(shards, tmp_path / "one")
+    done = torchrun(processes, shards, tmp_path / "many", **options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    close(expected, losses(tmp_path / "many"), 2e-4)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_goes_on_alone_and_with_three(shards, tmp_path):  # noqa: F811
+    """What two processes wrote is read by one and by three bit by bit, and their losses go on alike."""
+    done = torchrun(2, shards, tmp_path / "two", sharding="fsdp", steps=3)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("alone", "three", "again"):
+        subprocess.run(["cp", "-r", str(tmp_path / "two"), str(tmp_path / name)], check=True)
+    saved = list_checkpoints(tmp_path / "two")[-1]
+    state = load_training_state(saved)
+    trainer = make_trainer(shards, tmp_path / "alone", **SIX)
+    assert trainer.step == 3
+    for name, p in trainer.model.named_parameters():
+        assert p.equal(state.weights[name]) and trainer.ema.weights[name].equal(state.average[name])
+    model, _ = load_model(saved)  # the checkpoint of two is one to render with
+    for name, p in model.named_parameters():
+        assert p.equal(state.average[name])
+    trainer.train()
+    done = torchrun(3, shards, tmp_path / "three", sharding="fsdp")
+    assert done.returncode == 0, done.stderr[-2000:]
+    close(losses(tmp_path / "alone"), losses(tmp_path / "three"), 2e-4)
+    # Saved again at once by three, the weights are the same bits: nothing is rounded or lost by spreading them anew.
+    for step, sharding in ((3, "fsdp"), (3, "ddp")):
+        done = torchrun(3, shards, tmp_path / "again", sharding=sharding, steps=step, checkpoint_every=1)
+        assert done.returncode == 0, done.stderr[-2000:]
+        back = load_training_state(list_checkpoints(tmp_path / "again")[-1])
+        for kind in ("weights", "average", "optimiser"):
+            for key, tensor in getattr(state, kind).items():
+                assert tensor.equal(getattr(back, kind)[key]), (kind, key)
+
+
+@pytest.mark.slow
+def test_weights_begin_alike_for_any_number_of_processes(shards, tmp_path):  # noqa: F811
+    """Built on the meta device and filled in shares, the model begins with the weights that one process gives it."""
+    with torch.device("meta"):
+        task = make_task()
+    alone = make_trainer(shards, tmp_path / "one", task, **{**SIX, "steps": 1})
+    first = {name: p.detach().clone() for name, p in alone.model.named_parameters()}
+    whole = make_task()  # the usual way, by the constructor
+    torch.manual_seed(0)
+    whole.model.reset_parameters()
+    assert all(p.equal(first[name]) for name, p in whole.model.named_parameters())
+    alone.train()
+    done = torchrun(2, shards, tmp_path / "two", sharding="fsdp", steps=1, meta=True, async_checkpoints=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    close(losses(tmp_path / "one"), losses(tmp_path / "two"), 1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all(shards, tmp_path):  # noqa: F811
+    started = time.monotonic()
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", kill=1)
+    assert done.returncode != 0
+    assert "rank      : 1" in done.stderr and "SIGKILL" in done.stderr  # torchrun's own report names it
+    assert time.monotonic() - started < 120
+
+
+@pytest.mark.slow
+def test_a_bad_number_in_one_process_stops_all_with_the_cause(shards, tmp_path):  # noqa: F811
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", spoil=1)
+    assert done.returncode != 0
+    assert "Training stopped at step 2: the loss is nan" in done.stderr
+    assert json.loads((tmp_path / "run" / "stopped.json").read_text())["step"] == 2
+
+
+@pytest.mark.slow
+def test_several_processes_must_say_how_they_share(shards, tmp_path):  # noqa: F811
+    done = torchrun(2, shards, tmp_path / "run")
+    assert done.returncode != 0 and "--train.sharding ddp, fsdp or hybrid" in done.stderr
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", batch_size=5)
+    assert done.returncode != 0 and "must be a multiple of 2" in done.stderr
