@@ -10,14 +10,16 @@ from pathlib import Path
 
 import anyview
 from anyview.data.batches import BatchConfig, ViewBatches
-from anyview.data.conversion.shards import ShardConfig, write_shards
+from anyview.data.conversion.shards import ShardConfig, scene_of, write_shards
 from anyview.data.sampling import ViewSampling
 from anyview.data.shards import ShardFolder
 
 
 def main(out: Path, captures: list[Path]) -> None:
     config = ShardConfig(image_size=(64, 64), scenes_per_shard=16)
-    for done, total in write_shards(captures, out, config, anyview.read_capture):
+    for done, total in write_shards(
+        captures, out, config, lambda path: [scene_of(anyview.read_capture(path), path.name, config)]
+    ):
         print(f"{done} of {total} scenes")
     shards = ShardFolder(out)
     views = min(shards.num_views(scene) for scene in range(len(shards)))

@@ -118,8 +118,9 @@ def test_every_recipe_is_sound(name):
 
 
 def test_the_ablation_ends_where_the_paper_ends():
-    last, first = RECIPES["kaleido-ablation-ix"](), RECIPES["kaleido-ablation-i"]()
+    last, first = RECIPES["kaleido-ablation-x-video-pretrained"](), RECIPES["kaleido-ablation-i-swiglu-gqa"]()
     final = RECIPES["kaleido-small-256"]()
+    assert last.settings == final.settings
     assert last.settings.model == final.settings.model
     assert last.loss == final.loss and last.data == final.data
     assert first.settings.model.encoding.representation == "dual"

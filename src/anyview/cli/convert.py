@@ -11,11 +11,13 @@ from rich.progress import Progress
 
 from anyview.cli.common import parse, print_json
 from anyview.data.captures import Capture
+from anyview.data.conversion.clips import clips_of, videos_in
 from anyview.data.conversion.images import pinhole_capture
 from anyview.data.conversion.points import point_cloud, write_ply
-from anyview.data.conversion.shards import MANIFEST, ShardConfig, write_shards
+from anyview.data.conversion.shards import MANIFEST, ShardConfig, scene_key, scene_of, write_shards
 from anyview.data.conversion.tools import WRITERS, dropped
 from anyview.data.formats.registry import read_capture
+from anyview.data.shards import ShardFolder, StoredScene
 from anyview.errors import AnyViewError
 from anyview.rendering.outputs import whole_folder
 
@@ -25,7 +27,7 @@ class ConvertOptions:
     """Write a capture (or what was rendered) for another tool; image files are copied as they are where that goes."""
 
     source: tyro.conf.Positional[Path]
-    """Capture of any supported format; for shards also a folder of captures."""
+    """Capture of any supported format; for shards also a folder of captures, a video or a folder of videos."""
     destination: tyro.conf.Positional[Path]
     """Folder to write; shards that are there from an interrupted run are kept."""
     to: Literal["nerfstudio", "colmap", "blender", "llff", "shards", "ply"]
@@ -95,16 +97,33 @@ def _to_ply(capture: Capture, options: ConvertOptions) -> list[Path]:
 
 
 def _to_shards(options: ConvertOptions) -> list[Path]:
-    sources = _captures_in(options)
+    config, videos = options.shards, videos_in(options.source)
+    if videos and videos != [options.source] and any(path.is_dir() for path in options.source.iterdir()):
+        raise AnyViewError(
+            f"{options.source}: videos and folders stand side by side; convert them one after the other."
+        )
+
+    def scenes(source: Path) -> list[StoredScene]:
+        if videos:
+            return clips_of(source, scene_key(source.stem), config.image_size, config.clips)
+        return [scene_of(_sound(source, options.format), source.name, config)]
+
+    sources = videos or _captures_in(options)
     with Progress(transient=True) as bar:
         task = bar.add_task("writing shards", total=len(sources))
-        for done, _ in write_shards(
-            sources, options.destination, options.shards, lambda path: _sound(path, options.format)
-        ):
+        for done, _ in write_shards(sources, options.destination, config, scenes):
             bar.update(task, completed=done)
-    count = -(-len(sources) // options.shards.scenes_per_shard)
-    print(f"{len(sources)} scenes in {count} shards.")
+    stored = ShardFolder(options.destination)
+    print(f"{len(stored)} {'clips' if videos else 'scenes'} of {len(sources)} {'videos' if videos else 'captures'}.")
+    if without := _without_clips(stored, videos):
+        print(f"too short for a clip of {config.clips.least} frames: {', '.join(without)}")
     return [options.destination / MANIFEST]
+
+
+def _without_clips(stored: ShardFolder, videos: list[Path]) -> list[str]:
+    """Names of the videos that gave none."""
+    given = {stored.key(number).rsplit("-", 2)[0] for number in range(len(stored))} if videos else set()
+    return [path.name for path in videos if scene_key(path.stem) not in given]
 
 
 def _sound(path: Path, format: str | None) -> Capture:

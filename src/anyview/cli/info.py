@@ -7,26 +7,45 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import tyro
 
 from anyview.api import Model, check_device, resolve
 from anyview.cli.common import parse, print_json
+from anyview.data.batches import Bucket, Share
 from anyview.errors import AnyViewError, unknown_name
 from anyview.families.kaleido.checkpoint import read_settings
-from anyview.families.kaleido.recipes import RECIPES
+from anyview.families.kaleido.cost import Placement, training_cost
+from anyview.families.kaleido.model import Kaleido
+from anyview.families.kaleido.recipes import RECIPES, KaleidoRecipe
 from anyview.families.kaleido.settings import KaleidoSettings
-from anyview.families.kaleido.system import request_cost
+from anyview.families.kaleido.system import request_cost, token_grid
 from anyview.memory import available_bytes
 from anyview.rendering.ordering import RenderPlan
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoOptions:
-    """Parameters, operations, memory and estimated seconds of rendering M views from N references."""
+class Hardware:
+    """What a recipe is to be trained on."""
 
+    processes: int = 1
+    """GPUs, one process each."""
+    shard_size: int | None = None
+    """Processes that share one copy of the weights; by default all (fsdp) or as the recipe says."""
+    peak: float = 989.0
+    """Peak of one GPU in TFLOP/s (an H100 in half precision: 989)."""
+    utilisation: float = 0.4
+    """Share of the peak that is reached."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """Parameters, operations, memory and time: of rendering M views from N references, or of training a recipe."""
+
+    recipe: tyro.conf.Positional[str | None] = None
+    """A recipe: what training it takes, and rendering with its network."""
     model: str = "default"
-    """'default', a checkpoint or run folder, or a hub id."""
-    recipe: str | None = None
-    """A recipe instead of a checkpoint: its network is counted without weights."""
+    """'default', a checkpoint or run folder, or a hub id, where no recipe is given."""
+    training: Hardware = Hardware()
     image_size: tuple[int, int] | None = None
     """Height and width of the views; by default the model's."""
     references: int = 3
@@ -48,6 +67,7 @@ def main(argv: list[str]) -> None:
             raise AnyViewError(f"--{name} must be at least 1, got {getattr(options, name)}.")
     check_device(options.device)
     settings = _settings(options)
+    trained = None if options.recipe is None else describe_training(RECIPES[options.recipe](), options.training)
     cached = settings.model.cacheable
     number = 4 if options.precision == "fp32" else 2
     cost = request_cost(
@@ -69,8 +89,48 @@ def main(argv: list[str]) -> None:
     if options.json:
         print_json({
             "parameters": cost.parameters, "flops": cost.flops, "memory": cost.memory, "cache": cost.cache,
-            "seconds": seconds,
+            "seconds": seconds, "training": trained,
         })  # fmt: skip
+
+
+def describe_training(recipe: KaleidoRecipe, hardware: Hardware) -> dict[str, float]:
+    """Print what training a recipe takes; returns the numbers.
+
+    Raises:
+        AnyViewError: Its batch cannot be cut for so many processes.
+    """
+    if hardware.processes < 1 or not 0 < hardware.utilisation <= 1 or hardware.peak <= 0:
+        raise AnyViewError("--training needs at least one process, a positive peak and a utilisation in (0, 1].")
+    config, train = recipe.settings.model, recipe.train
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in Kaleido(config).parameters())
+    shapes = recipe.data.buckets or (Bucket(image_size=recipe.settings.image_size, batch_size=recipe.data.batch_size),)
+    Share(0, hardware.processes, train.accumulate).scenes(shapes[0].batch_size, 0)
+    shards = {"none": 1, "ddp": 1, "hybrid": train.shard_size or 1}.get(train.sharding, hardware.processes)
+    placement = Placement(
+        hardware.processes, hardware.shard_size or shards, train.accumulate, train.activation_checkpointing
+    )
+    costs = [
+        training_cost(
+            config, parameters, views=shape.views or recipe.data.sampling.views, batch=shape.batch_size,
+            grid=token_grid(recipe.settings, shape.image_size), placement=placement,
+        )
+        for shape in shapes
+    ]  # fmt: skip
+    weights = [shape.weight / sum(shape.weight for shape in shapes) for shape in shapes]
+    tokens = sum(cost.tokens * weight for cost, weight in zip(costs, weights, strict=True))
+    flops = sum(cost.flops * weight for cost, weight in zip(costs, weights, strict=True))
+    memory = max(cost.state_bytes + cost.activation_bytes for cost in costs)
+    seconds = flops / (hardware.processes * hardware.peak * 1e12 * hardware.utilisation)
+    days = seconds * train.steps / 86400
+    print(f"training: {train.steps:,} steps of {shapes[0].batch_size} scenes, {len(shapes)} shapes")
+    print(f"  tokens a step  {tokens:,.0f}")
+    print(f"  operations     {flops / 1e15:,.4g} PFLOP a step, {flops * train.steps:.3g} FLOP in all")
+    print(f"  memory         {memory / 2**30:,.1f} GiB a process, {costs[0].state_bytes / 2**30:,.1f} of it weights, "
+          f"gradients, optimiser and average over {placement.shards} shards (estimate)")  # fmt: skip
+    print(f"  time           {seconds:,.3g} s a step, {days:,.3g} days on {hardware.processes} x {hardware.peak:g} "
+          f"TFLOP/s at {hardware.utilisation:.0%}")  # fmt: skip
+    return {"tokens": tokens, "flops": flops, "memory": float(memory), "seconds": seconds, "days": days}
 
 
 def _settings(options: InfoOptions) -> KaleidoSettings:

@@ -10,6 +10,7 @@ from anyview.errors import AnyViewError, Failed, unknown_name
 VERBS = {
     "render": "render new views of a capture",
     "train": "train a recipe, or go on with a run",
+    "ablate": "run the paper's ablation and set it beside its numbers",
     "evaluate": "score a model on held-out objects",
     "check": "find faults in a capture and draw its cameras",
     "convert": "write a capture in another format, or as training shards",

@@ -56,14 +56,14 @@ class TrainOptions:
     train: TrainConfig = field(default_factory=TrainConfig)
     data: BatchConfig = field(default_factory=BatchConfig)
     loss: KaleidoLoss = field(default_factory=KaleidoLoss)
-    synthetic: SyntheticScenes = field(default_factory=SyntheticScenes)
+    synthetic: SyntheticScenes | None = field(default_factory=SyntheticScenes)
     json: bool = False
 
 
 def main(argv: list[str]) -> None:
     """Run the verb."""
     if not argv or argv[0] in ("-h", "--help"):
-        names = "\n".join(f"  {name:<26}{(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items())
+        names = "\n".join(f"  {name:<40}{(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items())
         print(f"usage: anyview train RECIPE --out RUN [OPTIONS]     (RECIPE --help tells its options)\n\n{names}")
         if not argv:
             raise AnyViewError("A recipe is missing.")
@@ -132,9 +132,11 @@ def _train(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> Path:
 def _sources(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> list[Source]:
     """The folders of shards with their weights; rendered ahead where none are given."""
     paths = options.shards
+    if not paths and recipe.synthetic is None:
+        raise AnyViewError("This recipe trains on videos: give --shards FOLDER (see 'anyview convert VIDEOS').")
     if not paths:
         paths = (options.out / "shards",)
-        if world.is_main:
+        if world.is_main and recipe.synthetic is not None:
             write_shards(recipe.synthetic, paths[0], workers=1)
         world.barrier()
     folders = [ShardFolder(path) for path in paths]

@@ -1,4 +1,4 @@
-"""The gated feed-forward layer."""
+"""Feed-forward layers: gated, and the plain one of earlier transformers."""
 
 import torch
 from jaxtyping import Float
@@ -22,3 +22,16 @@ class SwiGLU(nn.Module):
         """Apply to every token."""
         gate, up = self.gate_and_up(x).chunk(2, dim=-1)
         return self.down(torch.nn.functional.silu(gate) * up)
+
+
+class GeluMLP(nn.Module):
+    """``W2 gelu(W1 x)`` with biases, as in DiT: the baseline of the ablation (Kaleido Table 4 (i))."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """Apply to every token."""
+        return self.down(torch.nn.functional.gelu(self.up(x), approximate="tanh"))

@@ -69,6 +69,8 @@ class CheckpointWriter:
     def __init__(self, run: Path, world: World, *, keep: int, background: bool = False) -> None:
         self.run, self.world, self.keep, self.background = run, world, keep, background
         self._pending: tuple[Path, Future[Any] | None] | None = None
+        if background and world.size == 1:  # said by the thread that writes, where nothing can be caught
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         # The thread that writes must not mix its messages with those of the training.
         self._group = dist.new_group(backend="gloo") if background and world.size > 1 else None
 
@@ -229,7 +231,7 @@ def verify(folder: Path, world: World) -> None:
 
 
 def load_training_state(folder: Path, world: World, weights: dict[str, Tensor]) -> TrainingState:
-    """Read a checkpoint to go on from, by any number of processes.
+    """Read a checkpoint to go on from, by any number of processes; :func:`verify` tells beforehand whether it is whole.
 
     Args:
         folder: The checkpoint.
@@ -237,10 +239,9 @@ def load_training_state(folder: Path, world: World, weights: dict[str, Tensor]) 
         weights: The parameters by name, as they lie in this process; what is read lies alike.
 
     Raises:
-        AnyViewError: The folder was not written by :class:`CheckpointWriter`, is damaged, or of another model.
+        AnyViewError: The folder was not written by :class:`CheckpointWriter`, or is of another model.
     """
     extra = read_state(folder)
-    verify(folder, world)
     try:
         with _quiet():
             reader = HuggingFaceStorageReader(str(folder / "training" / "shards"))

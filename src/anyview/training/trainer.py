@@ -25,6 +25,7 @@ from anyview.training.checkpoint import (
     load_training_state,
     read_state,
     step_of,
+    verify,
 )
 from anyview.training.config import TrainConfig, recipe_identity
 from anyview.training.distributed import World, assign, gathered, place, set_gradient_reduction
@@ -141,6 +142,7 @@ class Trainer:
         checkpoints = list_checkpoints(self.run_folder)
         if not checkpoints:
             return
+        verify(checkpoints[-1], self.world)
         self._check_same(read_state(checkpoints[-1]).get("identity", {}), force)
         weights: dict[str, Tensor] = dict(self.model.named_parameters())
         state = load_training_state(checkpoints[-1], self.world, weights)

@@ -1,4 +1,4 @@
-"""Captures to training shards: whole scenes in WebDataset tars, with a manifest of what is in them."""
+"""Captures and videos to training shards: whole scenes in WebDataset tars, with a manifest of what is in them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from anyview.data.captures import Capture
+from anyview.data.conversion.clips import ClipConfig
 from anyview.data.conversion.images import rgba_of
 from anyview.data.fitting import fit_views
-from anyview.data.shards import StoredScene, write_shard
+from anyview.data.shards import ImageFormat, StoredScene, write_shard
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.poses import focal_over_side
-from anyview.serialisation import write_json
+from anyview.serialisation import to_plain, write_json
 
 MANIFEST = "manifest.json"
 
@@ -32,15 +33,26 @@ class ShardConfig:
     field_of_view: float = 49.1
     """Degrees, of the shorter side; the default weights' own."""
     scenes_per_shard: int = 64
+    """Captures, or videos with all their clips, in a shard."""
+    image_format: ImageFormat = "png"
+    """jpg is smaller and can be decoded at a fraction of its size, but keeps no alpha."""
+    clips: ClipConfig = ClipConfig()
+    """How videos are cut."""
 
 
 def write_shards(
-    sources: list[Path], folder: Path, config: ShardConfig, read: Callable[[Path], Capture]
+    sources: list[Path], folder: Path, config: ShardConfig, scenes: Callable[[Path], list[StoredScene]]
 ) -> Iterator[tuple[int, int]]:
-    """Write every capture as one scene; shards that an earlier run finished are kept.
+    """Write the scenes of every source; shards that an earlier run finished are kept.
+
+    Args:
+        sources: Captures or videos.
+        folder: Of the shards.
+        config: How they are stored.
+        scenes: What a source gives.
 
     Yields:
-        Scenes that are done and their number, after every shard.
+        Sources that are done and their number, after every shard.
 
     Raises:
         AnyViewError: The folder was begun with other captures or another configuration, or a shard has changed since.
@@ -57,7 +69,10 @@ def write_shards(
                     f"{path}: the shard is missing or has changed since it was written; remove {folder}."
                 )
         else:
-            write_shard(path, [scene_of(read(source), source.name, config) for source in chosen])
+            made = [scene for source in chosen for scene in scenes(source)]
+            if not made:
+                raise AnyViewError(f"{chosen[0]} to {chosen[-1].name}: nothing to store, every clip is too short.")
+            write_shard(path, made, image_format=config.image_format)
             done[path.name] = _digest(path)
             write_json(folder / MANIFEST, manifest)
         yield min(first + config.scenes_per_shard, len(sources)), len(sources)
@@ -65,8 +80,7 @@ def write_shards(
 
 def _begun(folder: Path, sources: list[Path], config: ShardConfig) -> dict[str, Any]:
     said = {
-        "version": 1, "image_size": list(config.image_size), "field_of_view": config.field_of_view,
-        "scenes_per_shard": config.scenes_per_shard, "scenes": [_key(source.name) for source in sources],
+        "version": 2, **to_plain(config), "scenes": [scene_key(source.name) for source in sources],
         "sources": [_fingerprint(source) for source in sources],
     }  # fmt: skip
     if len(set(said["scenes"])) < len(sources):
@@ -118,9 +132,9 @@ def scene_of(capture: Capture, key: str, config: ShardConfig) -> StoredScene:
         fitted.append(torch.cat([colour[0], 1 - cover[0, :1]]))
         at.append(camera[0])
     images = (torch.stack(fitted) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
-    return StoredScene(_key(key), np.ascontiguousarray(images), Cameras.stack(at))
+    return StoredScene(scene_key(key), np.ascontiguousarray(images), Cameras.stack(at))
 
 
-def _key(name: str) -> str:
+def scene_key(name: str) -> str:
     """WebDataset takes what follows the first dot for the kind of file."""
     return name.replace(".", "_").replace("/", "_")

@@ -12,7 +12,7 @@ from anyview.families.kaleido.config import HEAD_DIM, KaleidoConfig
 from anyview.nn.attention import attend
 from anyview.nn.gta import Rotations, ViewTransforms
 from anyview.nn.kv_cache import LayerCache
-from anyview.nn.mlp import SwiGLU
+from anyview.nn.mlp import GeluMLP, SwiGLU
 from anyview.nn.modulation import Modulation, layer_norm
 from anyview.nn.ray_bias import CHANNELS as RAY_CHANNELS
 from anyview.nn.ray_bias import RayBias, TokenRays
@@ -173,14 +173,15 @@ class CrossViewAttention(nn.Module):
 
 
 class KaleidoBlock(nn.Module):
-    """Spatial attention, cross-view attention and SwiGLU, each modulated by the timestep of its view."""
+    """Spatial attention, cross-view attention and a feed-forward layer, each modulated by the timestep of its view."""
 
     def __init__(self, config: KaleidoConfig) -> None:
         super().__init__()
         self.modulation = Modulation(config.modulation, config.condition_channels, config.width, sublayers=3)
         self.spatial = SpatialAttention(config)
         self.cross_view = CrossViewAttention(config)
-        self.feed_forward = SwiGLU(config.width, config.feed_forward_width)
+        feed_forward = SwiGLU if config.feed_forward == "swiglu" else GeluMLP
+        self.feed_forward = feed_forward(config.width, config.feed_forward_width)
 
     def forward(
         self,

@@ -52,8 +52,11 @@ class KaleidoConfig:
     """Latent pixels along the side of a token."""
     feature_channels: int = 0
     """Channels of auxiliary reference features (DINOv2: 768 or 1024), 0 without."""
+    feed_forward: Literal["swiglu", "gelu"] = "swiglu"
+    """``gelu`` is the plain layer of DiT, the ablation's baseline."""
     hidden_width: int | None = None
-    """Hidden channels of the feed-forward layer; None is 8/3 width rounded up to a multiple of 256."""
+    """Hidden channels of the feed-forward layer; None is 8/3 width rounded up to a multiple of 256 (gelu: 4 width). A
+    gelu layer has half as many more, so that it has the same number of weights."""
     condition_width: int | None = None
     """Channels of the timestep embedding; None is ``width`` (paper). Small models save most of AdaLN's weights here."""
     modulation: ModulationKind = "full"
@@ -103,7 +106,9 @@ class KaleidoConfig:
     @property
     def feed_forward_width(self) -> int:
         """Hidden channels of the feed-forward layer."""
-        return self.hidden_width or swiglu_width(self.width)
+        if self.hidden_width is not None:
+            return self.hidden_width * 3 // 2 if self.feed_forward == "gelu" else self.hidden_width
+        return 4 * self.width if self.feed_forward == "gelu" else swiglu_width(self.width)
 
     @property
     def condition_channels(self) -> int:

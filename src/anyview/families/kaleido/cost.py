@@ -35,7 +35,8 @@ def forward_flops(config: KaleidoConfig, request: Request) -> int:
     tokens = request.batch * request.queries * request.grid[0] * request.grid[1]
     width, hidden = config.width, config.feed_forward_width
     projections = 2 * (2 * width * width + 2 * width * config.kv_heads * HEAD_DIM)
-    per_token = 2 * (projections + 3 * width * hidden)
+    matrices = 3 if config.feed_forward == "swiglu" else 2
+    per_token = 2 * (projections + matrices * width * hidden)
     windows = Windows(request.grid, config.window)
     window_tokens = windows.window[0] * windows.window[1]
     spatial_keys = request.grid[0] * request.grid[1]
@@ -58,3 +59,76 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
     tokens = request.batch * request.queries * request.grid[0] * request.grid[1]
     key_tokens = request.batch * request.keys * request.grid[0] * request.grid[1]
     return 4 * (_LIVE_STREAMS * tokens * config.width + 6 * key_tokens * config.kv_heads * HEAD_DIM)
+
+
+# Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
+# is kept (activation checkpointing); from the peaks in benchmarks/kaleido_small.md.
+_KEPT_STREAMS, _RECOMPUTED_STREAMS = 34, 1
+# Bytes of a trained parameter: weight, gradient, two moments of AdamW and the running average, all fp32.
+_BYTES_PER_PARAMETER = 4 + 4 + 8 + 4
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What one step of a run takes; autoencoder and feature encoder are not counted.
+
+    Attributes:
+        parameters: That are trained.
+        tokens: Of one step, over all processes (references and targets).
+        flops: Operations of one step, over all processes: forward, and twice that backward; one more forward pass where
+            activations are recomputed.
+        state_bytes: Weights, gradients, optimiser and average of one process.
+        activation_bytes: Peak of one process beyond that, an estimate.
+    """
+
+    parameters: int
+    tokens: int
+    flops: int
+    state_bytes: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a run lies on its processes.
+
+    Attributes:
+        processes: One a GPU.
+        shards: Processes that share one copy of the weights (1: each has its own).
+        parts: Micro-batches of a step.
+        checkpointing: Whether activations are recomputed.
+    """
+
+    processes: int
+    shards: int
+    parts: int
+    checkpointing: bool
+
+
+def training_cost(
+    config: KaleidoConfig, parameters: int, *, views: int, batch: int, grid: tuple[int, int], placement: Placement
+) -> TrainingCost:
+    """Cost of one training step at all views of a scene (hidden ones are masked, not left out).
+
+    Args:
+        config: The network.
+        parameters: Its number.
+        views: V of a scene.
+        batch: Scenes of a step.
+        grid: Token grid of a view.
+        placement: Processes.
+    """
+    tokens = batch * views * grid[0] * grid[1]
+    forward = forward_flops(config, Request(views, views, grid, batch))
+    local_tokens = tokens / (placement.processes * placement.parts)
+    stream = 4 * config.width * local_tokens
+    kept = _RECOMPUTED_STREAMS if placement.checkpointing else _KEPT_STREAMS
+    # One block is always at work, and its gathered weights stand beside the shards.
+    gathered = 2 * 4 * parameters / config.depth if placement.shards > 1 else 0
+    return TrainingCost(
+        parameters=parameters,
+        tokens=tokens,
+        flops=(4 if placement.checkpointing else 3) * forward,
+        state_bytes=_BYTES_PER_PARAMETER * parameters // placement.shards,
+        activation_bytes=int(stream * (config.depth * kept + _KEPT_STREAMS) + gathered),
+    )

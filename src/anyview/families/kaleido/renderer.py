@@ -23,6 +23,7 @@ from anyview.geometry.cameras import Cameras
 from anyview.geometry.normalisation import SceneNormalisation
 from anyview.nn.kv_cache import KVCache
 from anyview.nn.positions import ViewPositions
+from anyview.randomness import draw_noise
 from anyview.rendering.renderer import OnStep, Rendering, Scene
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -38,6 +39,7 @@ class KaleidoScene:
         normalisation: Origin and scale of the network's world; fixed when the scene is made.
         features: Auxiliary features of the references.
         cache: Keys and values of a causal model.
+        clip: Places of the references in a clip, where they are frames of a video and their cameras mean nothing.
     """
 
     latents: Float[Tensor, "batch refs c h w"]
@@ -45,6 +47,7 @@ class KaleidoScene:
     normalisation: SceneNormalisation
     features: Float[Tensor, "batch refs tokens feature"] | None
     cache: KVCache | None
+    clip: ViewPositions | None = None
 
     @property
     def num_references(self) -> int:
@@ -169,7 +172,7 @@ class KaleidoRenderer:
         if len(seeds) != targets:
             raise AnyViewError(f"{targets} targets need as many seeds, got {len(seeds)}.")
         shape = scene.latents.shape[2:]
-        noise = torch.stack([torch.randn(batch, *shape, generator=torch.Generator().manual_seed(s)) for s in seeds], 1)
+        noise = _noise(batch, shape, seeds)
         if self.settings.scale_from == "all":
             scene = replace(scene, normalisation=_scale_of_all(scene, cameras))
         positions = self._positions(scene.normalisation.normalise(cameras))
@@ -185,6 +188,40 @@ class KaleidoRenderer:
         images = self.codec.decode(latents).float()
         return Rendering(images.reshape(batch, targets, *images.shape[-3:]), cameras)
 
+    @torch.no_grad()
+    def continue_video(
+        self, frames: Float[Tensor, "batch refs 3 h w"], after: int, *, clip: int, seeds: Sequence[int]
+    ) -> Float[Tensor, "batch new 3 h w"]:
+        """The frames that follow those of a video: the same network with the frame index in place of the pose.
+
+        Args:
+            frames: RGB in [0, 1] at the model's size, neighbouring ones.
+            after: How many frames to make.
+            clip: T, the frames of a clip in training; known and new ones together must not be more.
+            seeds: One for each new frame.
+
+        Raises:
+            AnyViewError: There are more frames than a clip has, or not one seed for each.
+        """
+        batch, count = frames.shape[:2]
+        if not 1 <= after <= clip - count:
+            raise AnyViewError(f"{count} frames and {after} new ones do not fit a clip of {clip}.")
+        if len(seeds) != after:
+            raise AnyViewError(f"{after} frames need as many seeds, got {len(seeds)}.")
+        times = (torch.arange(count + after, device=self._device) / clip).expand(batch, -1)
+        positions = ViewPositions.from_times(times)
+        known, new = positions.select(slice(0, count)), positions.select(slice(count, None))
+        latents = self.codec.encode(frames.to(self._device))
+        features = None if self.features is None else self.features(frames.to(self._device))
+        still = Cameras.from_field_of_view(torch.eye(4).expand(batch, count, 4, 4), 1.0, self.image_size)
+        scene = KaleidoScene(
+            latents, still, SceneNormalisation(torch.zeros(batch, 3), torch.ones(batch)), features, None, known
+        )
+        field = guide(self._field(self._with_cache(scene), new), self._field(None, new), self.sampling.guidance)
+        noise = _noise(batch, latents.shape[2:], seeds)
+        out = integrate(field, noise.to(self._device), self.sampling.schedule.times(), solver=self.sampling.solver)
+        return self.codec.decode(out).float()
+
     def _field(self, scene: KaleidoScene | None, positions: ViewPositions) -> Velocity:
         """Velocity of the targets given a scene; without one, of targets alone (the unconditional branch)."""
 
@@ -195,7 +232,7 @@ class KaleidoRenderer:
                     out = self.model(x, time, positions, 0, cache=None if scene is None else scene.cache)
                 else:
                     n = scene.num_references
-                    both = _join_views(self._positions(scene.normalisation.normalise(scene.cameras)), positions)
+                    both = _join_views(self._reference_positions(scene), positions)
                     latents = torch.cat([scene.latents, x], dim=1)
                     out = self.model(latents, time, both, n, features=scene.features)
             return velocity_from_data(x, out, time) if self.settings.model.prediction == "data" else out
@@ -208,10 +245,13 @@ class KaleidoRenderer:
             return scene
         batch, count = scene.latents.shape[:2]
         cache = self.model.allocate_cache(batch, count, self._grid(scene.latents), self._dtype)
-        positions = self._positions(scene.normalisation.normalise(scene.cameras))
+        positions = self._reference_positions(scene)
         with self._autocast():
             self.model.encode_references(scene.latents, positions, cache, features=scene.features)
         return replace(scene, cache=cache)
+
+    def _reference_positions(self, scene: KaleidoScene) -> ViewPositions:
+        return scene.clip or self._positions(scene.normalisation.normalise(scene.cameras))
 
     def _positions(self, normalised: Cameras) -> ViewPositions:
         return ViewPositions.from_cameras(normalised.to(self._device))
@@ -230,6 +270,12 @@ class KaleidoRenderer:
     @property
     def _dtype(self) -> torch.dtype:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+
+def _noise(batch: int, shape: Sequence[int], seeds: Sequence[int]) -> Float[Tensor, "batch targets c h w"]:
+    """Noise of targets, each from its own seed."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return draw_noise((len(seeds), batch, *shape), generators).transpose(0, 1)
 
 
 def _join_views(first: ViewPositions, second: ViewPositions) -> ViewPositions:

@@ -66,6 +66,13 @@ class KaleidoSystem:
         )  # fmt: skip
 
 
+def token_grid(settings: KaleidoSettings, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of tokens of a view of ``image_size``."""
+    # Every KL autoencoder in use halves three times.
+    pixels = (settings.codec.factor if settings.codec.kind == "pixel" else 8) * settings.model.patch_size
+    return image_size[0] // pixels, image_size[1] // pixels
+
+
 def request_cost(
     settings: KaleidoSettings,
     references: int,
@@ -88,10 +95,7 @@ def request_cost(
         image_size: ``(height, width)``; by default that of the settings.
     """
     config, sampling = settings.model, settings.sampling
-    # Every KL autoencoder in use halves three times.
-    pixels = (settings.codec.factor if settings.codec.kind == "pixel" else 8) * config.patch_size
-    height, width = image_size or settings.image_size
-    grid = (height // pixels, width // pixels)
+    grid = token_grid(settings, image_size or settings.image_size)
     batch, together = (targets, 1) if independent else (1, targets)
     queries = together if cached else references + together
     conditional = Request(queries, references + together, grid, batch)

@@ -1,0 +1,163 @@
+"""anyview ablate: run the rows of the paper's ablation on the same data and seeds, and set them beside its numbers."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from anyview.api import Model
+from anyview.cli.ablation_report import Result, write_ablation_report
+from anyview.cli.common import parse, print_json
+from anyview.cli.evaluate import read_objects
+from anyview.cli.synthesize import write_shards
+from anyview.cli.train import TrainOptions, train
+from anyview.errors import AnyViewError, unknown_name
+from anyview.evaluation.protocols import Protocol
+from anyview.evaluation.run import evaluate, means
+from anyview.families.kaleido.recipes.ablations import ROWS, AblationRow, ablation_recipes, nano_scale, paper_scale
+from anyview.families.kaleido.recipes.recipe import KaleidoRecipe
+from anyview.families.kaleido.settings import SamplingConfig
+from anyview.families.kaleido.system import KaleidoSystem, load_system
+from anyview.serialisation import to_plain, write_json
+
+# References -> targets of the paper's table; targets of one call see each other.
+_JOINT = Protocol("ablation", 25, tuple(range(10, 15)))
+_SETTINGS = ("1->5", "5->1", "5->5")
+_SCALES = {"nano": nano_scale, "paper": paper_scale}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateOptions:
+    """Train every row of the ablation, in the paper's greedy order, and write a table and a plot; it can go on."""
+
+    out: Path
+    """Folder: one run for a row and seed, results.json, table.md, plot.png."""
+    held_out: Path
+    """Folder of captures with 25 views each to score on."""
+    suite: Literal["kaleido"] = "kaleido"
+    scale: Literal["nano", "paper"] = "nano"
+    """nano: 32 px, minutes a row on a CPU; paper: Kaleido-Small at 256 px."""
+    steps: int | None = None
+    """Length of every run; by default the scale's."""
+    shards: tuple[Path, ...] = ()
+    """Folders of training shards; by default the scale's synthetic scenes are rendered into OUT/shards."""
+    rows: tuple[str, ...] = ()
+    """Names of rows; by default all that can be run."""
+    seeds: tuple[int, ...] = (0,)
+    objects: int = 16
+    """Captures to score on."""
+    features: bool = False
+    """Whether DINOv2 weights can be had; the rows that need them are left out otherwise."""
+    video_init: str | None = None
+    """Run or checkpoint that was trained on video at this scale, for row (x)."""
+    device: str | None = None
+    workers: int | None = None
+    json: bool = False
+
+
+def main(argv: list[str]) -> None:
+    """Run the verb."""
+    options = parse(AblateOptions, argv, "ablate")
+    base = _base(options)
+    recipes = ablation_recipes(base, features=options.features)
+    rows = [row for row in ROWS if row.name in recipes]
+    for name in options.rows:
+        if name not in recipes:
+            raise unknown_name("row (or one that needs --features)", name, recipes)
+    chosen = [row for row in rows if not options.rows or row.name in options.rows]
+    if not options.rows and options.video_init is None:
+        chosen = [row for row in chosen if row.needs != "video"]
+    if not options.seeds:
+        raise AnyViewError("--seeds is empty.")
+    shards = options.shards or (_rendered(base, options.out),)
+    results = []
+    for row in chosen:
+        for seed in options.seeds:
+            results.append(_run(row, recipes, seed, replace(options, shards=shards)))
+            write_ablation_report(options.out, rows, results, _context(base, options))
+    print(f"wrote {options.out / 'results.json'}\nwrote {options.out / 'table.md'}\nwrote {options.out / 'plot.png'}")
+    if options.json:
+        print_json({"out": str(options.out), "results": [to_plain(result) for result in results]})
+
+
+def _base(options: AblateOptions) -> KaleidoRecipe:
+    base = _SCALES[options.scale]()
+    changes: dict[str, Any] = {
+        name: value
+        for name, value in (("steps", options.steps), ("device", options.device), ("workers", options.workers))
+        if value is not None
+    }
+    return replace(base, train=replace(base.train, **changes))
+
+
+def _rendered(base: KaleidoRecipe, out: Path) -> Path:
+    assert base.synthetic is not None
+    write_shards(base.synthetic, out / "shards", workers=2)
+    return out / "shards"
+
+
+def _context(base: KaleidoRecipe, options: AblateOptions) -> dict[str, Any]:
+    return {
+        "scale": options.scale, "steps": base.train.steps, "batch_size": base.data.batch_size,
+        "image_size": list(base.settings.image_size), "held_out": options.held_out.name, "objects": options.objects,
+        "seeds": list(options.seeds),
+    }  # fmt: skip
+
+
+def _run(row: AblationRow, recipes: dict[str, KaleidoRecipe], seed: int, options: AblateOptions) -> Result:
+    """Train and score one row, unless that is done already."""
+    run, recipe = options.out / f"{row.name}-{seed}", recipes[row.name]
+    path = run / "result.json"
+    note = json.loads(json.dumps({"recipe": to_plain(recipe), "seed": seed}))
+    if path.is_file():
+        document = json.loads(path.read_text())
+        if document.pop("of") != note:
+            raise AnyViewError(f"{path}: of another recipe; give another --out.")
+        return Result(**document)
+    if row.trains:
+        print(f"== {row.decision or 'baseline'} {row.name}, seed {seed}")
+        _train(row, recipe, run, seed, options)
+    source = run if row.trains else options.out / f"{_trained_before(row)}-{seed}"
+    if not source.is_dir():
+        raise AnyViewError(f"{source}: row {row.name} is scored on these weights; run row {source.name} first.")
+    records = [json.loads(line) for line in (source / "metrics.jsonl").read_text().splitlines()]
+    scores = _scores(source, recipe.settings.sampling, options)
+    seconds = statistics.median(record["seconds"] for record in records)
+    tops = [max(v for k, v in r.items() if k.startswith("top_")) for r in records if any(k[:4] == "top_" for k in r)]
+    result = Result(
+        row=row.name, seed=seed, psnr=scores, scenes_per_second=recipe.data.batch_size / seconds,
+        top_activation=max(tops[-5:], default=0.0), loss=statistics.fmean(r["loss"] for r in records[-50:]),
+    )  # fmt: skip
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**to_plain(result), "of": note})
+    return result
+
+
+def _trained_before(row: AblationRow) -> str:
+    """The chosen row whose weights an inference row is scored on."""
+    earlier = ROWS[: ROWS.index(row)]
+    return next(other.name for other in reversed(earlier) if other.trains and other.chosen)
+
+
+def _train(row: AblationRow, recipe: KaleidoRecipe, run: Path, seed: int, options: AblateOptions) -> None:
+    if row.needs == "video" and options.video_init is None:
+        raise AnyViewError(f"Row {row.name} begins with weights that were trained on video: give --video-init RUN.")
+    train_options = TrainOptions(
+        out=run, shards=options.shards, init=options.video_init if row.needs == "video" else None,
+        train=replace(recipe.train, seed=seed), data=replace(recipe.data, seed=seed), loss=recipe.loss,
+    )  # fmt: skip
+    train(replace(recipe, train=train_options.train, data=train_options.data), train_options)
+
+
+def _scores(run: Path, sampling: SamplingConfig, options: AblateOptions) -> dict[str, float]:
+    """PSNR of the settings of the table."""
+    last = sorted((run / "checkpoints").glob("step-*"))[-1]
+    system = load_system(last, options.device or "cpu")
+    system = KaleidoSystem(system.renderer.changed(sampling=sampling))
+    objects = read_objects(options.held_out, Model(system))[: options.objects]
+    joint = means(evaluate(system.renderer, objects, _JOINT, [1, 5], independent=False))
+    alone = means(evaluate(system.renderer, objects, _JOINT, [5], independent=True))
+    return dict(zip(_SETTINGS, (joint[1]["psnr"], alone[5]["psnr"], joint[5]["psnr"]), strict=True))

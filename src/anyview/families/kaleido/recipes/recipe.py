@@ -1,0 +1,23 @@
+"""What a training run of Kaleido is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anyview.data.batches import BatchConfig
+from anyview.data.synthetic.prerender import SyntheticScenes
+from anyview.families.kaleido.settings import KaleidoSettings
+from anyview.families.kaleido.task import KaleidoLoss
+from anyview.training.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class KaleidoRecipe:
+    """One training run."""
+
+    settings: KaleidoSettings
+    loss: KaleidoLoss = KaleidoLoss()
+    data: BatchConfig = BatchConfig()
+    synthetic: SyntheticScenes | None = SyntheticScenes()
+    """What to render ahead where no shards are given; None: shards must be given."""
+    train: TrainConfig = TrainConfig()

