@@ -10,6 +10,7 @@ import tyro
 from rich.progress import Progress
 
 from anyview.cli.common import parse, print_json
+from anyview.cli.latents import NOTE, LatentConfig, write_latents
 from anyview.data.captures import Capture
 from anyview.data.conversion.clips import clips_of, videos_in
 from anyview.data.conversion.images import pinhole_capture
@@ -30,13 +31,15 @@ class ConvertOptions:
     """Capture of any supported format; for shards also a folder of captures, a video or a folder of videos."""
     destination: tyro.conf.Positional[Path]
     """Folder to write; shards that are there from an interrupted run are kept."""
-    to: Literal["nerfstudio", "colmap", "blender", "llff", "shards", "ply"]
-    """ply writes the point cloud alone, as a file: from the capture's points or its depth maps."""
+    to: Literal["nerfstudio", "colmap", "blender", "llff", "shards", "latents", "ply"]
+    """ply writes the point cloud alone, as a file: from the capture's points or its depth maps; latents takes shards
+    and makes the autoencoder's part of training ahead."""
     format: str | None = None
     """Read the capture as this format instead of detecting it."""
     undistort: bool = False
     """Write pinhole images of one size (PNG) in place of the originals and their distortion."""
     shards: ShardConfig = ShardConfig()
+    latents: LatentConfig = LatentConfig()
     overwrite: bool = False
     """Replace the destination if it is not empty (not for shards)."""
     json: bool = False
@@ -58,6 +61,8 @@ def main(argv: list[str]) -> None:
 def _convert(options: ConvertOptions) -> list[Path]:
     if options.to == "shards":
         return _to_shards(options)
+    if options.to == "latents":
+        return _to_latents(options)
     capture = read_capture(options.source, format=options.format)
     if options.to == "ply":
         return _to_ply(capture, options)
@@ -118,6 +123,17 @@ def _to_shards(options: ConvertOptions) -> list[Path]:
     if without := _without_clips(stored, videos):
         print(f"too short for a clip of {config.clips.least} frames: {', '.join(without)}")
     return [options.destination / MANIFEST]
+
+
+def _to_latents(options: ConvertOptions) -> list[Path]:
+    if not options.latents.autoencoder:
+        raise AnyViewError("Latents are made by an autoencoder: give --latents.autoencoder FOLDER.")
+    with Progress(transient=True) as bar:
+        task, total = bar.add_task("encoding"), 0
+        for done, total in write_latents(options.source, options.destination, options.latents):
+            bar.update(task, completed=done, total=total)
+    print(f"{total} scenes.")
+    return [options.destination / NOTE]
 
 
 def _without_clips(stored: ShardFolder, videos: list[Path]) -> list[str]:

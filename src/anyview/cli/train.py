@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from torch import nn
 from anyview.api import Model, check_device, resolve
 from anyview.cli.common import parse, print_json
 from anyview.cli.evaluate import read_objects
+from anyview.cli.latents import NOTE
 from anyview.cli.synthesize import write_shards
-from anyview.codecs.codec import make_codec
+from anyview.codecs.codec import Codec, make_codec
 from anyview.data.batches import BatchConfig, Source, ViewBatches
 from anyview.data.shards import ShardFolder
 from anyview.data.synthetic.prerender import SyntheticScenes
@@ -21,10 +23,12 @@ from anyview.encoders.features import DinoV2
 from anyview.errors import AnyViewError, unknown_name
 from anyview.evaluation.protocols import ESCHERNET_GSO
 from anyview.evaluation.run import evaluate, means
-from anyview.families.kaleido.checkpoint import read_weights
+from anyview.families.kaleido.checkpoint import load_model, read_weights
+from anyview.families.kaleido.distillation import Distillation, KaleidoDistillation, student_settings
 from anyview.families.kaleido.model import Kaleido
 from anyview.families.kaleido.recipes import RECIPES, KaleidoRecipe
 from anyview.families.kaleido.renderer import KaleidoRenderer
+from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.kaleido.system import KaleidoSystem
 from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
 from anyview.geometry.poses import field_of_view
@@ -49,6 +53,8 @@ class TrainOptions:
     """Folder of captures to score while training (N = 1, 3, 5 on up to 16 objects)."""
     init: str | None = None
     """Checkpoint, run folder or 'default' to start the weights from."""
+    distil: Distillation = field(default_factory=Distillation)
+    """Learn to follow a trained model in fewer steps; start from its weights with --init."""
     force_recipe: bool = False
     """Go on with a run although its recipe or data have changed."""
     rollback: float | None = None
@@ -110,8 +116,7 @@ def _train(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> Path:
     if settings.model.feature_channels:
         features = DinoV2.from_pretrained(settings.feature_source, codec.factor * settings.model.patch_size)
         features = features.to(world.device)
-    with torch.device("meta"):
-        task = KaleidoTask(settings, recipe.loss, codec=codec, features=features)
+    task = _task(settings, recipe, options.distil, codec, features)
     done = list_checkpoints(out)
     initial = None if options.init is None or done else read_weights(resolve(options.init))
     if initial is not None:
@@ -122,11 +127,27 @@ def _train(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> Path:
     if done and world.is_main:
         print(f"going on from {done[-1]}")
     identity = {"data": to_plain(data), "loss": to_plain(recipe.loss), "sources": batches.fingerprint}
+    identity |= {"distil": to_plain(options.distil)} if options.distil.teacher is not None else {}
     trainer = Trainer(
         task, batches, recipe.train, out, validate=validate, identity=identity, world=world, initial=initial,
         force=options.force_recipe, rollback=options.rollback,
     )  # fmt: skip
     return trainer.train()
+
+
+def _task(
+    settings: KaleidoSettings, recipe: KaleidoRecipe, distil: Distillation, codec: Codec, features: DinoV2 | None
+) -> KaleidoTask:
+    """The task of a run, its network still without weights."""
+    if distil.teacher is None:
+        with torch.device("meta"):
+            return KaleidoTask(settings, recipe.loss, codec=codec, features=features)
+    teacher, theirs = load_model(resolve(distil.teacher))
+    if theirs.model != settings.model:
+        raise AnyViewError(f"{distil.teacher}: another network than the recipe's; a student is built like its teacher.")
+    student = student_settings(settings, distil)
+    with torch.device("meta"):
+        return KaleidoDistillation(student, recipe.loss, teacher, distil, codec=codec, features=features)
 
 
 def _sources(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> list[Source]:
@@ -151,7 +172,12 @@ def _sources(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> list
 def _check_shards(folder: ShardFolder, recipe: KaleidoRecipe) -> None:
     """Stored views must be as large as the recipe's (they are cropped to its aspect ratio), with its field of view."""
     settings, scene = recipe.settings, folder.read(0, [0])
-    h, w = scene.rgba.shape[1:3]
+    if scene.latents is not None:
+        made = json.loads((folder.folder / NOTE).read_text())
+        for what, ours in (("autoencoder", settings.codec.source), ("features", settings.feature_source)):
+            if made[what] != ours:
+                raise AnyViewError(f"{folder.folder}: latents by {what} {made[what]!r}, the recipe has {ours!r}.")
+    h, w = scene.rgba.shape[1:3] if scene.latents is None else scene.latents.image_size
     for want_h, want_w in [bucket.image_size for bucket in recipe.data.buckets] or [settings.image_size]:
         if h < want_h or w < want_w:
             raise AnyViewError(f"{folder.folder}: views of {h}x{w}, the recipe trains at {want_h}x{want_w}.")

@@ -54,19 +54,25 @@ class KLCodec:
         return self
 
     @torch.no_grad()
-    def encode(
-        self, images: Float[Tensor, "*batch 3 h w"], generators: Sequence[torch.Generator] | None = None
-    ) -> Float[Tensor, "*batch c lh lw"]:
-        """The posterior mean; samples of the posterior if generators are given."""
+    def posterior(
+        self, images: Float[Tensor, "*batch 3 h w"]
+    ) -> tuple[Float[Tensor, "*batch c lh lw"], Float[Tensor, "*batch c lh lw"]]:
+        """Mean and standard deviation of the latents of images in [0, 1], scaled and shifted."""
         *batch, _, h, w = images.shape
         check_size(h, w, self.factor)
         # In its own precision: half of the mantissa is not enough for latents that are trained on.
         with torch.autocast(images.device.type, enabled=False):
-            posterior = self.model.encode(2 * images.float().reshape(-1, 3, h, w) - 1).latent_dist
-        z = posterior.mean.unflatten(0, tuple(batch))
-        if generators is not None:
-            z = z + posterior.std.unflatten(0, tuple(batch)) * draw_noise(z.shape, generators).to(z.device)
-        return (z - self.shift) * self.scale
+            found = self.model.encode(2 * images.float().reshape(-1, 3, h, w) - 1).latent_dist
+        mean, std = found.mean.unflatten(0, tuple(batch)), found.std.unflatten(0, tuple(batch))
+        return (mean - self.shift) * self.scale, std * self.scale
+
+    @torch.no_grad()
+    def encode(
+        self, images: Float[Tensor, "*batch 3 h w"], generators: Sequence[torch.Generator] | None = None
+    ) -> Float[Tensor, "*batch c lh lw"]:
+        """The posterior mean; samples of the posterior if generators are given."""
+        mean, std = self.posterior(images)
+        return mean if generators is None else mean + std * draw_noise(std.shape, generators).to(std.device)
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "*batch c lh lw"]) -> Float[Tensor, "*batch 3 h w"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch.utils.data import DataLoader, Dataset
@@ -277,15 +278,18 @@ class _Cut(Dataset[Views]):
 
 def _stacked(scenes: list[TrainingScene], counts: _Counts, *, depth: bool) -> Views:
     videos = torch.tensor([scene.cameras is None for scene in scenes])
-    size = scenes[0].images.shape[-2:]
     count = len(scenes[0].images)
     cameras = times = None
     if not bool(videos.all()):
         # Nobody looks at the cameras of a video; they fill its rows of the batch.
-        still = Cameras.from_field_of_view(torch.eye(4).expand(count, 4, 4), 1.0, (size[0], size[1]))
+        size = next(scene.cameras.image_size for scene in scenes if scene.cameras is not None)
+        still = Cameras.from_field_of_view(torch.eye(4).expand(count, 4, 4), 1.0, size)
         cameras = Cameras.stack([scene.cameras or still for scene in scenes])
     if bool(videos.any()):
         times = torch.stack([torch.zeros(count) if scene.times is None else scene.times for scene in scenes])
+    latents = [scene.latents for scene in scenes if scene.latents is not None]
+    if latents and len(latents) < len(scenes):
+        raise AnyViewError("Sources with stored latents and with images cannot be mixed; store the latents of all.")
     return Views(
         images=torch.stack([scene.images for scene in scenes]),
         cameras=cameras,
@@ -296,4 +300,12 @@ def _stacked(scenes: list[TrainingScene], counts: _Counts, *, depth: bool) -> Vi
         depth=torch.stack([scene.depth for scene in scenes if scene.depth is not None]) if depth else None,
         mask=torch.stack([scene.mask for scene in scenes]),
         ids=tuple(scene.key for scene in scenes),
+        latents=(_stack([one.mean for one in latents]), _stack([one.std for one in latents])) if latents else None,
+        features=_stack([one.features for one in latents if one.features is not None])
+        if latents and latents[0].features is not None
+        else None,
     )
+
+
+def _stack(arrays: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(arrays))

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anyview.data.images import resize_image
-from anyview.data.shards import Stock, StoredScene
+from anyview.data.shards import Stock, StoredLatents, StoredScene
 from anyview.data.transforms import Augmentation, augment
+from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 
 
@@ -26,6 +27,7 @@ class TrainingScene:
         times: Place of each frame in its clip, in [0, 1), or None for a 3D scene.
         mask: Share of the pixel that is not background.
         depth: Along the optical axis, in world units.
+        latents: In place of images, where they were made ahead.
     """
 
     key: str
@@ -34,6 +36,7 @@ class TrainingScene:
     times: Float[Tensor, " views"] | None
     mask: Float[Tensor, "views h w"]
     depth: Float[Tensor, "views h w"] | None
+    latents: StoredLatents | None = None
 
 
 def prepare_scene(
@@ -61,6 +64,8 @@ def prepare_scene(
     order = torch.randperm(views if stored.is_video else stored.views, generator=generator)[:count]
     scene = read((start + order).tolist())
     times = order.float() / views if stored.is_video else None
+    if scene.latents is not None:
+        return _made_ahead(scene, scene.latents, times, size, augmentation)
     rgba = torch.from_numpy(scene.rgba).movedim(-1, 1).float() / 255
     images, cameras, mirrored = augment(rgba, scene.cameras, augmentation, generator)
     mask, depth = rgba[:, 3], None if scene.depth is None else torch.from_numpy(scene.depth)
@@ -68,6 +73,26 @@ def prepare_scene(
         mask, depth = mask.flip(-1), None if depth is None else depth.flip(-1)
     prepared = TrainingScene(scene.key, images, cameras, times, mask, depth)
     return prepared if size is None else fit_scene(prepared, size)
+
+
+def _made_ahead(
+    scene: StoredScene,
+    latents: StoredLatents,
+    times: Tensor | None,
+    size: tuple[int, int] | None,
+    augmentation: Augmentation,
+) -> TrainingScene:
+    """A scene whose latents are stored; nothing about its images can be changed any more."""
+    if augmentation != Augmentation.none():
+        raise AnyViewError(f"{scene.key}: stored latents cannot be augmented; train with Augmentation.none().")
+    if size is not None and size != latents.image_size:
+        raise AnyViewError(
+            f"{scene.key}: its latents were made at {latents.image_size[0]}x{latents.image_size[1]}, "
+            f"training needs {size[0]}x{size[1]}."
+        )
+    count = len(scene.rgba)
+    nothing = torch.zeros(count, 3, 0, 0)
+    return TrainingScene(scene.key, nothing, scene.cameras, times, nothing[:, 0], None, latents)
 
 
 def fit_scene(scene: TrainingScene, size: tuple[int, int]) -> TrainingScene:

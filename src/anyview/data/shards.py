@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
@@ -29,12 +31,44 @@ from anyview.geometry.cameras import Cameras
 FORMAT_VERSION = 1
 ImageFormat = Literal["png", "jpg"]
 _DEPTH_LEVELS = 65535
+_LATENT = "latent.safetensors"
 _JPEG_QUALITY = 95
 # Indices of so many shards stay in memory; the scenes of a training set would not fit.
 _KEPT_INDICES = 256
 
 # What reading a damaged scene raises: files, tar members, JSON, image data.
-DAMAGE = (OSError, ValueError, KeyError, IndexError, SyntaxError)
+DAMAGE = (OSError, ValueError, KeyError, IndexError, SyntaxError, SafetensorError)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredLatents:
+    """Latents of the views of a scene, made ahead so that the autoencoder is out of the training loop.
+
+    Attributes:
+        image_size: ``(height, width)`` of the images they were made of.
+        mean: Of the codec's posterior, scaled as the network takes it.
+        std: Its standard deviation.
+        features: Auxiliary features, where the network takes any.
+    """
+
+    image_size: tuple[int, int]
+    mean: Float[np.ndarray, "views c lh lw"]
+    std: Float[np.ndarray, "views c lh lw"]
+    features: Float[np.ndarray, "views tokens feature"] | None = None
+
+    def payload(self, view: int) -> bytes:
+        """One view as a safetensors file in half precision."""
+        arrays = {"mean": self.mean[view], "std": self.std[view]}
+        if self.features is not None:
+            arrays["features"] = self.features[view]
+        return save({name: np.ascontiguousarray(array, dtype=np.float16) for name, array in arrays.items()})
+
+    @classmethod
+    def from_payloads(cls, payloads: list[bytes], image_size: tuple[int, int]) -> StoredLatents:
+        """Put views together again."""
+        views = [load(payload) for payload in payloads]
+        stacked = {name: np.stack([view[name] for view in views]).astype(np.float32) for name in views[0]}
+        return cls(image_size, stacked["mean"], stacked["std"], stacked.get("features"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +81,7 @@ class StoredScene:
         cameras: One camera a view, in world units; None for a video.
         depth: Distance along the optical axis in world units, 0 where there is nothing.
         times: Frame numbers of the views of a video; None for a 3D scene.
+        latents: What a codec made of the views ahead; ``rgba`` is then empty.
     """
 
     key: str
@@ -54,6 +89,7 @@ class StoredScene:
     cameras: Cameras | None
     depth: Float[np.ndarray, "views h w"] | None = None
     times: tuple[int, ...] | None = None
+    latents: StoredLatents | None = None
 
     def __post_init__(self) -> None:
         if (self.cameras is None) == (self.times is None):
@@ -101,7 +137,8 @@ def _write_tar(path: Path, scenes: list[StoredScene], image_format: ImageFormat)
 
 
 def _members(scene: StoredScene, image_format: ImageFormat) -> list[tuple[str, bytes]]:
-    meta: dict[str, Any] = {"image_size": scene.rgba.shape[1:3], "depth_max": None}
+    size = scene.rgba.shape[1:3] if scene.latents is None else scene.latents.image_size
+    meta: dict[str, Any] = {"image_size": size, "depth_max": None}
     if scene.cameras is not None:
         meta["world_from_cam"] = scene.cameras.world_from_cam.tolist()
         meta["intrinsics"] = scene.cameras.intrinsics.tolist()
@@ -110,6 +147,9 @@ def _members(scene: StoredScene, image_format: ImageFormat) -> list[tuple[str, b
     if scene.depth is not None:
         meta["depth_max"] = float(scene.depth.max())
     members = [(f"{scene.key}.scene.json", json.dumps(meta).encode())]
+    if scene.latents is not None:
+        meta_latents = [(f"{scene.key}.{n:03d}.{_LATENT}", scene.latents.payload(n)) for n in range(len(scene.rgba))]
+        return members + meta_latents
     for view, image in enumerate(scene.rgba):
         members.append((f"{scene.key}.{view:03d}.{image_format}", _encode(image, image_format)))
         if scene.depth is not None:
@@ -234,21 +274,27 @@ class ShardFolder:
         with tar.open("rb") as file:
             meta = json.loads(_payload(file, index.members[f"{key}.scene.json"]))
             chosen = list(range(index.stock[place].views)) if views is None else views
-            names = [_image_name(index, key, view) for view in chosen]
-            images = np.stack([_decode(_payload(file, index.members[name]), at_least) for name in names])
+            h, w = meta["image_size"]
+            latents = None
+            if chosen and f"{key}.{chosen[0]:03d}.{_LATENT}" in index.members:
+                payloads = [_payload(file, index.members[f"{key}.{view:03d}.{_LATENT}"]) for view in chosen]
+                latents = StoredLatents.from_payloads(payloads, (h, w))
+                images = np.zeros((len(chosen), 0, 0, 4), np.uint8)
+            else:
+                names = [_image_name(index, key, view) for view in chosen]
+                images = np.stack([_decode(_payload(file, index.members[name]), at_least) for name in names])
             if depth:
                 depths = np.stack([
                     np.asarray(Image.open(io.BytesIO(_payload(file, index.members[f"{key}.{view:03d}.depth.png"]))))
                     for view in chosen
                 ]).astype(np.float32) * (meta["depth_max"] / _DEPTH_LEVELS)  # fmt: skip
         if "times" in meta:
-            return StoredScene(key, images, None, depths, tuple(meta["times"][view] for view in chosen))
-        h, w = meta["image_size"]
+            return StoredScene(key, images, None, depths, tuple(meta["times"][view] for view in chosen), latents)
         poses, intrinsics = torch.tensor(meta["world_from_cam"])[chosen], torch.tensor(meta["intrinsics"])[chosen]
         cameras = Cameras(poses, intrinsics, (h, w))
-        if images.shape[1:3] != (h, w):
+        if latents is None and images.shape[1:3] != (h, w):
             cameras = cameras.resize(*images.shape[1:3])
-        return StoredScene(key, images, cameras, depths)
+        return StoredScene(key, images, cameras, depths, latents=latents)
 
 
 def _read_index(path: Path) -> _Index:

@@ -16,7 +16,7 @@ class Views:
     """A batch of scenes with equally many views each; references come first.
 
     Attributes:
-        images: RGB in [0, 1].
+        images: RGB in [0, 1]; of no height and width where ``latents`` stand for them.
         cameras: Cameras of batch shape ``(batch, views)`` in world units; None if all scenes are videos.
         times: Place of each frame in its clip, in [0, 1); None if no scene is a video.
         is_video: Which scenes are told apart by times instead of cameras.
@@ -25,6 +25,8 @@ class Views:
         depth: Distance along the optical axis in world units, 0 where unknown.
         mask: Share of the pixel that the object covers, in [0, 1].
         ids: Names of the scenes.
+        latents: Mean and standard deviation of the codec's latents, where they were made ahead.
+        features: Auxiliary features of all views, where they were made ahead.
         numbers: Places of the scenes in the training run; everything random about a scene comes from its own.
         damaged: Scenes that could not be read and were replaced, with the reason.
     """
@@ -38,6 +40,8 @@ class Views:
     depth: Float[Tensor, "batch views h w"] | None = None
     mask: Float[Tensor, "batch views h w"] | None = None
     ids: tuple[str, ...] = ()
+    latents: tuple[Float[Tensor, "batch views c lh lw"], Float[Tensor, "batch views c lh lw"]] | None = None
+    features: Float[Tensor, "batch views tokens feature"] | None = None
     numbers: tuple[int, ...] = ()
     damaged: tuple[str, ...] = ()
 
@@ -59,4 +63,6 @@ class Views:
         return replace(
             self, images=self.images.to(device), cameras=move(self.cameras), times=move(self.times),
             is_video=self.is_video.to(device), present=move(self.present), depth=move(self.depth), mask=move(self.mask),
+            latents=None if self.latents is None else (self.latents[0].to(device), self.latents[1].to(device)),
+            features=move(self.features),
         )  # fmt: skip

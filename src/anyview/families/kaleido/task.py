@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from anyview.codecs.codec import Codec
@@ -31,6 +33,39 @@ class KaleidoLoss:
     """Data predictions become velocities by dividing by t; times are kept above this (prediction ``data`` only)."""
     weighting: Literal["velocity", "data"] = "velocity"
     """``velocity`` is the mean square of the velocity error (paper); ``data`` that of the data error, t^2 times it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A batch in latents, before any time is chosen for it.
+
+    Attributes:
+        references: Clean latents.
+        data: Latents of the targets.
+        noise: Of the targets.
+        times: One drawn for each scene.
+        positions: Of references and targets.
+        counts: Targets that carry a loss.
+        present: Views that may be seen; None: all.
+        features: Of the references.
+    """
+
+    references: Float[Tensor, "batch refs c h w"]
+    data: Float[Tensor, "batch targets c h w"]
+    noise: Float[Tensor, "batch targets c h w"]
+    times: Float[Tensor, " batch"]
+    positions: ViewPositions
+    counts: Bool[Tensor, "batch targets"]
+    present: Bool[Tensor, "batch views"] | None
+    features: Float[Tensor, "batch refs tokens feature"] | None
+
+    def targets_alone(self) -> Prepared:
+        """The same targets without references: the unconditional branch of guidance."""
+        n = self.references.shape[1]
+        return replace(
+            self, references=self.references[:, :0], positions=self.positions.select(slice(n, None)),
+            present=None if self.present is None else self.present[:, n:], features=None,
+        )  # fmt: skip
 
 
 class KaleidoTask:
@@ -65,30 +100,56 @@ class KaleidoTask:
             seed: With the place of a scene in the run it tells the scene's noise and time, on the CPU, so that every
                 device draws the same.
         """
-        n, config = views.num_references, self.settings.model
-        numbers = views.numbers or range(len(views.images))
-        generators = [seeded(seed, 3, number) for number in numbers]
-        # Means of the posterior for references, samples of it for targets (method A.11).
-        data = self.codec.encode(views.images[:, n:], generators)
-        references = self.codec.encode(views.images[:, :n]) if n else data[:, :0]
-        device, batch, count = data.device, len(data), views.images.shape[1]
-        t = torch.cat([self.loss.timesteps.sample(1, generator) for generator in generators])
+        prepared = self.prepare(views, seed)
+        t, config = prepared.times, self.settings.model
         if config.prediction == "data":
             t = t.clamp_min(self.loss.min_time)
-        t = t.to(device)
-        noise = draw_noise(data.shape, generators).to(device)
-        noised = interpolate(data, noise, t)
-        features = self.features(views.images[:, :n]) if self.features is not None and n else None
-        out = self.model(
-            torch.cat([references, noised], dim=1), t, positions_of(views, self.settings.scale_from), n,
-            present=views.present, features=features,
+        noised = interpolate(prepared.data, prepared.noise, t)
+        out = self.velocity(self.model, prepared, noised, t)
+        weight = (t**2)[:, None].expand(-1, noised.shape[1]) if self.loss.weighting == "data" else None
+        return {
+            "loss": masked_mean_square(out, velocity(prepared.data, prepared.noise), prepared.counts, weight)
+        }  # fmt: skip
+
+    def prepare(self, views: Views, seed: int) -> Prepared:
+        """Latents, noise, times and positions of a batch."""
+        n = views.num_references
+        generators = [seeded(seed, 3, number) for number in views.numbers or range(len(views.images))]
+        references, data = self._latents(views, generators)
+        t = torch.cat([self.loss.timesteps.sample(1, generator) for generator in generators])
+        noise = draw_noise(data.shape, generators)
+        all_count = torch.ones(data.shape[:2], dtype=torch.bool, device=data.device)
+        return Prepared(
+            references, data, noise.to(data.device), t.to(data.device), positions_of(views, self.settings.scale_from),
+            all_count if views.present is None else views.present[:, n:], views.present,
+            self._features(views) if n else None,
         )  # fmt: skip
-        if config.prediction == "data":
-            out = velocity_from_data(noised, out, t)
-        is_target = torch.ones(batch, count - n, dtype=torch.bool, device=device)
-        counts = is_target if views.present is None else views.present[:, n:]
-        weight = (t**2)[:, None].expand(-1, count - n) if self.loss.weighting == "data" else None
-        return {"loss": masked_mean_square(out, velocity(data, noise), counts, weight)}
+
+    def _latents(self, views: Views, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """Of references and targets: means of the posterior, and samples of it (method A.11)."""
+        n = views.num_references
+        if views.latents is not None:
+            mean, std = views.latents
+            noise = draw_noise(mean[:, n:].shape, generators).to(mean.device)
+            return mean[:, :n], mean[:, n:] + std[:, n:] * noise
+        data = self.codec.encode(views.images[:, n:], generators)
+        return self.codec.encode(views.images[:, :n]) if n else data[:, :0], data
+
+    def _features(self, views: Views) -> Tensor | None:
+        """Of the references, where the network takes any."""
+        if not self.settings.model.feature_channels:
+            return None
+        if views.features is not None:
+            return views.features[:, : views.num_references]
+        return None if self.features is None else self.features(views.images[:, : views.num_references])
+
+    def velocity(self, model: nn.Module, prepared: Prepared, noised: Tensor, t: Tensor) -> Tensor:
+        """What a network says of targets at time ``t``, as a velocity."""
+        out = model(
+            torch.cat([prepared.references, noised], dim=1), t, prepared.positions, prepared.references.shape[1],
+            present=prepared.present, features=prepared.features,
+        )  # fmt: skip
+        return velocity_from_data(noised, out, t) if self.settings.model.prediction == "data" else out
 
 
 def positions_of(views: Views, scale_from: ScaleFrom) -> ViewPositions:

@@ -1,0 +1,74 @@
+"""Latents made ahead give the training what the autoencoder in the loop would have given."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from anyview.cli.main import main
+from anyview.codecs.codec import CodecConfig, make_codec
+from anyview.data.batches import BatchConfig, ViewBatches
+from anyview.data.sampling import ViewSampling
+from anyview.data.shards import ShardFolder, write_shard
+from anyview.data.transforms import Augmentation
+from anyview.errors import AnyViewError
+from anyview.families.kaleido.settings import KaleidoSettings
+from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
+from tests.codecs.test_codecs import autoencoder  # noqa: F401
+from tests.conftest import randomised, tiny_config
+from tests.data.test_training_data import scenes
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def folders(tmp_path, autoencoder):  # noqa: F811
+    _, source = autoencoder
+    write_shard(
+        tmp_path / "views" / "shard-000000.tar", [replace(scenes(n, size=(16, 24)), depth=None) for n in range(5)]
+    )
+    arguments = ["convert", str(tmp_path / "views"), str(tmp_path / "latents"), "--to", "latents"]
+    arguments += ["--latents.autoencoder", str(source), "--latents.scenes-per-shard", "2"]
+    assert main(arguments) == 0
+    return tmp_path, source, arguments
+
+
+def test_the_loss_is_that_of_the_autoencoder_in_the_loop(folders):
+    tmp_path, source, _ = folders
+    codec = make_codec(CodecConfig(kind="kl", source=str(source)))
+    settings = KaleidoSettings(
+        model=tiny_config(latent_channels=16, patch_size=1), codec=CodecConfig(kind="kl", source=str(source)),
+        image_size=(16, 24), scale_from="all",
+    )  # fmt: skip
+    task = KaleidoTask(settings, KaleidoLoss(), codec=codec)
+    randomised(task.model)
+    config = BatchConfig(batch_size=3, sampling=ViewSampling(views=4), augmentation=Augmentation.none())
+    live, ahead = (ViewBatches(ShardFolder(tmp_path / name), config) for name in ("views", "latents"))
+    for step in range(3):
+        views = ahead[step]
+        assert views.latents is not None and views.images.shape[-2:] == (0, 0) and views.ids == live[step].ids
+        expected, found = task.losses(live[step], 4)["loss"].item(), task.losses(views, 4)["loss"].item()
+        assert found == pytest.approx(expected, rel=3e-3)  # stored in half precision
+
+
+def test_what_does_not_fit_is_refused(folders, capsys):
+    tmp_path, _, arguments = folders
+    augmented = ViewBatches(
+        ShardFolder(tmp_path / "latents"), BatchConfig(batch_size=2, sampling=ViewSampling(views=4))
+    )
+    with pytest.raises(AnyViewError, match="cannot be augmented"):
+        augmented[0]
+    config = BatchConfig(
+        batch_size=2, sampling=ViewSampling(views=4), augmentation=Augmentation.none(), image_size=(8, 12)
+    )
+    with pytest.raises(AnyViewError, match="made at 16x24, training needs 8x12"):
+        ViewBatches(ShardFolder(tmp_path / "latents"), config)[0]
+    assert main(arguments) == 0  # a second time: nothing to do
+    assert main([*arguments, "--latents.patch-size", "1"]) == 1
+    assert "begun with other shards or options" in capsys.readouterr().err
+    assert main([*arguments[:5]]) == 1
+    assert "--latents.autoencoder" in capsys.readouterr().err
+    note = json.loads((tmp_path / "latents" / "latents.json").read_text())
+    assert note["of"] == ShardFolder(tmp_path / "views").fingerprint
+    assert torch.isfinite(torch.tensor(ShardFolder(tmp_path / "latents").read(4).latents.mean)).all()
