@@ -13,16 +13,18 @@ import torch
 
 import anyview
 from anyview.api import DEFAULT_WEIGHTS
-from anyview.cli import check, common, convert, evaluate, info, pose, render, synthesize
+from anyview.cli import ablate, check, common, convert, evaluate, info, pose, render, synthesize
 from anyview.cli.main import VERBS, main
 from anyview.cli.train import RECIPES
 from anyview.geometry.poses import invert
 from tests.conftest import REPOSITORY
+from tests.data.test_clips import write_video
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = re.findall(r"^anyview [^\n#]+", README, re.M)
 BUS = REPOSITORY / "examples" / "captures" / "school_bus"
 OPTIONS = {
+    "ablate": ablate.AblateOptions,
     "check": check.CheckOptions,
     "convert": convert.ConvertOptions,
     "pose": pose.PoseOptions,
@@ -125,6 +127,12 @@ def test_example_06(tmp_path, monkeypatch):
     copied = json.loads((tmp_path / "copy" / "config.json").read_text())
     assert copied["settings"]["sampling"]["schedule"]["steps"] == 3
     assert (tmp_path / "copy" / "model.safetensors").stat().st_size < 32 * 2**20
+
+
+def test_example_07(tmp_path, monkeypatch, capsys):
+    write_video(tmp_path / "film.mp4", [(40, (200, 30, 30))])
+    run_example(monkeypatch, "07", tmp_path / "film.mp4", tmp_path / "sheet.png", "default")
+    assert (tmp_path / "sheet.png").exists() and "its last 3 frames made; PSNR" in capsys.readouterr().out
 
 
 def test_links_of_the_documents_lead_somewhere():

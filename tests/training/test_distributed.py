@@ -12,9 +12,12 @@ import time
 import pytest
 import torch
 
+from anyview.api import load
+from anyview.data.shards import write_shard
 from anyview.families.kaleido.checkpoint import load_model
 from anyview.training.checkpoint import list_checkpoints
 from tests.conftest import REPOSITORY
+from tests.data.test_training_data import scenes
 from tests.training.test_trainer import load_training_state, losses, make_task, make_trainer, shards  # noqa: F401
 
 # Global batches of 6 cut evenly for 1, 2 and 3 processes.
@@ -132,3 +135,30 @@ def test_several_processes_must_say_how_they_share(shards, tmp_path):  # noqa: F
     assert done.returncode != 0 and "--train.sharding ddp, fsdp or hybrid" in done.stderr
     done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", batch_size=5)
     assert done.returncode != 0 and "must be a multiple of 2" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_line_runs_under_torchrun(tmp_path):
+    """What docs/training.md says: one line for many processes; only one of them speaks, and the result renders."""
+    write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, size=(32, 32)) for n in range(8)])
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "anyview", "train",
+        "kaleido-debug", "--out", str(tmp_path / "run"), "--shards", str(tmp_path / "s"), "--train.sharding", "fsdp",
+        "--train.steps", "3",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, check=False, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("wrote ") == 1
+    assert load(str(tmp_path / "run")).image_size == (32, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_blocks_train_like_eager_ones(shards, tmp_path):  # noqa: F811
+    """torch.compile on every block changes no loss beyond rounding."""
+    make_trainer(shards, tmp_path / "eager", steps=2, masking="drop").train()
+    make_trainer(shards, tmp_path / "compiled", steps=2, masking="drop", compile=True).train()
+    close(losses(tmp_path / "eager"), losses(tmp_path / "compiled"), 2e-4)

@@ -17,7 +17,16 @@ from anyview.cli.train import TrainOptions, train
 from anyview.errors import AnyViewError, unknown_name
 from anyview.evaluation.protocols import Protocol
 from anyview.evaluation.run import evaluate, means
-from anyview.families.kaleido.recipes.ablations import ROWS, AblationRow, ablation_recipes, nano_scale, paper_scale
+from anyview.families.kaleido.recipes.ablations import (
+    CHOICES,
+    ROWS,
+    AblationRow,
+    ablation_recipes,
+    choice_recipes,
+    nano_scale,
+    paper_scale,
+)
+from anyview.families.kaleido.recipes.nano import kaleido_nano_32
 from anyview.families.kaleido.recipes.recipe import KaleidoRecipe
 from anyview.families.kaleido.settings import SamplingConfig
 from anyview.families.kaleido.system import KaleidoSystem, load_system
@@ -37,11 +46,14 @@ class AblateOptions:
     """Folder: one run for a row and seed, results.json, table.md, plot.png."""
     held_out: Path
     """Folder of captures with 25 views each to score on."""
-    suite: Literal["kaleido"] = "kaleido"
+    suite: Literal["kaleido", "choices"] = "kaleido"
+    """kaleido: Table 4, greedily; choices: those of the default weights' recipe, each undone alone."""
     scale: Literal["nano", "paper"] = "nano"
-    """nano: 32 px, minutes a row on a CPU; paper: Kaleido-Small at 256 px."""
+    """nano: 32 px, minutes a row on a CPU; paper: Kaleido-Small at 256 px (kaleido only)."""
     steps: int | None = None
     """Length of every run; by default the scale's."""
+    batch: int | None = None
+    """Scenes of a step; by default the scale's."""
     shards: tuple[Path, ...] = ()
     """Folders of training shards; by default the scale's synthetic scenes are rendered into OUT/shards."""
     rows: tuple[str, ...] = ()
@@ -62,8 +74,9 @@ def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(AblateOptions, argv, "ablate")
     base = _base(options)
-    recipes = ablation_recipes(base, features=options.features)
-    rows = [row for row in ROWS if row.name in recipes]
+    greedy = options.suite == "kaleido"
+    recipes = ablation_recipes(base, features=options.features) if greedy else choice_recipes(base)
+    rows = [row for row in (ROWS if greedy else CHOICES) if row.name in recipes]
     for name in options.rows:
         if name not in recipes:
             raise unknown_name("row (or one that needs --features)", name, recipes)
@@ -84,13 +97,14 @@ def main(argv: list[str]) -> None:
 
 
 def _base(options: AblateOptions) -> KaleidoRecipe:
-    base = _SCALES[options.scale]()
+    base = _SCALES[options.scale]() if options.suite == "kaleido" else kaleido_nano_32()
     changes: dict[str, Any] = {
         name: value
         for name, value in (("steps", options.steps), ("device", options.device), ("workers", options.workers))
         if value is not None
     }
-    return replace(base, train=replace(base.train, **changes))
+    data = base.data if options.batch is None else replace(base.data, batch_size=options.batch)
+    return replace(base, data=data, train=replace(base.train, validate_every=10**9, **changes))
 
 
 def _rendered(base: KaleidoRecipe, out: Path) -> Path:
@@ -101,7 +115,7 @@ def _rendered(base: KaleidoRecipe, out: Path) -> Path:
 
 def _context(base: KaleidoRecipe, options: AblateOptions) -> dict[str, Any]:
     return {
-        "scale": options.scale, "steps": base.train.steps, "batch_size": base.data.batch_size,
+        "suite": options.suite, "scale": options.scale, "steps": base.train.steps, "batch_size": base.data.batch_size,
         "image_size": list(base.settings.image_size), "held_out": options.held_out.name, "objects": options.objects,
         "seeds": list(options.seeds),
     }  # fmt: skip
@@ -138,7 +152,7 @@ def _run(row: AblationRow, recipes: dict[str, KaleidoRecipe], seed: int, options
 
 def _trained_before(row: AblationRow) -> str:
     """The chosen row whose weights an inference row is scored on."""
-    earlier = ROWS[: ROWS.index(row)]
+    earlier = ROWS[: ROWS.index(row)]  # only rows of the paper have inference alone
     return next(other.name for other in reversed(earlier) if other.trains and other.chosen)
 
 

@@ -47,20 +47,22 @@ class Effect:
     Attributes:
         ours: Difference of PSNR, mean over seeds.
         error: Its standard error; NaN with one seed.
-        paper: The published difference.
+        paper: The published difference, if there is one.
     """
 
     ours: float
     error: float
-    paper: float
+    paper: float | None
 
     @property
     def verdict(self) -> str:
-        """Whether the sign of the paper is reproduced."""
+        """Whether the sign of the paper is reproduced, or what undoing a choice of our own did."""
+        if not math.isnan(self.error) and abs(self.ours) < 2 * self.error:
+            return "within noise"
+        if self.paper is None:
+            return "one seed" if math.isnan(self.error) else "worse" if self.ours < 0 else "better"
         if math.isnan(self.error):
             return "one seed: " + ("same sign" if self.ours * self.paper > 0 else "other sign")
-        if abs(self.ours) < 2 * self.error:
-            return "within noise"
         return "reproduced" if self.ours * self.paper > 0 else "NOT reproduced"
 
 
@@ -87,7 +89,10 @@ def effects(rows: Sequence[AblationRow], results: Sequence[Result], setting: int
         ]
         if differences:
             spread = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
-            out[row.name] = Effect(statistics.fmean(differences), spread, row.paper[setting] - before.paper[setting])
+            published = None
+            if row.paper is not None and before.paper is not None:
+                published = row.paper[setting] - before.paper[setting]
+            out[row.name] = Effect(statistics.fmean(differences), spread, published)
     return out
 
 
@@ -117,12 +122,13 @@ def _table(rows: Sequence[AblationRow], results: Sequence[Result], context: dict
         if not mine:
             continue
         psnr = [_mean_and_error([result.psnr[name] for result in mine]) for name in _SETTINGS]
-        paper = [f"{value:.2f}" for value in row.paper]
+        paper = [f"{value:.2f}" for value in row.paper or ()] or [""] * 3
         effect = found.get(row.name)
         change = ["", "", ""]
         if effect is not None:
             spread = "" if math.isnan(effect.error) else f" +- {effect.error:.2f}"
-            change = [f"{effect.ours:+.2f}{spread}", f"{effect.paper:+.2f}", effect.verdict]
+            published = "" if effect.paper is None else f"{effect.paper:+.2f}"
+            change = [f"{effect.ours:+.2f}{spread}", published, effect.verdict]
         speed = statistics.fmean(result.scenes_per_second for result in mine)
         relative = f"{speed / statistics.fmean(first):.2f}" if first else f"{speed:.1f} scenes/s"
         published = "" if row.throughput is None else f"{row.throughput / 160:.2f}"
@@ -144,7 +150,7 @@ def _plot(rows: Sequence[AblationRow], found: dict[str, Effect]) -> Image.Image:
     shown = [row for row in rows if row.name in found]
     left, right, top, line = 230, 30, 60, 26
     width, height = 900, top + line * max(1, len(shown)) + 50
-    reach = max([1.0, *(abs(e.ours) for e in found.values()), *(abs(e.paper) for e in found.values())]) * 1.1
+    reach = max([1.0, *(abs(e.ours) for e in found.values()), *(abs(e.paper or 0.0) for e in found.values())]) * 1.1
     image = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
 
@@ -167,5 +173,7 @@ def _plot(rows: Sequence[AblationRow], found: dict[str, Effect]) -> Image.Image:
             ends = (at(effect.ours - 2 * effect.error), y - 4, at(effect.ours + 2 * effect.error), y - 4)
             draw.line(ends, fill=_OURS, width=2)
         for value, colour, shift in ((effect.ours, _OURS, -4), (effect.paper, _PAPER, 5)):
+            if value is None:
+                continue
             draw.ellipse((at(value) - 4, y + shift - 4, at(value) + 4, y + shift + 4), fill=colour)
     return image

@@ -21,6 +21,7 @@ from anyview.families.kaleido.recipes.recipe import KaleidoRecipe
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.flow.schedules import Schedule
 from anyview.flow.timesteps import TimestepSampler
+from anyview.nn.gta import Frequencies
 from anyview.training.config import TrainConfig
 from anyview.training.optim import OptimConfig
 
@@ -34,7 +35,7 @@ class AblationRow:
     Attributes:
         decision: Roman number of the decision, ``""`` for the baseline.
         name: As on the command line.
-        paper: PSNR on Objaverse at 1->5, 5->1 and 5->5, as published.
+        paper: PSNR on Objaverse at 1->5, 5->1 and 5->5, as published; None for choices of our own.
         throughput: Relative training throughput as published (the table's last column).
         chosen: Whether later decisions build on it.
         needs: What it takes that a recipe alone does not have: ``features``, ``video``, or nothing.
@@ -44,8 +45,8 @@ class AblationRow:
     decision: str
     name: str
     change: Change
-    paper: tuple[float, float, float]
-    throughput: int | None
+    paper: tuple[float, float, float] | None = None
+    throughput: int | None = None
     chosen: bool = False
     needs: str = ""
     trains: bool = True
@@ -87,10 +88,15 @@ def _schedule(kind: str) -> Change:
     return change
 
 
+def _velocity(recipe: KaleidoRecipe) -> KaleidoRecipe:
+    return replace(_network(prediction="velocity")(recipe), loss=replace(recipe.loss, weighting="velocity"))
+
+
 def _same(recipe: KaleidoRecipe) -> KaleidoRecipe:
     return recipe
 
 
+NANO_FREQUENCIES = Frequencies(kind="geometric", max_frequency=16.0)
 _PLUCKER, _GTA = EncodingConfig(pose="plucker"), EncodingConfig()
 
 ROWS: tuple[AblationRow, ...] = (
@@ -134,6 +140,33 @@ ROWS: tuple[AblationRow, ...] = (
     AblationRow("x", "video-pretrained", _same, (18.16, 24.22, 24.30), 138, chosen=True, needs="video"),
 )  # fmt: skip
 """In the order of the table. Its MetaDepth and MetaNormals rows need private encoders and are left out."""
+
+
+CHOICES: tuple[AblationRow, ...] = (
+    AblationRow("", "kaleido-nano", _same, chosen=True),
+    AblationRow("1", "octave-frequencies", _network(encoding=EncodingConfig())),
+    AblationRow("2", "dual-representation", _network(
+        encoding=EncodingConfig(representation="dual", image_frequencies=NANO_FREQUENCIES))),
+    AblationRow("3", "no-value-transform", _network(
+        encoding=EncodingConfig(transform_values=False, image_frequencies=NANO_FREQUENCIES))),
+    AblationRow("4", "no-role", _network(role_embedding=False)),
+    AblationRow("5", "no-registers", _network(registers=0)),
+    AblationRow("6", "no-query-key-norm", _network(query_key_norm=False)),
+    AblationRow("7", "no-ray-bias", _network(ray_bias=False)),
+    AblationRow("8", "velocity-prediction", _velocity),
+    AblationRow("9", "bidirectional", _network(reference_attention="bidirectional", reference_time="shared")),
+    AblationRow("10", "exponential-references", _sampling(kind="exponential")),
+)  # fmt: skip
+"""Choices of the default weights' recipe, each undone alone."""
+
+
+def choice_recipes(base: KaleidoRecipe) -> dict[str, KaleidoRecipe]:
+    """The recipe of every row of :data:`CHOICES`, by name.
+
+    Args:
+        base: The recipe with all its choices.
+    """
+    return {row.name: row.change(base) for row in CHOICES}
 
 
 def _before(recipe: KaleidoRecipe) -> KaleidoRecipe:
