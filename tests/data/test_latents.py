@@ -30,6 +30,7 @@ def folders(tmp_path, autoencoder):  # noqa: F811
     )
     arguments = ["convert", str(tmp_path / "views"), str(tmp_path / "latents"), "--to", "latents"]
     arguments += ["--latents.autoencoder", str(source), "--latents.scenes-per-shard", "2"]
+    arguments += ["--latents.patch-size", "1"]
     assert main(arguments) == 0
     return tmp_path, source, arguments
 
@@ -65,7 +66,7 @@ def test_what_does_not_fit_is_refused(folders, capsys):
     with pytest.raises(AnyViewError, match="made at 16x24, training needs 8x12"):
         ViewBatches(ShardFolder(tmp_path / "latents"), config)[0]
     assert main(arguments) == 0  # a second time: nothing to do
-    assert main([*arguments, "--latents.patch-size", "1"]) == 1
+    assert main([*arguments, "--latents.scenes-per-shard", "3"]) == 1
     assert "begun with other shards or options" in capsys.readouterr().err
     assert main([*arguments[:5]]) == 1
     assert "--latents.autoencoder" in capsys.readouterr().err

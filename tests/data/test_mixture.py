@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from anyview.codecs.codec import CodecConfig
+from anyview.codecs.pixel import PixelCodec
 from anyview.data.batches import BatchConfig, Bucket, Share, Source, ViewBatches
 from anyview.data.buckets import bucket_sizes, buckets_within
 from anyview.data.mixture import Mixture, WeightedDraws
@@ -15,6 +17,9 @@ from anyview.data.sampling import ViewSampling
 from anyview.data.shards import ShardFolder, StoredScene, write_shard
 from anyview.data.transforms import Augmentation
 from anyview.errors import AnyViewError
+from anyview.families.kaleido.settings import KaleidoSettings
+from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
+from tests.conftest import tiny_config
 from tests.data.test_training_data import scenes
 
 
@@ -151,6 +156,11 @@ def test_videos_and_scenes_share_a_batch(tmp_path, sources):
     views = ViewBatches(mixed, config(share_counts=None))[0]
     assert 0 < views.is_video.sum() < 12 and views.times is not None and views.cameras is not None
     assert (views.times[~views.is_video] == 0).all()
+    settings = KaleidoSettings(
+        model=tiny_config(latent_channels=12), codec=CodecConfig(factor=2), image_size=(6, 10), scale_from="references"
+    )
+    task = KaleidoTask(settings, KaleidoLoss(), codec=PixelCodec(2))
+    assert torch.isfinite(task.losses(views, 0)["loss"])  # cameras that stand for nothing have a scale too
 
 
 def test_jpeg_views_are_decoded_at_the_size_that_is_needed(tmp_path):

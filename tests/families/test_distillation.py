@@ -23,7 +23,7 @@ def make(teacher=None, weighting="velocity", **options):
         model=tiny_config(), codec=CodecConfig(factor=4), image_size=(8, 12), scale_from="references",
         sampling=SamplingConfig(schedule=Schedule(steps=50)),
     )  # fmt: skip
-    options = Distillation(**{"teacher": "x", "steps": 3, **options})
+    options = Distillation(**{"teacher": "x", "steps": 4, **options})
     settings = student_settings(base, options)
     teacher = teacher or randomised(Kaleido(base.model))
     return KaleidoDistillation(settings, KaleidoLoss(weighting=weighting), teacher, options, codec=PixelCodec(4))
@@ -53,21 +53,21 @@ def test_a_student_of_a_straight_field_has_nothing_to_learn():
 
 
 def test_the_target_is_the_teachers_mean_velocity_over_the_students_step():
-    """Written out: the knots are the student's schedule, the teacher takes two Euler steps between them."""
+    """Written out: the teacher takes two Euler steps at the times of its own, finer schedule."""
     teacher = Field(lambda z, t: t * z + t**2)
     task, batch = make(teacher, teacher_steps=2), views()
     said = []
     task.model = Field(lambda z, t: said.append(z) or torch.zeros_like(z))
     loss = task.losses(batch, 11)["loss"]
-    knots = task.settings.sampling.schedule.times().clamp_max(0.999).float()
+    knots = Schedule(steps=8).times().clamp_max(0.999).float()
+    assert torch.allclose(knots[::2][1:], task.settings.sampling.schedule.times().float()[1:])
     expected = []
     for scene in range(2):
-        k = int(torch.randint(3, (), generator=seeded(11, 7, scene)))
+        k = 2 * int(torch.randint(4, (), generator=seeded(11, 7, scene)))
         z = said[0][scene]
-        middle = z + (knots[k + 1] - knots[k]) / 2 * (knots[k] * z + knots[k] ** 2)
-        t = (knots[k] + knots[k + 1]) / 2
-        end = middle + (knots[k + 1] - knots[k]) / 2 * (t * middle + t**2)
-        expected.append(((end - z) / (knots[k + 1] - knots[k])).square().mean())
+        middle = z + (knots[k + 1] - knots[k]) * (knots[k] * z + knots[k] ** 2)
+        end = middle + (knots[k + 2] - knots[k + 1]) * (knots[k + 1] * middle + knots[k + 1] ** 2)
+        expected.append(((end - z) / (knots[k + 2] - knots[k])).square().mean())
         prepared = task.prepare(batch, 11)
         torch.testing.assert_close(z, interpolate(prepared.data[scene], prepared.noise[scene], knots[k]))
     torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-6)
@@ -91,9 +91,11 @@ def test_only_the_student_learns_and_samples_in_its_own_steps():
     task.losses(views(), 0)["loss"].backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.model.parameters())
     assert all(p.grad is None and p.equal(before[name]) for name, p in task.teacher.named_parameters())
-    assert task.settings.sampling.schedule.steps == 3 and task.settings.sampling.guidance == 1.0
+    assert task.settings.sampling.schedule.steps == 4 and task.settings.sampling.guidance == 1.0
     batch = views()
     first, again, other = (task.losses(batch, seed)["loss"].item() for seed in (3, 3, 4))
     assert first == again != other
+    with pytest.raises(ValueError, match="no part of one of 6"):
+        make(steps=3)
     with pytest.raises(ValueError, match="teacher_steps 2"):
         replace(Distillation(), teacher_steps=1)

@@ -118,7 +118,7 @@ def test_every_recipe_is_sound(name):
 
 
 def test_the_ablation_ends_where_the_paper_ends():
-    last, first = RECIPES["kaleido-ablation-x-video-pretrained"](), RECIPES["kaleido-ablation-i-swiglu-gqa"]()
+    last, first = RECIPES["kaleido-ablation-x-video-200k"](), RECIPES["kaleido-ablation-i-swiglu-gqa"]()
     final = RECIPES["kaleido-small-256"]()
     assert last.settings == final.settings
     assert last.settings.model == final.settings.model

@@ -134,6 +134,23 @@ def test_video_weights_continue_a_video_and_render_a_pose(tmp_path):
     assert renderer.render(scene, cameras[:, 3:], seeds=[1, 2]).images.shape == (1, 2, 3, 8, 8)
 
 
+def test_a_student_is_trained_from_the_command_line(tmp_path, capsys):
+    """Teacher and student through the same verb; the student's checkpoint samples in its own steps."""
+    write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, size=(32, 32)) for n in range(8)])
+    common = ["train", "kaleido-debug", "--shards", str(tmp_path / "s"), "--train.steps", "2"]
+    assert main([*common, "--out", str(tmp_path / "teacher")]) == 0
+    student = [*common, "--out", str(tmp_path / "student"), "--distil.steps", "2"]
+    assert main(student) == 1
+    assert "--distil.teacher" in capsys.readouterr().err
+    student += ["--distil.teacher", str(tmp_path / "teacher")]
+    assert main(student) == 1
+    assert "give --init" in capsys.readouterr().err
+    assert main([*student, "--init", str(tmp_path / "teacher"), "--distil.steps", "3"]) == 1
+    assert "no part of one of 6" in capsys.readouterr().err
+    assert main([*student, "--init", str(tmp_path / "teacher")]) == 0
+    assert load(str(tmp_path / "student")).system.sampling["schedule"]["steps"] == 2
+
+
 def test_rows_of_the_ablation_build_on_each_other():
     recipes = ablation_recipes(paper_scale(), features=True)
     assert [row.decision for row in ROWS if row.chosen] == ["", *"i ii iii iv v vii viii ix x".split()]
@@ -146,7 +163,7 @@ def test_rows_of_the_ablation_build_on_each_other():
     assert final.settings == paper.settings and final.loss == paper.loss and final.data == paper.data
     without = ablation_recipes(nano_scale(), features=False)
     assert not any(recipe.settings.model.feature_channels for recipe in without.values())
-    assert len({json.dumps(str(recipe)) for recipe in without.values()}) == len(without) - 1  # (x) differs in its start
+    assert len({json.dumps(str(recipe)) for recipe in without.values()}) == len(without) - 2  # (x) differs in its start
 
 
 def test_ablate_writes_a_table_beside_the_papers_numbers(tmp_path, capsys):
@@ -191,6 +208,10 @@ def test_info_tells_what_training_takes(capsys):
     assert said["days"] == pytest.approx(said["flops"] * 700_000 / (512 * 989e12 * 0.4) / 86400)
     assert main(["info", "kaleido-small-1024", "--training.processes", "512"]) == 1
     assert "must be a multiple of 512" in capsys.readouterr().err
+    for processes in (1, 8, 64):  # the documented commands start: micro-batches fit whatever the number of GPUs
+        for name in ("kaleido-small-256", "kaleido-small-512", "kaleido-ablation-ii-gta"):
+            assert main(["info", name, "--training.processes", str(processes)]) == 0
+    capsys.readouterr()
     assert main(["info", "kaleido-smal-256"]) == 1
     assert "kaleido-small-256" in capsys.readouterr().err
 

@@ -13,8 +13,10 @@ warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anyview.errors import AnyViewError  # noqa: E402
+from anyview.families.kaleido.renderer import KaleidoRenderer  # noqa: E402
 from anyview.training.config import TrainConfig  # noqa: E402
 from anyview.training.distributed import join_world, leave_world  # noqa: E402
+from tests.conftest import ring  # noqa: E402
 from tests.training.test_trainer import make_task, make_trainer  # noqa: E402
 
 
@@ -22,7 +24,8 @@ def main() -> None:
     shards, run, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
     kill, spoil = options.pop("kill", None), options.pop("spoil", None)
-    network = options.pop("network", {})
+    network, score = options.pop("network", {}), options.pop("score", False)
+    overflow, save_again = options.pop("overflow", None), options.pop("save_again", False)
     world = join_world(TrainConfig(timeout=30.0, sharding=options.get("sharding", "none"), **_group(options)))
     if options.pop("meta", False):
         with torch.device("meta"):
@@ -39,6 +42,17 @@ def main() -> None:
             task.losses = lambda views, seed: {
                 k: v * (float("nan") if trainer.step == 2 else 1) for k, v in inner_losses(views, seed).items()
             }
+        if overflow is not None and world.rank == overflow:
+            inner_losses = task.losses
+            task.losses = lambda views, seed: {
+                k: v * (1e30 if trainer.step == 2 else 1) for k, v in inner_losses(views, seed).items()
+            }
+        if score:
+            trainer.validate = lambda model: rendered_mean(task, model)
+        if save_again:
+            trainer._save()
+        compiled = sum(block._compiled_call_impl is not None for block in trainer.model.blocks)
+        print(f"compiled blocks: {compiled}")
         trainer.train()
     except AnyViewError as error:
         print(f"anyview: {error}", file=sys.stderr)
@@ -46,6 +60,14 @@ def main() -> None:
     finally:
         if sys.exc_info()[0] is None:
             leave_world()
+
+
+def rendered_mean(task, model) -> dict[str, float]:
+    renderer = KaleidoRenderer(model, task.settings, task.codec)
+    cameras = ring(3, (6, 10), batch=(1,))
+    images = torch.rand(1, 2, 3, 6, 10, generator=torch.Generator().manual_seed(0))
+    views = renderer.render(renderer.encode(images, cameras[:, :2]), cameras[:, 2:], seeds=[0])
+    return {"mean": views.images.mean().item()}
 
 
 def _group(options):

@@ -14,6 +14,7 @@ from anyview.cli.common import parse, print_json
 from anyview.cli.evaluate import read_objects
 from anyview.cli.synthesize import write_shards
 from anyview.cli.train import TrainOptions, train
+from anyview.data.shards import ShardFolder
 from anyview.errors import AnyViewError, unknown_name
 from anyview.evaluation.protocols import Protocol
 from anyview.evaluation.run import evaluate, means
@@ -31,6 +32,7 @@ from anyview.families.kaleido.recipes.recipe import KaleidoRecipe
 from anyview.families.kaleido.settings import SamplingConfig
 from anyview.families.kaleido.system import KaleidoSystem, load_system
 from anyview.serialisation import to_plain, write_json
+from anyview.training.config import recipe_identity
 
 # References -> targets of the paper's table; targets of one call see each other.
 _JOINT = Protocol("ablation", 25, tuple(range(10, 15)))
@@ -76,7 +78,8 @@ def main(argv: list[str]) -> None:
     base = _base(options)
     greedy = options.suite == "kaleido"
     recipes = ablation_recipes(base, features=options.features) if greedy else choice_recipes(base)
-    rows = [row for row in (ROWS if greedy else CHOICES) if row.name in recipes]
+    table = ROWS if greedy else CHOICES
+    rows = [row for row in table if row.name in recipes]
     for name in options.rows:
         if name not in recipes:
             raise unknown_name("row (or one that needs --features)", name, recipes)
@@ -85,15 +88,44 @@ def main(argv: list[str]) -> None:
         chosen = [row for row in chosen if row.needs != "video"]
     if not options.seeds:
         raise AnyViewError("--seeds is empty.")
+    _check(chosen, options)
     shards = options.shards or (_rendered(base, options.out),)
-    results = []
+    results: list[Result] = []
     for row in chosen:
         for seed in options.seeds:
-            results.append(_run(row, recipes, seed, replace(options, shards=shards)))
-            write_ablation_report(options.out, rows, results, _context(base, options))
+            _run(row, recipes, seed, replace(options, shards=shards))
+            results = _all_results(options.out, rows)
+            write_ablation_report(options.out, table, results, _context(base, options))
     print(f"wrote {options.out / 'results.json'}\nwrote {options.out / 'table.md'}\nwrote {options.out / 'plot.png'}")
     if options.json:
         print_json({"out": str(options.out), "results": [to_plain(result) for result in results]})
+
+
+def _check(rows: list[AblationRow], options: AblateOptions) -> None:
+    """Refuse what would fail only after hours of training."""
+    if options.objects < 1:
+        raise AnyViewError(f"--objects must be at least 1, got {options.objects}.")
+    if not options.held_out.is_dir():
+        raise AnyViewError(f"{options.held_out}: no such folder.")
+    for row in rows:
+        if row.needs == "video" and options.video_init is None:
+            raise AnyViewError(f"Row {row.name} begins with weights that were trained on video: give --video-init RUN.")
+        for seed in options.seeds:
+            before = row if row.trains else next(other for other in ROWS if other.name == _trained_before(row))
+            if before not in rows and not (options.out / f"{before.name}-{seed}").is_dir():
+                raise AnyViewError(f"Row {row.name} is scored on the weights of row {before.name}: run that as well.")
+
+
+def _all_results(out: Path, rows: list[AblationRow]) -> list[Result]:
+    """Of all runs in the folder, also of earlier calls."""
+    found: list[Result] = []
+    for row in rows:
+        for path in sorted(out.glob(f"{row.name}-*/result.json")):
+            document = json.loads(path.read_text())
+            del document["of"]
+            if document["row"] == row.name:
+                found.append(Result(**document))
+    return found
 
 
 def _base(options: AblateOptions) -> KaleidoRecipe:
@@ -103,8 +135,13 @@ def _base(options: AblateOptions) -> KaleidoRecipe:
         for name, value in (("steps", options.steps), ("device", options.device), ("workers", options.workers))
         if value is not None
     }
+    if options.batch is not None and options.batch < 1:
+        raise AnyViewError(f"--batch must be at least 1, got {options.batch}.")
     data = base.data if options.batch is None else replace(base.data, batch_size=options.batch)
-    return replace(base, data=data, train=replace(base.train, validate_every=10**9, **changes))
+    try:
+        return replace(base, data=data, train=replace(base.train, validate_every=10**9, **changes))
+    except ValueError as error:
+        raise AnyViewError(f"{error}") from error
 
 
 def _rendered(base: KaleidoRecipe, out: Path) -> Path:
@@ -121,22 +158,24 @@ def _context(base: KaleidoRecipe, options: AblateOptions) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run(row: AblationRow, recipes: dict[str, KaleidoRecipe], seed: int, options: AblateOptions) -> Result:
+def _run(row: AblationRow, recipes: dict[str, KaleidoRecipe], seed: int, options: AblateOptions) -> None:
     """Train and score one row, unless that is done already."""
     run, recipe = options.out / f"{row.name}-{seed}", recipes[row.name]
     path = run / "result.json"
-    note = json.loads(json.dumps({"recipe": to_plain(recipe), "seed": seed}))
+    note = json.loads(json.dumps({
+        "recipe": {**to_plain(recipe), "train": recipe_identity(recipe.train), "steps": recipe.train.steps},
+        "seed": seed, "sources": [ShardFolder(path).fingerprint for path in options.shards],
+        "held_out": options.held_out.name, "objects": options.objects, "video_init": options.video_init,
+    }))  # fmt: skip
     if path.is_file():
         document = json.loads(path.read_text())
         if document.pop("of") != note:
-            raise AnyViewError(f"{path}: of another recipe; give another --out.")
-        return Result(**document)
+            raise AnyViewError(f"{path}: of another recipe, data, or captures to score on; give another --out.")
+        return
     if row.trains:
         print(f"== {row.decision or 'baseline'} {row.name}, seed {seed}")
         _train(row, recipe, run, seed, options)
     source = run if row.trains else options.out / f"{_trained_before(row)}-{seed}"
-    if not source.is_dir():
-        raise AnyViewError(f"{source}: row {row.name} is scored on these weights; run row {source.name} first.")
     records = [json.loads(line) for line in (source / "metrics.jsonl").read_text().splitlines()]
     scores = _scores(source, recipe.settings.sampling, options)
     seconds = statistics.median(record["seconds"] for record in records)
@@ -147,7 +186,6 @@ def _run(row: AblationRow, recipes: dict[str, KaleidoRecipe], seed: int, options
     )  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
     write_json(path, {**to_plain(result), "of": note})
-    return result
 
 
 def _trained_before(row: AblationRow) -> str:
@@ -157,8 +195,6 @@ def _trained_before(row: AblationRow) -> str:
 
 
 def _train(row: AblationRow, recipe: KaleidoRecipe, run: Path, seed: int, options: AblateOptions) -> None:
-    if row.needs == "video" and options.video_init is None:
-        raise AnyViewError(f"Row {row.name} begins with weights that were trained on video: give --video-init RUN.")
     train_options = TrainOptions(
         out=run, shards=options.shards, init=options.video_init if row.needs == "video" else None,
         train=replace(recipe.train, seed=seed), data=replace(recipe.data, seed=seed), loss=recipe.loss,

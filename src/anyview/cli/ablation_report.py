@@ -15,6 +15,8 @@ from anyview.families.kaleido.recipes.ablations import AblationRow
 from anyview.serialisation import save_aside, to_plain, write_aside, write_json
 
 _SETTINGS = ("1->5", "5->1", "5->5")
+# Student's t at 95 % for 1, 2, ... degrees of freedom.
+_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 # Okabe and Ito's blue and orange: told apart by colour-blind readers.
 _OURS, _PAPER, _GREY = (0, 114, 178), (230, 159, 0), (120, 120, 120)
 
@@ -47,17 +49,24 @@ class Effect:
     Attributes:
         ours: Difference of PSNR, mean over seeds.
         error: Its standard error; NaN with one seed.
+        seeds: How many seeds it is a mean of.
         paper: The published difference, if there is one.
     """
 
     ours: float
     error: float
+    seeds: int
     paper: float | None
+
+    @property
+    def reach(self) -> float:
+        """Half the width of the 95 % interval, by Student's t; NaN with one seed."""
+        return math.nan if self.seeds == 1 else _T[min(self.seeds - 2, len(_T) - 1)] * self.error
 
     @property
     def verdict(self) -> str:
         """Whether the sign of the paper is reproduced, or what undoing a choice of our own did."""
-        if not math.isnan(self.error) and abs(self.ours) < 2 * self.error:
+        if abs(self.ours) < self.reach:
             return "within noise"
         if self.paper is None:
             return "one seed" if math.isnan(self.error) else "worse" if self.ours < 0 else "better"
@@ -79,9 +88,11 @@ def effects(rows: Sequence[AblationRow], results: Sequence[Result], setting: int
     out: dict[str, Effect] = {}
     for place, row in enumerate(rows):
         earlier = [other for other in rows[:place] if other.chosen and other.decision != row.decision]
-        if not earlier:
+        run = [other for other in earlier if any(name == other.name for name, _ in scores)]
+        if not run:
             continue
-        before = earlier[-1]
+        # Where a decision could not be tried here, ours is against the one before it; the paper's never skips.
+        before, published_before = run[-1], earlier[-1]
         differences = [
             value - scores[before.name, seed]
             for (other, seed), value in scores.items()
@@ -90,9 +101,9 @@ def effects(rows: Sequence[AblationRow], results: Sequence[Result], setting: int
         if differences:
             spread = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
             published = None
-            if row.paper is not None and before.paper is not None:
-                published = row.paper[setting] - before.paper[setting]
-            out[row.name] = Effect(statistics.fmean(differences), spread, published)
+            if row.paper is not None and published_before.paper is not None:
+                published = row.paper[setting] - published_before.paper[setting]
+            out[row.name] = Effect(statistics.fmean(differences), spread, len(differences), published)
     return out
 
 
@@ -146,7 +157,7 @@ def _mean_and_error(values: Sequence[float]) -> str:
 
 
 def _plot(rows: Sequence[AblationRow], found: dict[str, Effect]) -> Image.Image:
-    """Effect of every row on PSNR at 5->5: ours with two standard errors, the paper's beside it."""
+    """Effect of every row on PSNR at 5->5: ours with its 95 % interval, the paper's beside it."""
     shown = [row for row in rows if row.name in found]
     left, right, top, line = 230, 30, 60, 26
     width, height = 900, top + line * max(1, len(shown)) + 50
@@ -158,7 +169,7 @@ def _plot(rows: Sequence[AblationRow], found: dict[str, Effect]) -> Image.Image:
         return left + (value + reach) / (2 * reach) * (width - left - right)
 
     draw.text((left, 10), "PSNR at 5->5 against the choice before, dB", fill="black", font=font)
-    for x, colour, text in ((left, _OURS, "here (bar: 2 standard errors)"), (left + 260, _PAPER, "paper, published")):
+    for x, colour, text in ((left, _OURS, "here (bar: 95 % by Student's t)"), (left + 260, _PAPER, "paper, published")):
         draw.ellipse((x, 35, x + 9, 44), fill=colour)
         draw.text((x + 15, 31), text, fill="black", font=font)
     bottom = top + line * len(shown)
@@ -170,7 +181,8 @@ def _plot(rows: Sequence[AblationRow], found: dict[str, Effect]) -> Image.Image:
         y, effect = top + line * place + line / 2, found[row.name]
         draw.text((10, y - 9), f"{row.decision:>5}  {row.name}", fill="black" if row.chosen else _GREY, font=font)
         if not math.isnan(effect.error):
-            ends = (at(effect.ours - 2 * effect.error), y - 4, at(effect.ours + 2 * effect.error), y - 4)
+            low, high = max(-reach, effect.ours - effect.reach), min(reach, effect.ours + effect.reach)
+            ends = (at(low), y - 4, at(high), y - 4)
             draw.line(ends, fill=_OURS, width=2)
         for value, colour, shift in ((effect.ours, _OURS, -4), (effect.paper, _PAPER, 5)):
             if value is None:

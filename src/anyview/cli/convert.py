@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -102,13 +103,13 @@ def _to_ply(capture: Capture, options: ConvertOptions) -> list[Path]:
 
 
 def _to_shards(options: ConvertOptions) -> list[Path]:
-    config, videos = options.shards, videos_in(options.source)
+    config, videos = options.shards, [] if options.format or _is_capture(options.source) else videos_in(options.source)
     if videos and videos != [options.source] and any(path.is_dir() for path in options.source.iterdir()):
         raise AnyViewError(
             f"{options.source}: videos and folders stand side by side; convert them one after the other."
         )
 
-    def scenes(source: Path) -> list[StoredScene]:
+    def scenes(source: Path) -> Iterable[StoredScene]:
         if videos:
             return clips_of(source, scene_key(source.stem), config.image_size, config.clips)
         return [scene_of(_sound(source, options.format), source.name, config)]
@@ -116,13 +117,22 @@ def _to_shards(options: ConvertOptions) -> list[Path]:
     sources = videos or _captures_in(options)
     with Progress(transient=True) as bar:
         task = bar.add_task("writing shards", total=len(sources))
-        for done, _ in write_shards(sources, options.destination, config, scenes):
+        keys = [scene_key(source.stem if videos else source.name) for source in sources]
+        for done, _ in write_shards(sources, options.destination, config, scenes, keys):
             bar.update(task, completed=done)
     stored = ShardFolder(options.destination)
     print(f"{len(stored)} {'clips' if videos else 'scenes'} of {len(sources)} {'videos' if videos else 'captures'}.")
     if without := _without_clips(stored, videos):
         print(f"too short for a clip of {config.clips.least} frames: {', '.join(without)}")
     return [options.destination / MANIFEST]
+
+
+def _is_capture(source: Path) -> bool:
+    """Whether there are cameras: what is a capture is not taken for a folder of videos because one lies in it."""
+    try:
+        return source.is_dir() and read_capture(source).is_posed
+    except AnyViewError:
+        return False
 
 
 def _to_latents(options: ConvertOptions) -> list[Path]:

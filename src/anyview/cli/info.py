@@ -11,7 +11,7 @@ import tyro
 
 from anyview.api import Model, check_device, resolve
 from anyview.cli.common import parse, print_json
-from anyview.data.batches import Bucket, Share
+from anyview.data.batches import Bucket, Share, micro_batches
 from anyview.errors import AnyViewError, unknown_name
 from anyview.families.kaleido.checkpoint import read_settings
 from anyview.families.kaleido.cost import Placement, training_cost
@@ -99,20 +99,25 @@ def describe_training(recipe: KaleidoRecipe, hardware: Hardware) -> dict[str, fl
     Raises:
         AnyViewError: Its batch cannot be cut for so many processes.
     """
+    if hardware.shard_size is not None and not 1 <= hardware.shard_size <= max(hardware.processes, 1):
+        raise AnyViewError(f"--training.shard-size must be from 1 to the processes, got {hardware.shard_size}.")
     if hardware.processes < 1 or not 0 < hardware.utilisation <= 1 or hardware.peak <= 0:
         raise AnyViewError("--training needs at least one process, a positive peak and a utilisation in (0, 1].")
     config, train = recipe.settings.model, recipe.train
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Kaleido(config).parameters())
     shapes = recipe.data.buckets or (Bucket(image_size=recipe.settings.image_size, batch_size=recipe.data.batch_size),)
-    Share(0, hardware.processes, train.accumulate).scenes(shapes[0].batch_size, 0)
+    parts = train.accumulate or micro_batches(recipe.data, hardware.processes)
+    group = min(recipe.data.share_counts or shape.batch_size for shape in shapes)
+    for shape in shapes:
+        micro = len(Share(0, hardware.processes, parts).scenes(shape.batch_size, 0))
+        if micro > group:
+            raise AnyViewError(f"A micro-batch of {micro} scenes does not fit groups of {group} (share_counts).")
     shards = {"none": 1, "ddp": 1, "hybrid": train.shard_size or 1}.get(train.sharding, hardware.processes)
-    placement = Placement(
-        hardware.processes, hardware.shard_size or shards, train.accumulate, train.activation_checkpointing
-    )
+    placement = Placement(hardware.processes, hardware.shard_size or shards, parts, train.activation_checkpointing)
     costs = [
         training_cost(
-            config, parameters, views=shape.views or recipe.data.sampling.views, batch=shape.batch_size,
+            config, parameters, views=recipe.data.sampling.of(shape.views).mean_views(), batch=shape.batch_size,
             grid=token_grid(recipe.settings, shape.image_size), placement=placement,
         )
         for shape in shapes
@@ -123,7 +128,10 @@ def describe_training(recipe: KaleidoRecipe, hardware: Hardware) -> dict[str, fl
     memory = max(cost.state_bytes + cost.activation_bytes for cost in costs)
     seconds = flops / (hardware.processes * hardware.peak * 1e12 * hardware.utilisation)
     days = seconds * train.steps / 86400
-    print(f"training: {train.steps:,} steps of {shapes[0].batch_size} scenes, {len(shapes)} shapes")
+    micro = shapes[0].batch_size // hardware.processes // parts
+    print(
+        f"training: {train.steps:,} steps of {shapes[0].batch_size} scenes, {parts} micro-batches of {micro} a process"
+    )
     print(f"  tokens a step  {tokens:,.0f}")
     print(f"  operations     {flops / 1e15:,.4g} PFLOP a step, {flops * train.steps:.3g} FLOP in all")
     print(f"  memory         {memory / 2**30:,.1f} GiB a process, {costs[0].state_bytes / 2**30:,.1f} of it weights, "

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from anyview.api import check_device
+from anyview.codecs.codec import check_size
 from anyview.codecs.kl import KLCodec
 from anyview.data.images import resize_image
 from anyview.data.shards import ShardFolder, StoredLatents, StoredScene, write_shard
@@ -40,6 +42,10 @@ class LatentConfig:
     scenes_per_shard: int = 64
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        if min(self.scenes_per_shard, self.patch_size, *(self.image_size or (1, 1))) < 1:
+            raise ValueError("scenes_per_shard, patch_size and image_size must be positive.")
+
 
 def write_latents(source: Path, folder: Path, config: LatentConfig) -> Iterator[tuple[int, int]]:
     """Write the latents of all scenes of a folder of shards; shards that an earlier run finished are kept.
@@ -54,11 +60,13 @@ def write_latents(source: Path, folder: Path, config: LatentConfig) -> Iterator[
     note = {"version": 1, "of": scenes.fingerprint, **to_plain(replace(config, device="cpu"))}
     path = folder / NOTE
     if path.is_file():
-        if json.loads(path.read_text()) != note:
+        if _read_note(path) != note:
             raise AnyViewError(f"{folder}: begun with other shards or options; give another folder.")
     elif folder.is_dir() and any(folder.iterdir()):
         raise AnyViewError(f"{folder}: not empty and no latents; give another folder.")
+    check_device(config.device)
     codec = KLCodec.from_pretrained(config.autoencoder).to(config.device)
+    _check_sizes(scenes, codec, config)
     encoder = None
     if config.features:
         encoder = DinoV2.from_pretrained(config.features, codec.factor * config.patch_size).to(config.device)
@@ -68,8 +76,29 @@ def write_latents(source: Path, folder: Path, config: LatentConfig) -> Iterator[
         first = number * config.scenes_per_shard
         shard, last = folder / f"shard-{number:06d}.tar", min(first + config.scenes_per_shard, len(scenes))
         if not shard.with_suffix(".index.json").exists():
-            write_shard(shard, [_encoded(scenes.read(n), codec, encoder, config) for n in range(first, last)])
+            write_shard(
+                shard,
+                [
+                    _encoded(scenes.read(n, at_least=config.image_size), codec, encoder, config)
+                    for n in range(first, last)
+                ],
+            )
         yield last, len(scenes)
+
+
+def _check_sizes(scenes: ShardFolder, codec: KLCodec, config: LatentConfig) -> None:
+    first = scenes.read(0, [0])
+    if first.latents is not None:
+        raise AnyViewError(f"{scenes.folder}: these are latents already; give shards of views.")
+    h, w = first.rgba.shape[1:3]
+    check_size(*(config.image_size or (h, w)), codec.factor * config.patch_size)
+
+
+def _read_note(path: Path) -> object:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise AnyViewError(f"{path}: not readable JSON ({error}).") from error
 
 
 @torch.no_grad()

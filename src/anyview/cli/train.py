@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+import tyro
 from torch import nn
 
 from anyview.api import Model, check_device, resolve
@@ -17,7 +18,7 @@ from anyview.cli.latents import NOTE
 from anyview.cli.synthesize import write_shards
 from anyview.codecs.codec import Codec, make_codec
 from anyview.data.batches import BatchConfig, Source, ViewBatches
-from anyview.data.shards import ShardFolder
+from anyview.data.shards import DAMAGE, ShardFolder, StoredScene
 from anyview.data.synthetic.prerender import SyntheticScenes
 from anyview.encoders.features import DinoV2
 from anyview.errors import AnyViewError, unknown_name
@@ -62,7 +63,7 @@ class TrainOptions:
     train: TrainConfig = field(default_factory=TrainConfig)
     data: BatchConfig = field(default_factory=BatchConfig)
     loss: KaleidoLoss = field(default_factory=KaleidoLoss)
-    synthetic: SyntheticScenes | None = field(default_factory=SyntheticScenes)
+    synthetic: tyro.conf.AvoidSubcommands[SyntheticScenes | None] = field(default_factory=SyntheticScenes)
     json: bool = False
 
 
@@ -101,13 +102,15 @@ def train(recipe: KaleidoRecipe, options: TrainOptions) -> Path:
         raise AnyViewError(f"{out}: not empty and not a run; give another folder.")
     if options.rollback is not None and not 0 < options.rollback <= 1:
         raise AnyViewError(f"--rollback must be above 0 and at most 1, got {options.rollback}.")
+    if options.distil.teacher is None and options.distil != Distillation():
+        raise AnyViewError("--distil needs its teacher: give --distil.teacher RUN.")
+    if options.distil.teacher is not None and options.init is None and not list_checkpoints(options.out):
+        raise AnyViewError("A student starts from its teacher's weights: give --init as well.")
     if launched_processes() == 1:  # every process of several has a device of its own
         check_device(recipe.train.device)
-    world = join_world(recipe.train)
-    try:
-        return _train(recipe, options, world)
-    finally:
-        leave_world()
+    last = _train(recipe, options, join_world(recipe.train))
+    leave_world()  # not after an error: the others may be waiting in the middle of something
+    return last
 
 
 def _train(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> Path:
@@ -146,8 +149,11 @@ def _task(
     if theirs.model != settings.model:
         raise AnyViewError(f"{distil.teacher}: another network than the recipe's; a student is built like its teacher.")
     student = student_settings(settings, distil)
-    with torch.device("meta"):
-        return KaleidoDistillation(student, recipe.loss, teacher, distil, codec=codec, features=features)
+    try:
+        with torch.device("meta"):
+            return KaleidoDistillation(student, recipe.loss, teacher, distil, codec=codec, features=features)
+    except ValueError as error:
+        raise AnyViewError(str(error)) from error
 
 
 def _sources(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> list[Source]:
@@ -157,9 +163,10 @@ def _sources(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> list
         raise AnyViewError("This recipe trains on videos: give --shards FOLDER (see 'anyview convert VIDEOS').")
     if not paths:
         paths = (options.out / "shards",)
-        if world.is_main and recipe.synthetic is not None:
+        if world.size > 1:
+            raise AnyViewError("Several processes need --shards: render them ahead with 'anyview synthesize'.")
+        if recipe.synthetic is not None:
             write_shards(recipe.synthetic, paths[0], workers=1)
-        world.barrier()
     folders = [ShardFolder(path) for path in paths]
     for folder in folders:
         _check_shards(folder, recipe)
@@ -169,9 +176,20 @@ def _sources(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> list
     return [Source(folder, weight) for folder, weight in zip(folders, weights, strict=True)]
 
 
+def _first_sound_scene(folder: ShardFolder) -> StoredScene:
+    """The first scene that reads; the training decides how many may be damaged."""
+    said = ""
+    for number in range(min(8, len(folder))):
+        try:
+            return folder.read(number, [0])
+        except DAMAGE as error:
+            said = said or f"{folder.key(number)} ({error})"
+    raise AnyViewError(f"{folder.folder}: the first scenes are all damaged, {said}.")
+
+
 def _check_shards(folder: ShardFolder, recipe: KaleidoRecipe) -> None:
     """Stored views must be as large as the recipe's (they are cropped to its aspect ratio), with its field of view."""
-    settings, scene = recipe.settings, folder.read(0, [0])
+    settings, scene = recipe.settings, _first_sound_scene(folder)
     if scene.latents is not None:
         made = json.loads((folder.folder / NOTE).read_text())
         for what, ours in (("autoencoder", settings.codec.source), ("features", settings.feature_source)):

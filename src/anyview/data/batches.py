@@ -6,7 +6,7 @@ worker processes and micro-batches only cut the batch of a step: however it is c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -111,6 +111,19 @@ class _Counts:
     present: Bool[torch.Tensor, "scenes views"] | None
 
 
+def micro_batches(config: BatchConfig, ranks: int) -> int:
+    """Micro-batches of each of ``ranks`` processes for none to be larger than ``config.share_counts``.
+
+    Raises:
+        AnyViewError: The batch cannot be cut evenly.
+    """
+    shapes = config.buckets or (Bucket(image_size=(0, 0), batch_size=config.batch_size),)
+    parts = max(-(-shape.batch_size // (ranks * (config.share_counts or shape.batch_size))) for shape in shapes)
+    for shape in shapes:
+        Share(0, ranks, parts).scenes(shape.batch_size, 0)
+    return parts
+
+
 class ViewBatches(Dataset[Views]):
     """``batches[step]`` is the batch of a step: every scene once in the epoch of its source, in an order of its own.
 
@@ -148,6 +161,10 @@ class ViewBatches(Dataset[Views]):
         """What the data is, for a run that goes on to compare: one entry a source."""
         return [[source.folder.fingerprint, source.weight] for source in self.sources]
 
+    def parts(self, ranks: int) -> int:
+        """Micro-batches a process needs for none to be larger than the groups that share view counts."""
+        return micro_batches(self.config, ranks)
+
     def allowed_damage(self, step: int) -> float:
         """How many scenes may have been damaged by the end of a step (``config.damaged_share``)."""
         return self.config.damaged_share * max(self.first_place(step + 1), sum(self.mixture.sizes))
@@ -156,8 +173,7 @@ class ViewBatches(Dataset[Views]):
         return self._shapes[self._steps[step]]
 
     def _sampling(self, shape: Bucket) -> ViewSampling:
-        sampling = self.config.sampling
-        return sampling if shape.views is None else replace(sampling, views=shape.views)
+        return self.config.sampling.of(shape.views)
 
     def first_place(self, step: int) -> int:
         """How many scenes the steps before ``step`` took."""
@@ -194,11 +210,7 @@ class ViewBatches(Dataset[Views]):
         """The draw of the scenes ``chosen``, which must share one."""
         group = self.config.share_counts or shape.batch_size
         number, start = chosen[0] // group, chosen[0] // group * group
-        if chosen[-1] // group != number:
-            raise AnyViewError(
-                f"A micro-batch of {len(chosen)} scenes does not fit the groups of {group} scenes that share their "
-                "view counts (share_counts): it must divide them."
-            )
+        self._check_cut(shape, len(chosen))
         generator = seeded(self.config.seed, 1, step, number)
         size = min(group, shape.batch_size - start)
         n, m, present = self._sampling(shape).sample_batch(size, generator)
@@ -218,6 +230,8 @@ class ViewBatches(Dataset[Views]):
                 scene = int(torch.randint(len(folder), (), generator=generator))
             try:
                 return self._prepared(folder, scene, count, shape, generator), damaged
+            except AnyViewError:
+                raise
             except DAMAGE as error:
                 damaged.append(f"{folder.folder}: {folder.key(scene)} ({error})")
                 if self.config.damaged_share <= 0:
@@ -231,7 +245,8 @@ class ViewBatches(Dataset[Views]):
         size = shape.image_size if config.buckets else config.image_size
 
         def read(order: list[int]) -> StoredScene:
-            return folder.read(scene, order, depth=config.depth, at_least=size)
+            # Depth is stored at full size only and must match its image.
+            return folder.read(scene, order, depth=config.depth, at_least=None if config.depth else size)
 
         return prepare_scene(read, folder.stock(scene), views, count, size, config.augmentation, generator)
 
@@ -239,8 +254,8 @@ class ViewBatches(Dataset[Views]):
         """The micro-batches of ``steps`` in their order, made ahead by worker processes (0: in this process)."""
         share = share or Share()
         for shape in self._shapes:
-            self._counts(0, shape, share.scenes(shape.batch_size, 0))
-        return iter(
+            self._check_cut(shape, len(share.scenes(shape.batch_size, 0)))
+        return self._unpacked(
             DataLoader(
                 _Cut(self, share),
                 batch_size=None,
@@ -249,6 +264,23 @@ class ViewBatches(Dataset[Views]):
                 prefetch_factor=4 if workers else None,
             )
         )
+
+    def _check_cut(self, shape: Bucket, micro_batch: int) -> None:
+        """Raise if a micro-batch would take scenes of two groups that share view counts."""
+        group = self.config.share_counts or shape.batch_size
+        if group < shape.batch_size and group % micro_batch:
+            raise AnyViewError(
+                f"A micro-batch of {micro_batch} scenes does not fit the groups of {group} scenes that share their "
+                "view counts (share_counts): it must divide them; cut the batch finer with --train.accumulate."
+            )
+
+    @staticmethod
+    def _unpacked(loader: Iterable[Views | AnyViewError]) -> Iterator[Views]:
+        """What worker processes found wrong is raised here, in its own words."""
+        for views in loader:
+            if isinstance(views, AnyViewError):
+                raise views
+            yield views
 
 
 @dataclass(frozen=True)
@@ -266,14 +298,17 @@ class _Parts:
 
 
 @dataclass(frozen=True, eq=False)
-class _Cut(Dataset[Views]):
+class _Cut(Dataset[Views | AnyViewError]):
     """What one rank reads of the batches."""
 
     batches: ViewBatches
     share: Share
 
-    def __getitem__(self, at: tuple[int, int]) -> Views:
-        return self.batches.part(at[0], self.share, at[1])
+    def __getitem__(self, at: tuple[int, int]) -> Views | AnyViewError:
+        try:
+            return self.batches.part(at[0], self.share, at[1])
+        except AnyViewError as error:
+            return error
 
 
 def _stacked(scenes: list[TrainingScene], counts: _Counts, *, depth: bool) -> Views:
@@ -283,7 +318,9 @@ def _stacked(scenes: list[TrainingScene], counts: _Counts, *, depth: bool) -> Vi
     if not bool(videos.all()):
         # Nobody looks at the cameras of a video; they fill its rows of the batch.
         size = next(scene.cameras.image_size for scene in scenes if scene.cameras is not None)
-        still = Cameras.from_field_of_view(torch.eye(4).expand(count, 4, 4), 1.0, size)
+        pose = torch.eye(4)
+        pose[2, 3] = -1.0  # not at the origin, where a scene would have no scale
+        still = Cameras.from_field_of_view(pose.expand(count, 4, 4), 1.0, size)
         cameras = Cameras.stack([scene.cameras or still for scene in scenes])
     if bool(videos.any()):
         times = torch.stack([torch.zeros(count) if scene.times is None else scene.times for scene in scenes])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -45,6 +45,18 @@ class ViewSampling:
     def __post_init__(self) -> None:
         if self.views < 2:
             raise ValueError(f"A training scene needs at least 2 views, got {self.views}.")
+
+    def of(self, views: int | None) -> ViewSampling:
+        """The same draw from another number of views (None: from its own)."""
+        return self if views is None else replace(self, views=views)
+
+    def mean_views(self) -> float:
+        """Views of a scene that a network computes on average: all, but those that mode ``drop`` leaves out."""
+        if self.masking != "drop":
+            return float(self.views)
+        generator = torch.Generator().manual_seed(0)
+        draws = [self.sample(generator) for _ in range(2000)]
+        return sum(draw.visible_references + draw.visible_targets for draw in draws) / len(draws)
 
     def sample(self, generator: torch.Generator) -> ViewCounts:
         """Draw the counts of one scene (or of one batch in mode ``drop``)."""

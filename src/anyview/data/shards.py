@@ -14,6 +14,7 @@ import os
 import sys
 import tarfile
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -96,28 +97,46 @@ class StoredScene:
             raise ValueError("A stored scene has either cameras or times.")
 
 
-def write_shard(path: Path, scenes: list[StoredScene], *, image_format: ImageFormat = "png") -> None:
-    """Write one shard and its index; neither name exists before both are whole.
+@dataclass(frozen=True)
+class Stock:
+    """What is stored of a scene, without reading it."""
+
+    views: int
+    is_video: bool
+
+
+def write_shard(path: Path, scenes: Iterable[StoredScene], *, image_format: ImageFormat = "png") -> int:
+    """Write one shard and its index, scene by scene; neither name exists before both are whole.
 
     Args:
         path: The tar file; its index goes beside it.
         scenes: What goes in.
         image_format: ``jpg`` (quality 95) is smaller and can be decoded at a fraction of its size, but drops alpha.
+
+    Returns:
+        How many scenes there were; of none, nothing is written.
+
+    Raises:
+        AnyViewError: Two scenes have the same key.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
+    stock: dict[str, Stock] = {}
     try:
-        _write_tar(partial, scenes, image_format)
+        _write_tar(partial, scenes, image_format, stock)
     except BaseException:  # a full disk among others: half a shard is of no use
         partial.unlink(missing_ok=True)
         raise
     with tarfile.open(partial) as tar:
         places = {member.name: [member.offset_data, member.size] for member in tar}
+    if not stock:
+        partial.unlink()
+        return 0
     index = {
         "format_version": FORMAT_VERSION,
-        "keys": [scene.key for scene in scenes],
-        "views": [len(scene.rgba) for scene in scenes],
-        "is_video": [scene.times is not None for scene in scenes],
+        "keys": list(stock),
+        "views": [one.views for one in stock.values()],
+        "is_video": [one.is_video for one in stock.values()],
         "members": places,
     }
     index_partial = path.with_suffix(".index.json.partial")
@@ -125,11 +144,15 @@ def write_shard(path: Path, scenes: list[StoredScene], *, image_format: ImageFor
     os.replace(partial, path)
     # The index comes last: a reader takes a shard for whole when its index is there.
     os.replace(index_partial, path.with_suffix(".index.json"))
+    return len(stock)
 
 
-def _write_tar(path: Path, scenes: list[StoredScene], image_format: ImageFormat) -> None:
+def _write_tar(path: Path, scenes: Iterable[StoredScene], image_format: ImageFormat, stock: dict[str, Stock]) -> None:
     with tarfile.open(path, "w") as tar:
         for scene in scenes:
+            if scene.key in stock:
+                raise AnyViewError(f"{path.with_suffix('')}: two scenes are named {scene.key!r}.")
+            stock[scene.key] = Stock(len(scene.rgba), scene.times is not None)
             for name, payload in _members(scene, image_format):
                 info = tarfile.TarInfo(name)
                 info.size = len(payload)
@@ -170,14 +193,6 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "png", compress_level=4)
     return buffer.getvalue()
-
-
-@dataclass(frozen=True)
-class Stock:
-    """What is stored of a scene, without reading it."""
-
-    views: int
-    is_video: bool
 
 
 @dataclass(frozen=True)

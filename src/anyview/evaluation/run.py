@@ -86,7 +86,9 @@ def _score(
     references, at = thing.images[:count], thing.cameras[:count]
     scene = renderer.encode(references[None], at.reshape(1, count))
     seeds = [seed * 1_000_003 + target for target in targets]
-    images = renderer.render(scene, cameras.reshape(1, len(targets)), seeds=seeds, independent=independent).images[0]
+    images = (
+        renderer.render(scene, cameras.reshape(1, len(targets)), seeds=seeds, independent=independent).images[0].cpu()
+    )
     copies = references[nearest_reference(at, cameras)]
     return Score(
         thing.name, count, float(psnr(images, truth).mean()), float(ssim(images, truth).mean()),

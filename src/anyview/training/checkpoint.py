@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,16 +64,21 @@ class CheckpointWriter:
         run: Folder of the run.
         world: All its processes; each must make the same calls.
         keep: How many checkpoints stay.
-        background: Go on training while the files are written.
+        background: Go on training while the shards are written.
+        timeout: Seconds after which the processes give up on each other.
     """
 
-    def __init__(self, run: Path, world: World, *, keep: int, background: bool = False) -> None:
+    def __init__(self, run: Path, world: World, *, keep: int, background: bool = False, timeout: float = 600.0) -> None:
         self.run, self.world, self.keep, self.background = run, world, keep, background
         self._pending: tuple[Path, Future[Any] | None] | None = None
         if background and world.size == 1:  # said by the thread that writes, where nothing can be caught
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         # The thread that writes must not mix its messages with those of the training.
-        self._group = dist.new_group(backend="gloo") if background and world.size > 1 else None
+        self._group = (
+            dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+            if background and world.size > 1
+            else None
+        )
 
     def save(self, config: dict[str, Any], state: TrainingState) -> None:
         """Write ``checkpoints/step-N``, or begin to.
@@ -88,14 +94,16 @@ class CheckpointWriter:
                 (partial / "training" / "shards").mkdir(parents=True)
             self.world.barrier()
             future = self._write_shards(state, partial / "training" / "shards")
-            average = {name: gathered(tensor) for name, tensor in state.average.items()}
+            average: dict[str, Tensor] = {}
+            for name, tensor in state.average.items():  # whole ones after each other: together they may not fit
+                whole = gathered(tensor)
+                if self.world.is_main:
+                    average[name] = whole.detach().cpu().contiguous()
             if self.world.is_main:
                 document = {"format_version": FORMAT_VERSION, "step": state.step, **state.extra}
                 (partial / "config.json").write_text(json.dumps(config, indent=1))
                 (partial / "training" / "state.json").write_text(json.dumps(document))
-                save_file(
-                    {name: t.detach().cpu().contiguous() for name, t in average.items()}, partial / "model.safetensors"
-                )
+                save_file(average, partial / "model.safetensors")
         self._pending = (partial, future)
         if future is None:
             self.finish()
@@ -127,17 +135,20 @@ class CheckpointWriter:
         with self._refusing(partial):
             if future is not None:
                 future.result()
-            mine = _own_files(partial, self.world)
-            sums = {str(path.relative_to(partial)): _settle(path) for path in mine}
-            (partial / f"{self.world.rank:05d}.sums").write_text(json.dumps(sums))
-            self.world.barrier()
+            self.world.barrier()  # all files of all processes are written
+            names = self.world.agree(
+                sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
+            )
+            mine = {name: _settle(partial / name) for name in names[self.world.rank :: self.world.size]}
+            sums = {name: value for part in self.world.gather(mine) for name, value in part.items()}
             if self.world.is_main:
-                _seal(partial)
+                (partial / _CHECKSUMS).write_text(json.dumps(sums, indent=1, sort_keys=True))
+                _settle(partial / _CHECKSUMS)
                 if folder.exists():
-                    shutil.rmtree(folder)
+                    discard(folder)
                 os.replace(partial, folder)
                 for old in list_checkpoints(self.run)[: -self.keep]:
-                    shutil.rmtree(old)
+                    discard(old)
             self.world.barrier()
 
     @contextmanager
@@ -160,12 +171,6 @@ def _reason(error: BaseException) -> str:
     return str(error)
 
 
-def _own_files(partial: Path, world: World) -> list[Path]:
-    """Files whose checksums this process takes, so that the work is shared."""
-    paths = sorted(path for path in partial.rglob("*") if path.is_file() and path.suffix != ".sums")
-    return paths[world.rank :: world.size]
-
-
 def _settle(path: Path) -> str:
     """Have a file on disk; returns its SHA-256."""
     with path.open("rb") as file:
@@ -173,13 +178,18 @@ def _settle(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _seal(partial: Path) -> None:
-    sums: dict[str, str] = {}
-    for path in sorted(partial.glob("*.sums")):
-        sums |= json.loads(path.read_text())
-        path.unlink()
-    (partial / _CHECKSUMS).write_text(json.dumps(sums, indent=1, sort_keys=True))
-    _settle(partial / _CHECKSUMS)
+def discard(checkpoint: Path) -> None:
+    """Remove a checkpoint so that half of one never has its name."""
+    gone = checkpoint.with_name(checkpoint.name + ".gone.partial")
+    shutil.rmtree(gone, ignore_errors=True)
+    os.replace(checkpoint, gone)
+    shutil.rmtree(gone)
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a kill left of checkpoints that were being written or removed."""
+    for path in (run / "checkpoints").glob("*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -214,8 +224,18 @@ def verify(folder: Path, world: World) -> None:
     """Compare the files of a checkpoint with their checksums; the work is shared among the processes.
 
     Raises:
-        AnyViewError: A file is missing, truncated or changed.
+        AnyViewError: A file is missing, truncated or changed; all processes raise it.
     """
+    try:
+        _verify_share(folder, world)
+        found = None
+    except AnyViewError as error:
+        found = str(error)
+    if said := next((text for text in world.gather(found) if text is not None), None):
+        raise AnyViewError(said)
+
+
+def _verify_share(folder: Path, world: World) -> None:
     try:
         sums = json.loads((folder / _CHECKSUMS).read_text())
         names = sorted(sums)

@@ -20,8 +20,9 @@ class TrainConfig:
     ema_decay: float = 0.9999
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """Of matrix products; weights, residual, normalisation, softmax statistics and geometry stay fp32."""
-    accumulate: int = 1
-    """Micro-batches that each process cuts its share of a step's batch into; gradients are reduced once a step."""
+    accumulate: int | None = 1
+    """Micro-batches that each process cuts its share of a step's batch into; gradients are reduced once a step. None:
+    so many that none is larger than the groups of scenes that share view counts (data.share_counts)."""
     sharding: Sharding = "none"
     """How processes share the work (docs/training.md): whole weights everywhere (ddp), everything in pieces (fsdp), or
     pieces within groups of ``shard_size`` and copies among them (hybrid)."""
@@ -49,11 +50,15 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
+        if self.accumulate is not None and self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}.")
+        for name in ("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if (self.sharding == "hybrid") != (self.shard_size is not None):
             raise ValueError("shard_size belongs to sharding 'hybrid': give both or neither.")
+        if self.shard_size is not None and self.shard_size < 1:
+            raise ValueError(f"shard_size must be at least 1, got {self.shard_size}.")
         if self.timeout <= 0:
             raise ValueError(f"timeout must be positive, got {self.timeout}.")
 

@@ -61,6 +61,22 @@ class World:
         dist.all_reduce(numbers, how)
         return numbers.tolist()
 
+    def agree(self, value: Any) -> Any:
+        """The value that the first process has; every process must call it."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank; every process must call it."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
@@ -129,6 +145,9 @@ def place(model: nn.Module, world: World, config: TrainConfig, initialise: Calla
     on_meta = any(p.is_meta for p in model.parameters())
     units = dict(_units(model)) if on_meta else {}
     blank = {name: copy.deepcopy(unit) for name, unit in units.items()}
+    if config.compile:
+        for block in model.blocks:  # pyright: ignore[reportGeneralTypeIssues]
+            block.compile(dynamic=None)
     if world.mesh is not None:
         _shard(model, world.mesh, config)
     if not on_meta:
@@ -165,6 +184,12 @@ def _shard(model: nn.Module, mesh: DeviceMesh, config: TrainConfig) -> None:
     for name in ("encode_references",):
         if hasattr(model, name):
             register_fsdp_forward_method(model, name)
+
+
+def settle(model: nn.Module) -> None:
+    """Have the parameters lie in pieces again: outside of training a forward pass leaves those of the root whole."""
+    if hasattr(model, "reshard"):
+        model.reshard()  # pyright: ignore[reportCallIssue]
 
 
 def set_gradient_reduction(model: nn.Module, reduce: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,9 @@ class Divergence:
 
     def __init__(self, factor: float, window: int = 50) -> None:
         self.factor, self.window = factor, window
-        self.best: tuple[float, int] | None = None
+        self.best: float | None = None
+        self.good_step = 0
+        """The last step whose mean was still near the lowest."""
         self._recent: deque[float] = deque(maxlen=window)
 
     def observe(self, step: int, loss: float) -> bool:
@@ -88,9 +91,10 @@ class Divergence:
         if len(self._recent) < self.window:
             return False
         mean = sum(self._recent) / self.window
-        if self.best is None or mean < self.best[0]:
-            self.best = (mean, step)
-        return self.factor > 0 and mean > self.factor * self.best[0]
+        self.best = mean if self.best is None else min(self.best, mean)
+        if self.factor <= 0 or mean <= math.sqrt(self.factor) * self.best:
+            self.good_step = step
+        return self.factor > 0 and mean > self.factor * self.best
 
 
 class Spikes:

@@ -20,10 +20,10 @@ def _lines(path: Path) -> list[str]:
     return [line for line in path.read_text().split("\n")[:-1] if line.endswith("}")]
 
 
-def past_losses(run: Path, until: int) -> list[tuple[int, float]]:
-    """Steps and losses that a run has logged, up to a step."""
+def past_records(run: Path, until: int) -> list[dict[str, Any]]:
+    """What a run has logged, up to a step."""
     records = [json.loads(line) for line in _lines(run / "metrics.jsonl")]
-    return [(record["step"], record["loss"]) for record in records if record["step"] <= until]
+    return [record for record in records if record["step"] <= until]
 
 
 class RunLog:
@@ -61,7 +61,8 @@ class RunLog:
         self._file.write(json.dumps({"step": step, **record}) + "\n")
         if step % self.config.log_every == 0:
             self._file.flush()
-        note = f"loss {record['loss']:.4f}  |g| {record['gradient_norm']:.2f}  {1 / record['seconds']:.2f} steps/s"
+        norm = f"{record['gradient_norm']:.2f}" if "gradient_norm" in record else "overflow"
+        note = f"loss {record['loss']:.4f}  |g| {norm}  {1 / record['seconds']:.2f} steps/s"
         held_out = {name: value for name, value in record.items() if name.startswith("held_out/")}
         if held_out:
             self._progress.print(f"step {step}: " + "  ".join(f"{k[9:]} {v:.2f}" for k, v in held_out.items()))

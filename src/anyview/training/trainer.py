@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -21,24 +20,28 @@ from anyview.serialisation import write_json
 from anyview.training.checkpoint import (
     CheckpointWriter,
     TrainingState,
+    discard,
     list_checkpoints,
     load_training_state,
     read_state,
+    remove_leftovers,
     step_of,
     verify,
 )
 from anyview.training.config import TrainConfig, recipe_identity
-from anyview.training.distributed import World, assign, gathered, place, set_gradient_reduction
+from anyview.training.distributed import World, assign, gathered, place, set_gradient_reduction, settle
 from anyview.training.ema import Ema
 from anyview.training.health import Divergence, Spikes, first_not_finite, not_finite_parameters, top_activations
-from anyview.training.log import RunLog, past_losses
+from anyview.training.log import RunLog, past_records
 from anyview.training.optim import Optimisers
 from anyview.training.task import Task
 from anyview.training.weights import check_weights
 
 __all__ = ["Batches", "TrainConfig", "Trainer", "Validate"]
 
-STOPPED = "stopped.json"
+STOPPED, ROLLBACK = "stopped.json", "rollback.json"
+# Below this loss scale it is not half precision that overflows.
+_LEAST_SCALE = 1.0
 
 
 @runtime_checkable
@@ -47,6 +50,10 @@ class Batches(Protocol):
 
     def loader(self, steps: range, *, workers: int, share: Share | None = None) -> Iterator[Views]:
         """Iterate over one process's micro-batches of ``steps``."""
+        ...
+
+    def parts(self, ranks: int) -> int:
+        """Micro-batches a process needs, among so many processes."""
         ...
 
     def allowed_damage(self, step: int) -> float:
@@ -98,7 +105,7 @@ class Trainer:
         if config.activation_checkpointing:
             setattr(self.model, "activation_checkpointing", True)  # noqa: B010  a plain flag, not a module
         place(self.model, self.world, config, task.initialise)
-        if initial is not None and not list_checkpoints(run):
+        if initial is not None and self._last_checkpoint() is None:
             check_weights(self.model, initial, "initial weights")
             assign(self.model, initial)
         self.optimisers = Optimisers(self.model, config.optim)
@@ -106,46 +113,72 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(torch.device(self.world.device).type) if config.precision == "fp16" else None
         self.divergence, self.spikes = Divergence(config.divergence_factor), Spikes()
         self.checkpoints = CheckpointWriter(
-            run, self.world, keep=config.keep_checkpoints, background=config.async_checkpoints
+            run, self.world, keep=config.keep_checkpoints, background=config.async_checkpoints, timeout=config.timeout
         )
         self.step, self.damaged, self.rate_scale = 0, 0, 1.0
+        if self.world.is_main:
+            remove_leftovers(run)
         if rollback is not None:
-            self._go_back()
+            self._go_back(rollback, force)
         self._resume(force)
-        self.rate_scale *= 1.0 if rollback is None else rollback
-        for step, loss in past_losses(run, self.step):
-            self.divergence.observe(step, loss)
+        for past in past_records(run, self.step):
+            self.divergence.observe(past["step"], past["loss"])
+            if "gradient_norm" in past:
+                self.spikes.observe(past["gradient_norm"])
         self.world.barrier()  # before the log is cut to what the checkpoint knows
         self.log = RunLog(run, config, self.step) if self.world.is_main else None
 
-    def _go_back(self) -> None:
-        """Drop the checkpoints that a run wrote after it began to go wrong."""
-        path = self.run_folder / STOPPED
-        checkpoints = list_checkpoints(self.run_folder)
-        if not path.is_file() or not checkpoints:
+    def _last_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, the same for all processes whatever their file systems show them."""
+        return self.world.agree(next(reversed(list_checkpoints(self.run_folder)), None))
+
+    def _go_back(self, rate: float, force: bool) -> None:
+        """Drop the checkpoints that a run wrote after it began to go wrong, and note the lower rate.
+
+        The note is written first and everything is checked before anything is dropped: killed in between, the same
+        command ends what was begun.
+        """
+        stopped, note = self.run_folder / STOPPED, self.run_folder / ROLLBACK
+        checkpoints = self.world.agree(list_checkpoints(self.run_folder))
+        if not self.world.agree(stopped.is_file()) and self.world.agree(note.is_file()):
+            return
+        if not self.world.agree(stopped.is_file()) or not checkpoints:
             raise AnyViewError(f"{self.run_folder}: nothing to go back from (no {STOPPED}, or no checkpoint).")
-        good = json.loads(path.read_text())["good_step"]
-        if not any(step_of(checkpoint) <= good for checkpoint in checkpoints):
+        good = self.world.agree(json.loads(stopped.read_text())["good_step"] if self.world.is_main else None)
+        earlier = [checkpoint for checkpoint in checkpoints if step_of(checkpoint) <= good]
+        if not earlier:
             raise AnyViewError(
                 f"{self.run_folder}: the run was good until step {good}, its oldest checkpoint is "
                 f"{checkpoints[0].name}; keep more with --train.keep-checkpoints."
             )
+        verify(earlier[-1], self.world)
+        state = read_state(earlier[-1])
+        self._check_same(state.get("identity", {}), force)
         self.world.barrier()
         if self.world.is_main:
-            for checkpoint in checkpoints:
-                if step_of(checkpoint) > good:
-                    shutil.rmtree(checkpoint)
-            path.unlink()
+            scale = rate * self._rate_scale(state)
+            write_json(note, {"step": step_of(earlier[-1]), "rate_scale": scale})
+            for checkpoint in checkpoints[len(earlier) :]:
+                discard(checkpoint)
+            stopped.unlink()
         self.world.barrier()
 
+    def _rate_scale(self, state: dict[str, Any]) -> float:
+        """Of a checkpoint; where a rollback went back to it, what that made of it."""
+        note = self.run_folder / ROLLBACK
+        if note.is_file() and (said := json.loads(note.read_text()))["step"] == state["step"]:
+            return said["rate_scale"]
+        return state.get("rate_scale", 1.0)
+
     def _resume(self, force: bool) -> None:
-        checkpoints = list_checkpoints(self.run_folder)
-        if not checkpoints:
+        last = self._last_checkpoint()
+        if last is None:
             return
-        verify(checkpoints[-1], self.world)
-        self._check_same(read_state(checkpoints[-1]).get("identity", {}), force)
+        verify(last, self.world)
+        before = read_state(last)
+        self._check_same(before.get("identity", {}), force)
         weights: dict[str, Tensor] = dict(self.model.named_parameters())
-        state = load_training_state(checkpoints[-1], self.world, weights)
+        state = load_training_state(last, self.world, weights)
         with torch.no_grad():
             for name, p in weights.items():
                 p.copy_(state.weights[name])
@@ -154,7 +187,7 @@ class Trainer:
         if self.scaler is not None and state.extra.get("scaler"):
             self.scaler.load_state_dict(state.extra["scaler"])
         self.step, self.damaged = state.step, state.extra.get("damaged", 0)
-        self.rate_scale = state.extra.get("rate_scale", 1.0)
+        self.rate_scale = self.world.agree(self._rate_scale(before))
 
     def _check_same(self, before: dict[str, Any], force: bool) -> None:
         """Refuse to go on with another recipe or other data: the losses would not be those of an unbroken run."""
@@ -168,14 +201,15 @@ class Trainer:
     def train(self) -> Path:
         """Run to the end; returns the last checkpoint."""
         config = self.config
-        share = Share(self.world.rank, self.world.size, config.accumulate)
+        parts = config.accumulate or self.batches.parts(self.world.size)
+        share = Share(self.world.rank, self.world.size, parts)
         data = self.batches.loader(range(self.step, config.steps), workers=config.workers, share=share)
         with self.log or nullcontext():
             while self.step < config.steps:
                 started = time.perf_counter()
                 watch = self.step % config.log_every == 0
                 with top_activations(self.model) if watch and not config.compile else nullcontext({}) as top:
-                    record = self._step([next(data) for _ in range(config.accumulate)])
+                    record = self._step([next(data) for _ in range(parts)])
                 self.step += 1
                 record["seconds"] = time.perf_counter() - started
                 self._after_step(record, top if watch else {})
@@ -205,7 +239,7 @@ class Trainer:
             self._stop_not_finite(f"the loss is {means['loss']}", self._places_of_forward(parts))
         norm, skipped = self._update()
         self.ema.update(self.model, self.step)
-        record = {**means, "learning_rate": rate, "gradient_norm": norm}
+        record = {**means, "learning_rate": rate} | ({} if skipped else {"gradient_norm": norm})
         if self.scaler is not None:
             record |= {"loss_scale": self.scaler.get_scale(), "skipped": float(skipped)}
         return record
@@ -219,7 +253,7 @@ class Trainer:
         whole = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norm = gathered(whole).item()
         finite = math.isfinite(norm)
-        if not finite and self.scaler is None:
+        if not finite and (self.scaler is None or self.scaler.get_scale() < _LEAST_SCALE):
             # Gradients arise from the last module to the first.
             self._stop_not_finite(f"the gradient norm is {norm}", not_finite_parameters(self.model)[::-1])
         if finite:
@@ -227,7 +261,11 @@ class Trainer:
             self.optimisers.step(self.scaler)
         if self.scaler is not None:
             # The norm is of the gradients of all processes, so that all of them leave the same steps out.
-            self.scaler.update(None if finite else self.scaler.get_scale() * self.scaler.get_backoff_factor())
+            scale = self.scaler.get_scale()
+            self.scaler.update(None if finite else scale)
+            if not finite:
+                lower = scale * self.scaler.get_backoff_factor()
+                self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": lower, "_growth_tracker": 0})
         self.optimisers.zero_grad()
         return norm, not finite
 
@@ -257,14 +295,21 @@ class Trainer:
             )
 
     def _stop_not_finite(self, what: str, places: list[str]) -> None:
-        first = places[0] if places else "another process" if self.world.size > 1 else "the loss itself"
-        path = self._note_stop(self.step, what, places)
-        raise AnyViewError(f"Training stopped at step {self.step}: {what}; it arose first in {first} (see {path}).")
+        """All processes come here together; what the first of them found is noted."""
+        by_rank = self.world.gather(places)
+        rank = next((rank for rank, found in enumerate(by_rank) if found), 0)
+        first = by_rank[rank][0] if by_rank[rank] else "the loss itself"
+        of_rank = f" of process {rank}" if self.world.size > 1 else ""
+        path = self._note_stop(self.step, what, by_rank[rank])
+        raise AnyViewError(
+            f"Training stopped at step {self.step}: {what}; it arose first in {first}{of_rank} (see {path})."
+        )
 
     def _note_stop(self, good_step: int, what: str, places: list[str]) -> Path:
         path = self.run_folder / STOPPED
-        if places or self.world.is_main:
+        if self.world.is_main:
             write_json(path, {"step": self.step, "what": what, "places": places, "good_step": good_step})
+        self.world.barrier()
         return path
 
     def _after_step(self, record: dict[str, float], top: dict[str, float]) -> None:
@@ -274,18 +319,15 @@ class Trainer:
             record |= {f"top_activation/{name}": value for name, value in zip(top, largest, strict=True)}
         if self.validate is not None and (self.step % config.validate_every == 0 or last):
             record |= {f"held_out/{name}": value for name, value in self._validate_average().items()}
-        record |= {
-            "gradient_spike": float(self.spikes.observe(record["gradient_norm"])),
-            "damaged": float(self.damaged),
-        }
+        norm = record.get("gradient_norm")
+        spike = norm is not None and self.spikes.observe(norm)
+        record |= {"gradient_spike": float(spike), "damaged": float(self.damaged)}
         if self.log is not None:
             self.log.write(self.step, record)
-        if self.divergence.observe(self.step, record["loss"]) and self.divergence.best is not None:
-            mean, step = self.divergence.best
-            what = (
-                f"the loss has diverged: its mean over 50 steps was {mean:.4g} at step {step}, now {record['loss']:.4g}"
-            )
-            path = self._note_stop(step, what, [])
+        if self.divergence.observe(self.step, record["loss"]):
+            good, best = self.divergence.good_step, self.divergence.best
+            what = f"the loss has diverged: its mean over 50 steps was near {best:.4g} until step {good}"
+            path = self._note_stop(good, what, [])
             raise AnyViewError(
                 f"Training stopped at step {self.step}: {what} (see {path}); --rollback 0.5 goes back to the last good "
                 "checkpoint with half the learning rate."
@@ -301,6 +343,7 @@ class Trainer:
             with torch.no_grad():
                 return self.validate(self.model)
         finally:
+            settle(self.model)
             self.ema.swap(self.model)
 
     def _save(self) -> None:
@@ -313,6 +356,8 @@ class Trainer:
         weights = {name: p.detach() for name, p in self.model.named_parameters()}
         state = TrainingState(self.step, weights, self.ema.state_dict(), self.optimisers.tensors(), extra)
         self.checkpoints.save(self.task.describe(), state)
+        if self.world.is_main:  # the run has gone on beyond what once stopped it
+            (self.run_folder / STOPPED).unlink(missing_ok=True)
 
 
 def differences(before: Any, now: Any, where: str = "") -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,28 +48,34 @@ def videos_in(source: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
 
 
-def clips_of(path: Path, key: str, image_size: tuple[int, int], config: ClipConfig) -> list[StoredScene]:
+def clips_of(path: Path, key: str, image_size: tuple[int, int], config: ClipConfig) -> Iterator[StoredScene]:
     """The clips of a video, its middle cropped to the aspect ratio of ``image_size`` and resampled.
 
-    A camera that stands still is no fault: such clips teach what moves.
+    A camera that stands still is no fault: such clips teach what moves. Only the frames of a shot are held, and of a
+    long one as many as some clips take.
 
     Raises:
         AnyViewError: The video is damaged, or PySceneDetect is missing.
     """
-    count = len(video_timing(path).times)
-    small: list[UInt8[np.ndarray, "h w 3"]] = []
-    finder = _CutFinder(config.threshold)
-    for _, frame in video_frames(path, range(count)):
-        finder.observe(frame)
-        small.append(_fit(frame, image_size))
-    clips = []
-    for first, after in pairwise([0, *finder.cuts, count]):
-        for numbers in _clips_between(first, after, config):
-            rgb = np.stack([small[number] for number in numbers])
-            rgba = np.concatenate([rgb, np.full((*rgb.shape[:3], 1), 255, np.uint8)], axis=-1)
-            name = f"{key}-{numbers[0]:06d}-{numbers[1] - numbers[0]}"
-            clips.append(StoredScene(name, rgba, None, times=tuple(numbers)))
-    return clips
+    finder, shot, first = _CutFinder(config.threshold), list[UInt8[np.ndarray, "h w 3"]](), 0
+    most = 4 * config.frames * max(config.strides)
+    for number, frame in video_frames(path, range(len(video_timing(path).times))):
+        if finder.is_cut(frame) or len(shot) == most:
+            yield from _clips_in(shot, first, key, config)
+            shot, first = [], number
+        shot.append(_fit(frame, image_size))
+    yield from _clips_in(shot, first, key, config)
+
+
+def _clips_in(
+    shot: list[UInt8[np.ndarray, "h w 3"]], first: int, key: str, config: ClipConfig
+) -> Iterator[StoredScene]:
+    """Clips of neighbouring frames that begin with frame ``first``."""
+    for numbers in _clips_between(first, first + len(shot), config):
+        rgb = np.stack([shot[number - first] for number in numbers])
+        rgba = np.concatenate([rgb, np.full((*rgb.shape[:3], 1), 255, np.uint8)], axis=-1)
+        name = f"{key}-{numbers[0]:06d}-{numbers[1] - numbers[0]}"
+        yield StoredScene(name, rgba, None, times=tuple(numbers))
 
 
 def _clips_between(first: int, after: int, config: ClipConfig) -> Iterator[Sequence[int]]:
@@ -94,7 +99,7 @@ def _fit(frame: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.n
 
 
 class _CutFinder:
-    """Numbers of the frames that begin another shot."""
+    """Tells the frames that begin another shot, one after the other."""
 
     def __init__(self, threshold: float) -> None:
         try:
@@ -103,16 +108,17 @@ class _CutFinder:
             raise AnyViewError(
                 f"Cutting videos needs PySceneDetect ({error}): pip install 'anyview[video]'."
             ) from error
-        self.cuts: list[int] = []
-        self._detector, self._timecode, self._count = ContentDetector(threshold=threshold), FrameTimecode, 0
+        # Every cut counts, however short the shot: no clip may go on beyond it.
+        self._detector = ContentDetector(threshold=threshold, min_scene_len=1)
+        self._timecode, self._count = FrameTimecode, 0
 
-    def observe(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Take in the next frame."""
+    def is_cut(self, frame: UInt8[np.ndarray, "h w 3"]) -> bool:
+        """Whether the next frame begins another shot."""
         height = max(1, round(frame.shape[0] * _DETECTION_WIDTH / frame.shape[1]))
         small = Image.fromarray(np.ascontiguousarray(frame)).resize((_DETECTION_WIDTH, height), Image.Resampling.BOX)
         # The rate only turns numbers into times and back.
         found = self._detector.process_frame(
             self._timecode(self._count, 25.0), np.ascontiguousarray(np.asarray(small)[..., ::-1])
         )
-        self.cuts += [cut.frame_num for cut in found]
         self._count += 1
+        return bool(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,17 @@ class ShardConfig:
     clips: ClipConfig = ClipConfig()
     """How videos are cut."""
 
+    def __post_init__(self) -> None:
+        if min(*self.image_size, self.scenes_per_shard) < 1:
+            raise ValueError(f"image_size {self.image_size} and scenes_per_shard must be positive.")
+
 
 def write_shards(
-    sources: list[Path], folder: Path, config: ShardConfig, scenes: Callable[[Path], list[StoredScene]]
+    sources: list[Path],
+    folder: Path,
+    config: ShardConfig,
+    scenes: Callable[[Path], Iterable[StoredScene]],
+    keys: list[str] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Write the scenes of every source; shards that an earlier run finished are kept.
 
@@ -50,6 +58,7 @@ def write_shards(
         folder: Of the shards.
         config: How they are stored.
         scenes: What a source gives.
+        keys: What the scenes of each source are named after; by default its name.
 
     Yields:
         Sources that are done and their number, after every shard.
@@ -57,30 +66,29 @@ def write_shards(
     Raises:
         AnyViewError: The folder was begun with other captures or another configuration, or a shard has changed since.
     """
-    manifest = _begun(folder, sources, config)
+    manifest = _begun(folder, sources, config, keys or [scene_key(source.name) for source in sources])
     done: dict[str, str] = manifest["shards"]
     for number in range(-(-len(sources) // config.scenes_per_shard)):
         first = number * config.scenes_per_shard
         chosen = sources[first : first + config.scenes_per_shard]
         path = folder / f"shard-{number:06d}.tar"
         if path.name in done:
-            if not path.is_file() or _digest(path) != done[path.name]:
+            if done[path.name] and (not path.is_file() or _digest(path) != done[path.name]):
                 raise AnyViewError(
                     f"{path}: the shard is missing or has changed since it was written; remove {folder}."
                 )
         else:
-            made = [scene for source in chosen for scene in scenes(source)]
-            if not made:
-                raise AnyViewError(f"{chosen[0]} to {chosen[-1].name}: nothing to store, every clip is too short.")
-            write_shard(path, made, image_format=config.image_format)
-            done[path.name] = _digest(path)
+            made = (scene for source in chosen for scene in scenes(source))
+            # Videos that are all too short give no shard; that they were looked at is noted.
+            stored = write_shard(path, made, image_format=config.image_format)
+            done[path.name] = _digest(path) if stored else ""
             write_json(folder / MANIFEST, manifest)
         yield min(first + config.scenes_per_shard, len(sources)), len(sources)
 
 
-def _begun(folder: Path, sources: list[Path], config: ShardConfig) -> dict[str, Any]:
+def _begun(folder: Path, sources: list[Path], config: ShardConfig, keys: list[str]) -> dict[str, Any]:
     said = {
-        "version": 2, **to_plain(config), "scenes": [scene_key(source.name) for source in sources],
+        "version": 2, **to_plain(config), "scenes": keys,
         "sources": [_fingerprint(source) for source in sources],
     }  # fmt: skip
     if len(set(said["scenes"])) < len(sources):

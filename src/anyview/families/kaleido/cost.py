@@ -106,20 +106,21 @@ class Placement:
 
 
 def training_cost(
-    config: KaleidoConfig, parameters: int, *, views: int, batch: int, grid: tuple[int, int], placement: Placement
+    config: KaleidoConfig, parameters: int, *, views: float, batch: int, grid: tuple[int, int], placement: Placement
 ) -> TrainingCost:
-    """Cost of one training step at all views of a scene (hidden ones are masked, not left out).
+    """Cost of one training step.
 
     Args:
         config: The network.
         parameters: Its number.
-        views: V of a scene.
+        views: That the network computes of a scene, on average.
         batch: Scenes of a step.
         grid: Token grid of a view.
         placement: Processes.
     """
-    tokens = batch * views * grid[0] * grid[1]
-    forward = forward_flops(config, Request(views, views, grid, batch))
+    tokens = round(batch * views * grid[0] * grid[1])
+    whole = max(1, round(views))
+    forward = round(forward_flops(config, Request(whole, whole, grid, batch)) * views / whole)
     local_tokens = tokens / (placement.processes * placement.parts)
     stream = 4 * config.width * local_tokens
     kept = _RECOMPUTED_STREAMS if placement.checkpointing else _KEPT_STREAMS

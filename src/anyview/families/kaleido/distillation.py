@@ -20,7 +20,10 @@ from anyview.encoders.features import FeatureEncoder
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask, Prepared
 from anyview.flow.path import TIME_RANGE, interpolate, masked_mean_square
+from anyview.flow.schedules import Schedule
 from anyview.randomness import seeded
+
+_SAME_TIME = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class Distillation:
     Attributes:
         teacher: Checkpoint, run folder or 'default'; None is ordinary training.
         steps: Steps of the student.
-        teacher_steps: Steps of the teacher for each of the student's.
+        teacher_steps: Steps of the teacher for each of the student's; its schedule has ``steps * teacher_steps``.
         guidance: Guidance scale of the teacher that the student takes over.
     """
 
@@ -68,7 +71,8 @@ class KaleidoDistillation(KaleidoTask):
     ) -> None:  # fmt: skip
         super().__init__(settings, loss, codec=codec, features=features)
         self.teacher, self.options = teacher.eval().requires_grad_(False), options
-        self.knots = settings.sampling.schedule.times().clamp_max(TIME_RANGE[1]).float()
+        with torch.device("cpu"):  # the network may be under construction on the meta device
+            self.knots = _knots(settings.sampling.schedule, options).clamp_max(TIME_RANGE[1]).float()
 
     def losses(self, views: Views, seed: int) -> dict[str, Tensor]:
         """Error of the student against the teacher's mean velocity over one step of the student."""
@@ -77,15 +81,15 @@ class KaleidoDistillation(KaleidoTask):
         if next(self.teacher.parameters()).device != device:
             self.teacher.to(device)
         numbers = views.numbers or range(len(views.images))
-        steps = len(self.knots) - 1
-        chosen = torch.tensor([int(torch.randint(steps, (), generator=seeded(seed, 7, n))) for n in numbers])
-        first, last = self.knots[chosen].to(device), self.knots[chosen + 1].to(device)
+        options, knots = self.options, self.knots.to(device)
+        drawn = [int(torch.randint(options.steps, (), generator=seeded(seed, 7, n))) for n in numbers]
+        start = options.teacher_steps * torch.tensor(drawn, device=device)
+        first, last = knots[start], knots[start + options.teacher_steps]
         state = begin = interpolate(prepared.data, prepared.noise, first)
         with torch.no_grad():
-            for part in range(self.options.teacher_steps):
-                now = torch.lerp(first, last, part / self.options.teacher_steps)
-                v = self._guided(prepared, state, now.clamp_min(TIME_RANGE[0]))
-                state = state + _wide(last - first) / self.options.teacher_steps * v
+            for part in range(options.teacher_steps):
+                now, then = knots[start + part], knots[start + part + 1]
+                state = state + _wide(then - now) * self._guided(prepared, state, now)
         mean = (state - begin) / _wide(last - first)
         out = self.velocity(self.model, prepared, begin, first)
         weight = (first**2)[:, None].expand(-1, begin.shape[1]) if self.loss.weighting == "data" else None
@@ -97,6 +101,21 @@ class KaleidoDistillation(KaleidoTask):
             return conditional
         alone = self.velocity(self.teacher, prepared.targets_alone(), state, t)
         return torch.lerp(alone, conditional, self.options.guidance)
+
+
+def _knots(schedule: Schedule, options: Distillation) -> Tensor:
+    """Times of the teacher's schedule, every ``teacher_steps``-th of which is the student's.
+
+    Raises:
+        ValueError: The student's times are not among its teacher's.
+    """
+    fine = replace(schedule, steps=options.steps * options.teacher_steps).times()
+    if (fine[:: options.teacher_steps] - schedule.times()).abs().max() > _SAME_TIME:
+        raise ValueError(
+            f"A {schedule.kind} schedule of {options.steps} steps is no part of one of {len(fine) - 1}: the student's "
+            "times must be among its teacher's. Take 1 or an even number of steps."
+        )
+    return fine
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ class KaleidoSettings:
         feature_source: Folder or hub id of the DINOv2 encoder, where the network takes features.
         image_size: ``(height, width)`` it was trained at.
         buckets: Other sizes it was trained at, one for each aspect ratio (appendix B: 1:1, 4:5, 5:4, 16:9, 9:16).
-        field_of_view: Angle of view in degrees of the shorter side of its training images; the paper models no
-            intrinsics.
+        field_of_view: Angle of view in degrees of the shorter side of ``image_size``, and of the longer side of
+            ``buckets``, which are cut from square views; the paper models no intrinsics.
         scale_from: Whose farthest camera is at distance 1: the references', so that a scene does not depend on what is
             asked of it (and can be cached), or all views' (paper).
         sampling: Default way to render.

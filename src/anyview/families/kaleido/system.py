@@ -30,8 +30,10 @@ class KaleidoSystem:
         self.renderer = renderer
         self.settings: KaleidoSettings = renderer.settings
         self.image_size = renderer.image_size
-        shorter = min(self.image_size) / self.image_size[0]
-        self.focal_over_height = 0.5 * shorter / math.tan(math.radians(self.settings.field_of_view) / 2)
+        # Buckets are cut from square views: there it is the longer side that has their angle.
+        is_bucket = self.image_size in self.settings.buckets
+        side = (max if is_bucket else min)(self.image_size) / self.image_size[0]
+        self.focal_over_height = 0.5 * side / math.tan(math.radians(self.settings.field_of_view) / 2)
 
     @property
     def image_sizes(self) -> tuple[tuple[int, int], ...]:

@@ -21,7 +21,7 @@ from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.training.config import TrainConfig
 from anyview.training.optim import OptimConfig
 
-# Width over height (appendix B).
+# Width over height (section 4.1).
 ASPECT_RATIOS = (1.0, 4 / 5, 5 / 4, 16 / 9, 9 / 16)
 _NETWORKS: dict[str, tuple[Callable[[], KaleidoConfig], str]] = {
     "small": (kaleido_small, "facebook/dinov2-base"),
@@ -40,13 +40,15 @@ def stage_1_video(size: str) -> KaleidoRecipe:
             feature_source=encoder, image_size=(256, 256), scale_from="all",
         ),
         data=BatchConfig(
-            batch_size=batch, share_counts=8, sampling=ViewSampling(views=12), augmentation=Augmentation.none(),
+            # Micro-batches are no larger: two scenes of the largest network fit into 80 GB.
+            batch_size=batch, share_counts=2 if size == "large" else 8, sampling=ViewSampling(views=12),
+            augmentation=Augmentation.none(),
             damaged_share=1e-3,
         ),
         synthetic=None,
         train=TrainConfig(
             steps=700_000, precision="fp16", device="cuda", sharding="fsdp", gather_precision="fp32", compile=True,
-            workers=8, async_checkpoints=True, optim=OptimConfig(learning_rate=1e-4, warmup=2000),
+            accumulate=None, workers=8, async_checkpoints=True, optim=OptimConfig(learning_rate=1e-4, warmup=2000),
         ),
     )  # fmt: skip
 
@@ -68,7 +70,7 @@ def stage_3_512(size: str) -> KaleidoRecipe:
     return replace(
         base,
         settings=replace(base.settings, image_size=(512, 512)),
-        data=replace(base.data, batch_size=256, share_counts=4),
+        data=replace(base.data, batch_size=256, share_counts=2),
         synthetic=SyntheticScenes(image_size=(512, 512)),
         train=replace(base.train, steps=100_000, optim=optim, activation_checkpointing=True),
     )
