@@ -50,6 +50,7 @@ def main() -> None:
         if score:
             trainer.validate = lambda model: rendered_mean(task, model)
         if save_again:
+            trainer.log = None
             trainer._save()
         compiled = sum(block._compiled_call_impl is not None for block in trainer.model.blocks)
         print(f"compiled blocks: {compiled}")

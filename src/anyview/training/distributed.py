@@ -125,8 +125,9 @@ def _mesh(config: TrainConfig, kind: str, size: int) -> DeviceMesh:
 
 
 def leave_world() -> None:
-    """Part from the other processes."""
+    """Part from the other processes, all together: one that leaves early would pull the connections from under them."""
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -30,7 +30,7 @@ def _nano_network() -> KaleidoConfig:
 
 
 def kaleido_nano() -> KaleidoRecipe:
-    """The default weights: 64 px in blocks of 16, trained on a CPU; see weights/default/MODEL_CARD.md."""
+    """First stage of the default weights: 64 px in blocks of 16; see weights/default/MODEL_CARD.md."""
     return KaleidoRecipe(
         settings=KaleidoSettings(
             model=_nano_network(), codec=CodecConfig(factor=16), image_size=(64, 64),
@@ -95,7 +95,7 @@ def kaleido_nano_3d() -> KaleidoRecipe:
 
 
 def kaleido_nano_128() -> KaleidoRecipe:
-    """Stage 3 in small: 3D scenes at 128 px with a lower learning rate, from the weights of stage 2 (--init)."""
+    """Stage 3 in small, where the default weights ended: 128 px at a lower rate, from those of stage 2 (--init)."""
     base = kaleido_nano_3d()
     optim = replace(base.train.optim, learning_rate=5e-4, muon_learning_rate=0.01, warmup=50, cooldown=0.4)
     return replace(
