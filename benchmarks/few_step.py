@@ -8,7 +8,7 @@ from typing import Literal
 from anyview.api import Model, load
 from anyview.cli.evaluate import read_objects
 from anyview.evaluation.protocols import Protocol
-from anyview.evaluation.run import evaluate, means
+from anyview.evaluation.run import HeldOutObject, evaluate, means
 from anyview.families.kaleido.settings import SamplingConfig
 from anyview.families.kaleido.system import KaleidoSystem
 from anyview.flow.schedules import Schedule
@@ -25,11 +25,10 @@ WAYS: tuple[tuple[SolverName, Literal["linear_quadratic", "linspace", "trailing"
 PROTOCOL = Protocol("few-step", 25, (10, 13, 16, 19, 22))
 
 
-def score(model: Model, captures: Path, sampling: SamplingConfig, references: int) -> float:
+def score(model: Model, objects: list[HeldOutObject], sampling: SamplingConfig, references: int) -> float:
     """PSNR over all objects, targets alone."""
     assert isinstance(model.system, KaleidoSystem)
     system = KaleidoSystem(model.system.renderer.changed(sampling=sampling))
-    objects = read_objects(captures, model)
     return means(evaluate(system.renderer, objects, PROTOCOL, [references]))[references]["psnr"]
 
 
@@ -38,13 +37,15 @@ def main() -> None:
     parser.add_argument("captures", type=Path, help="held-out captures")
     parser.add_argument("--model", default="default")
     parser.add_argument("--references", type=int, default=3)
+    parser.add_argument("--objects", type=int, default=12)
     parser.add_argument("--name", default="few_step")
     options = parser.parse_args()
     model = load(options.model)
     assert isinstance(model.system, KaleidoSystem)
     base = model.system.settings.sampling
+    objects = read_objects(options.captures, model)[: options.objects]
     lines = [
-        f"`{Path(options.model).name}`, {options.references} references, 5 targets an object, each alone, no guidance;",
+        f"`{Path(options.model).name}`, {len(objects)} objects, {options.references} references, 5 targets, each alone, no guidance;",
         "PSNR in dB.",
         "",
         "| solver | schedule | " + " | ".join(f"{steps} step{'s' * (steps > 1)}" for steps in STEPS) + " |",
@@ -54,7 +55,7 @@ def main() -> None:
         row = []
         for steps in STEPS:
             sampling = replace(base, solver=solver, guidance=1.0, schedule=Schedule(kind=kind, steps=steps))
-            row.append(f"{score(model, options.captures, sampling, options.references):.2f}")
+            row.append(f"{score(model, objects, sampling, options.references):.2f}")
         lines.append(f"| {solver} | {kind} | " + " | ".join(row) + " |")
     write_result(options.name, "Quality against sampling steps", lines)
 
