@@ -45,8 +45,8 @@ def main() -> None:
     base = model.system.settings.sampling
     objects = read_objects(options.captures, model)[: options.objects]
     lines = [
-        f"`{Path(options.model).name}`, {len(objects)} objects, {options.references} references, 5 targets, each alone,",
-        "no guidance; PSNR in dB.",
+        f"`{Path(options.model).name}`, {len(objects)} objects, {options.references} references, 5 targets",
+        "each, rendered alone, without guidance; PSNR in dB.",
         "",
         "| solver | schedule | " + " | ".join(f"{steps} step{'s' * (steps > 1)}" for steps in STEPS) + " |",
         "|---|---|" + "---|" * len(STEPS),
