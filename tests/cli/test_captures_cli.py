@@ -282,8 +282,8 @@ def test_the_aspect_ratio_of_the_capture_is_kept_where_the_model_was_trained_at_
     assert code == 0 and "2 views of 24x16" in out.out
     rendered = anyview.read_capture(tmp_path / "out").cameras
     assert rendered.image_size == (24, 16)
-    # The angle of view of the shorter side is the same in every bucket.
-    focal = 8 / np.tan(np.radians(settings.field_of_view) / 2)
+    # Buckets are cut from square views: the longer side of each has their angle of view.
+    focal = 12 / np.tan(np.radians(settings.field_of_view) / 2)
     torch.testing.assert_close(rendered.intrinsics[0, 0, 0].item(), focal, rtol=1e-5, atol=0)
 
 

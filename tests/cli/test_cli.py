@@ -121,9 +121,7 @@ def test_info_says_what_a_request_costs(capsys, checkpoint):
 
 
 def test_info_counts_recipes_without_weights(capsys):
-    code, text, _ = run(
-        capsys, "info", "--recipe", "kaleido-small-256", "--image-size", 512, 256, "--steps", 2, "--json"
-    )
+    code, text, _ = run(capsys, "info", "kaleido-small-256", "--image-size", 512, 256, "--steps", 2, "--json")
     assert code == 0 and "512x256" in text
     cost = json.loads(text.strip().splitlines()[-1])
     assert cost["parameters"] == pytest.approx(566.6e6, rel=1e-3) and cost["cache"] == 0

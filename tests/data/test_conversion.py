@@ -183,7 +183,11 @@ def captures(tmp_path):
 def test_shards_hold_the_scenes_and_an_interrupted_conversion_goes_on(captures, tmp_path):
     config = ShardConfig(image_size=(8, 12), scenes_per_shard=2)
     sources = sorted(captures.iterdir())
-    steps = write_shards(sources, tmp_path / "shards", config, read_capture)
+
+    def stored(path):
+        return [scene_of(read_capture(path), path.name, config)]
+
+    steps = write_shards(sources, tmp_path / "shards", config, stored)
     assert next(steps) == (2, 5)
     steps.close()  # interrupted after the first of three shards
     first = (tmp_path / "shards" / "shard-000000.tar").stat()
@@ -191,7 +195,7 @@ def test_shards_hold_the_scenes_and_an_interrupted_conversion_goes_on(captures, 
 
     def counted(path):
         read.append(path.name)
-        return read_capture(path)
+        return stored(path)
 
     assert list(write_shards(sources, tmp_path / "shards", config, counted))[-1] == (5, 5)
     assert read == ["object2", "object3", "object4"]
@@ -207,10 +211,10 @@ def test_shards_hold_the_scenes_and_an_interrupted_conversion_goes_on(captures, 
     on_white = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
     assert rgba[:, 3].min() < 0.9 and (on_white - expected).abs().mean() < 0.2
     with pytest.raises(AnyViewError, match="begun with another image_size"):
-        list(write_shards(sources, tmp_path / "shards", ShardConfig(image_size=(8, 8)), read_capture))
+        list(write_shards(sources, tmp_path / "shards", ShardConfig(image_size=(8, 8)), stored))
     (tmp_path / "shards" / "shard-000001.tar").write_bytes(b"changed")
     with pytest.raises(AnyViewError, match="shard-000001.tar: the shard is missing or has changed"):
-        list(write_shards(sources, tmp_path / "shards", config, read_capture))
+        list(write_shards(sources, tmp_path / "shards", config, stored))
 
 
 def test_opaque_scenes_are_opaque_where_the_image_is(tmp_path):
@@ -226,7 +230,7 @@ def test_convert_on_the_command_line(capsys, captures, tmp_path):
         return code, capsys.readouterr()
 
     code, out = run("convert", captures, tmp_path / "shards", "--to", "shards", "--shards.image-size", 8, 8, "--json")
-    assert code == 0 and "5 scenes in 1 shards" in out.out
+    assert code == 0 and "5 scenes of 5 captures" in out.out
     assert json.loads((tmp_path / "shards" / "manifest.json").read_text())["scenes"][4] == "object4"
     code, out = run("convert", captures / "object1", tmp_path / "ns", "--to", "nerfstudio")
     assert code == 0 and len(read_capture(tmp_path / "ns")) == 3
