@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     options = parser.parse_args()
     recipe = kaleido_nano()
-    batches = ViewBatches(ShardFolder(options.shards), replace(recipe.data, image_size=recipe.settings.image_size))
+    batches = ViewBatches(ShardFolder(options.shards), recipe.batches)
     stored = ShardFolder(options.shards).read(0, [0]).rgba.shape[1]
     lines = [
         f"`kaleido-nano`, batch {recipe.data.batch_size} at 64 px from PNGs of {stored} px; {options.steps} steps.",

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import anyview
-from anyview.data.images import resize_image, to_bytes
+from anyview.data.images import centre_box, resize_image, to_bytes
 from anyview.data.videos import video_frames
 from anyview.families.kaleido.renderer import KaleidoRenderer
 
@@ -21,14 +21,12 @@ CLIP = 8  # frames of a clip in the training of kaleido-nano-video
 
 
 def read_frames(path: Path, count: int, size: tuple[int, int]) -> torch.Tensor:
-    """The first frames, every fourth, their middle cropped to a square and resampled."""
+    """The first frames, every fourth, their middle cropped to the model's aspect ratio and resampled."""
     frames = []
     for _, frame in video_frames(path, range(0, 4 * count, 4)):
-        h, w = frame.shape[:2]
-        side = min(h, w)
-        top, left = (h - side) // 2, (w - side) // 2
-        square = np.ascontiguousarray(frame[top : top + side, left : left + side])
-        frames.append(resize_image(torch.from_numpy(square).movedim(-1, 0).float() / 255, size))
+        top, left, height, width = centre_box((frame.shape[0], frame.shape[1]), size)
+        cut = np.ascontiguousarray(frame[top : top + height, left : left + width])
+        frames.append(resize_image(torch.from_numpy(cut).movedim(-1, 0).float() / 255, size))
     return torch.stack(frames)
 
 

@@ -10,8 +10,8 @@ from typing import Literal
 import tyro
 from rich.progress import Progress
 
+from anyview.api import check_device
 from anyview.cli.common import parse, print_json
-from anyview.cli.latents import NOTE, LatentConfig, write_latents
 from anyview.data.captures import Capture
 from anyview.data.conversion.clips import clips_of, videos_in
 from anyview.data.conversion.images import pinhole_capture
@@ -22,6 +22,7 @@ from anyview.data.formats.registry import read_capture
 from anyview.data.shards import ShardFolder, StoredScene
 from anyview.errors import AnyViewError
 from anyview.rendering.outputs import whole_folder
+from anyview.training.latents import NOTE, LatentConfig, write_latents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,7 @@ def _is_capture(source: Path) -> bool:
 def _to_latents(options: ConvertOptions) -> list[Path]:
     if not options.latents.autoencoder:
         raise AnyViewError("Latents are made by an autoencoder: give --latents.autoencoder FOLDER.")
+    check_device(options.latents.device)
     with Progress(transient=True) as bar:
         task, total = bar.add_task("encoding"), 0
         for done, total in write_latents(options.source, options.destination, options.latents):

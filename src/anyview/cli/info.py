@@ -11,7 +11,6 @@ import tyro
 
 from anyview.api import Model, check_device, resolve
 from anyview.cli.common import parse, print_json
-from anyview.data.batches import Bucket, Share, micro_batches
 from anyview.errors import AnyViewError, unknown_name
 from anyview.families.kaleido.checkpoint import read_settings
 from anyview.families.kaleido.cost import Placement, training_cost
@@ -106,19 +105,15 @@ def describe_training(recipe: KaleidoRecipe, hardware: Hardware) -> dict[str, fl
     config, train = recipe.settings.model, recipe.train
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Kaleido(config).parameters())
-    shapes = recipe.data.buckets or (Bucket(image_size=recipe.settings.image_size, batch_size=recipe.data.batch_size),)
-    parts = train.accumulate or micro_batches(recipe.data, hardware.processes)
-    group = min(recipe.data.share_counts or shape.batch_size for shape in shapes)
-    for shape in shapes:
-        micro = len(Share(0, hardware.processes, parts).scenes(shape.batch_size, 0))
-        if micro > group:
-            raise AnyViewError(f"A micro-batch of {micro} scenes does not fit groups of {group} (share_counts).")
+    shapes = recipe.batches.shapes
+    parts = train.accumulate or recipe.batches.parts(hardware.processes)
+    recipe.batches.check_cut(hardware.processes, parts)
     shards = {"none": 1, "ddp": 1, "hybrid": train.shard_size or 1}.get(train.sharding, hardware.processes)
     placement = Placement(hardware.processes, hardware.shard_size or shards, parts, train.activation_checkpointing)
     costs = [
         training_cost(
             config, parameters, views=recipe.data.sampling.of(shape.views).mean_views(), batch=shape.batch_size,
-            grid=token_grid(recipe.settings, shape.image_size), placement=placement,
+            grid=token_grid(recipe.settings, shape.image_size or recipe.settings.image_size), placement=placement,
         )
         for shape in shapes
     ]  # fmt: skip

@@ -14,7 +14,6 @@ from torch import nn
 from anyview.api import Model, check_device, resolve
 from anyview.cli.common import parse, print_json
 from anyview.cli.evaluate import read_objects
-from anyview.cli.latents import NOTE
 from anyview.cli.synthesize import write_shards
 from anyview.codecs.codec import Codec, make_codec
 from anyview.data.batches import BatchConfig, Source, ViewBatches
@@ -36,6 +35,7 @@ from anyview.geometry.poses import field_of_view
 from anyview.serialisation import to_plain
 from anyview.training.checkpoint import list_checkpoints
 from anyview.training.distributed import World, join_world, launched_processes, launched_rank, leave_world
+from anyview.training.latents import NOTE
 from anyview.training.trainer import TrainConfig, Trainer, Validate
 from anyview.training.weights import check_weights
 
@@ -125,11 +125,10 @@ def _train(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> Path:
     if initial is not None:
         check_weights(task.model, initial, str(options.init))
     validate = None if options.held_out is None else _validation(options.held_out, task, recipe.train)
-    data = recipe.data if recipe.data.buckets else replace(recipe.data, image_size=settings.image_size)
-    batches = ViewBatches(_sources(recipe, options, world), data)
+    batches = ViewBatches(_sources(recipe, options, world), recipe.batches)
     if done and world.is_main:
         print(f"going on from {done[-1]}")
-    identity = {"data": to_plain(data), "loss": to_plain(recipe.loss), "sources": batches.fingerprint}
+    identity = {"data": to_plain(recipe.batches), "loss": to_plain(recipe.loss), "sources": batches.fingerprint}
     identity |= {"distil": to_plain(options.distil)} if options.distil.teacher is not None else {}
     trainer = Trainer(
         task, batches, recipe.train, out, validate=validate, identity=identity, world=world, initial=initial,
@@ -196,7 +195,7 @@ def _check_shards(folder: ShardFolder, recipe: KaleidoRecipe) -> None:
             if made[what] != ours:
                 raise AnyViewError(f"{folder.folder}: latents by {what} {made[what]!r}, the recipe has {ours!r}.")
     h, w = scene.rgba.shape[1:3] if scene.latents is None else scene.latents.image_size
-    for want_h, want_w in [bucket.image_size for bucket in recipe.data.buckets] or [settings.image_size]:
+    for want_h, want_w in [shape.image_size for shape in recipe.batches.shapes if shape.image_size is not None]:
         if h < want_h or w < want_w:
             raise AnyViewError(f"{folder.folder}: views of {h}x{w}, the recipe trains at {want_h}x{want_w}.")
     if scene.cameras is None:

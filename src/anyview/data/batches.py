@@ -30,16 +30,16 @@ _ATTEMPTS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """One of the shapes that batches have; every step draws one (Kaleido appendix B: mixed aspect ratios).
+    """One of the shapes that batches have; every step draws one (Kaleido Table 5, stage 4: mixed aspect ratios).
 
     Attributes:
-        image_size: ``(height, width)``.
+        image_size: ``(height, width)``; None keeps that of the stored views.
         batch_size: Scenes of a step of this shape, so that every shape costs about as much (``data/buckets.py``).
         views: V of such a step; None is the sampling's own.
         weight: Relative share of the steps.
     """
 
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] | None
     batch_size: int
     views: int | None = None
     weight: float = 1.0
@@ -67,6 +67,36 @@ class BatchConfig:
     """Scenes that cannot be read are replaced, counted and named up to this share of those seen or stored; above it the
     run stops."""
     seed: int = 0
+
+    @property
+    def shapes(self) -> tuple[Bucket, ...]:
+        """What a step may look like: the buckets, or the one shape that the other fields tell."""
+        return self.buckets or (Bucket(image_size=self.image_size, batch_size=self.batch_size),)
+
+    def parts(self, ranks: int) -> int:
+        """Micro-batches of each of so many processes for none to be larger than ``share_counts``.
+
+        Raises:
+            AnyViewError: The batch cannot be cut evenly.
+        """
+        parts = max(-(-shape.batch_size // (ranks * (self.share_counts or shape.batch_size))) for shape in self.shapes)
+        self.check_cut(ranks, parts)
+        return parts
+
+    def check_cut(self, ranks: int, parts: int) -> None:
+        """Raise if a step cannot be cut so: evenly, and no micro-batch of scenes with different view counts.
+
+        Raises:
+            AnyViewError: With what would fit.
+        """
+        for shape in self.shapes:
+            micro_batch = len(Share(0, ranks, parts).scenes(shape.batch_size, 0))
+            group = self.share_counts or shape.batch_size
+            if group < shape.batch_size and group % micro_batch:
+                raise AnyViewError(
+                    f"A micro-batch of {micro_batch} scenes does not fit the groups of {group} scenes that share their "
+                    "view counts (share_counts): it must divide them; cut the batch finer with --train.accumulate."
+                )
 
 
 @dataclass(frozen=True)
@@ -111,19 +141,6 @@ class _Counts:
     present: Bool[torch.Tensor, "scenes views"] | None
 
 
-def micro_batches(config: BatchConfig, ranks: int) -> int:
-    """Micro-batches of each of ``ranks`` processes for none to be larger than ``config.share_counts``.
-
-    Raises:
-        AnyViewError: The batch cannot be cut evenly.
-    """
-    shapes = config.buckets or (Bucket(image_size=(0, 0), batch_size=config.batch_size),)
-    parts = max(-(-shape.batch_size // (ranks * (config.share_counts or shape.batch_size))) for shape in shapes)
-    for shape in shapes:
-        Share(0, ranks, parts).scenes(shape.batch_size, 0)
-    return parts
-
-
 class ViewBatches(Dataset[Views]):
     """``batches[step]`` is the batch of a step: every scene once in the epoch of its source, in an order of its own.
 
@@ -138,7 +155,7 @@ class ViewBatches(Dataset[Views]):
     def __init__(self, sources: ShardFolder | Sequence[Source], config: BatchConfig) -> None:
         self.sources = [Source(sources)] if isinstance(sources, ShardFolder) else list(sources)
         self.config = config
-        self._shapes = config.buckets or (Bucket(image_size=(0, 0), batch_size=config.batch_size),)
+        self._shapes = config.shapes
         self.mixture = Mixture(
             [len(source.folder) for source in self.sources], [source.weight for source in self.sources], config.seed
         )
@@ -162,8 +179,8 @@ class ViewBatches(Dataset[Views]):
         return [[source.folder.fingerprint, source.weight] for source in self.sources]
 
     def parts(self, ranks: int) -> int:
-        """Micro-batches a process needs for none to be larger than the groups that share view counts."""
-        return micro_batches(self.config, ranks)
+        """Micro-batches a process needs, among so many processes."""
+        return self.config.parts(ranks)
 
     def allowed_damage(self, step: int) -> float:
         """How many scenes may have been damaged by the end of a step (``config.damaged_share``)."""
@@ -191,6 +208,7 @@ class ViewBatches(Dataset[Views]):
         Raises:
             AnyViewError: The batch cannot be cut so, or scene after scene is damaged.
         """
+        self.config.check_cut(share.ranks, share.parts)
         shape = self._shape(step)
         chosen = share.scenes(shape.batch_size, part)
         counts = self._counts(step, shape, chosen)
@@ -210,7 +228,6 @@ class ViewBatches(Dataset[Views]):
         """The draw of the scenes ``chosen``, which must share one."""
         group = self.config.share_counts or shape.batch_size
         number, start = chosen[0] // group, chosen[0] // group * group
-        self._check_cut(shape, len(chosen))
         generator = seeded(self.config.seed, 1, step, number)
         size = min(group, shape.batch_size - start)
         n, m, present = self._sampling(shape).sample_batch(size, generator)
@@ -241,8 +258,7 @@ class ViewBatches(Dataset[Views]):
     def _prepared(
         self, folder: ShardFolder, scene: int, count: int, shape: Bucket, generator: torch.Generator
     ) -> TrainingScene:
-        config, views = self.config, self._sampling(shape).views
-        size = shape.image_size if config.buckets else config.image_size
+        config, views, size = self.config, self._sampling(shape).views, shape.image_size
 
         def read(order: list[int]) -> StoredScene:
             # Depth is stored at full size only and must match its image.
@@ -253,8 +269,7 @@ class ViewBatches(Dataset[Views]):
     def loader(self, steps: range, *, workers: int, share: Share | None = None) -> Iterator[Views]:
         """The micro-batches of ``steps`` in their order, made ahead by worker processes (0: in this process)."""
         share = share or Share()
-        for shape in self._shapes:
-            self._check_cut(shape, len(share.scenes(shape.batch_size, 0)))
+        self.config.check_cut(share.ranks, share.parts)
         return self._unpacked(
             DataLoader(
                 _Cut(self, share),
@@ -264,15 +279,6 @@ class ViewBatches(Dataset[Views]):
                 prefetch_factor=4 if workers else None,
             )
         )
-
-    def _check_cut(self, shape: Bucket, micro_batch: int) -> None:
-        """Raise if a micro-batch would take scenes of two groups that share view counts."""
-        group = self.config.share_counts or shape.batch_size
-        if group < shape.batch_size and group % micro_batch:
-            raise AnyViewError(
-                f"A micro-batch of {micro_batch} scenes does not fit the groups of {group} scenes that share their "
-                "view counts (share_counts): it must divide them; cut the batch finer with --train.accumulate."
-            )
 
     @staticmethod
     def _unpacked(loader: Iterable[Views | AnyViewError]) -> Iterator[Views]:

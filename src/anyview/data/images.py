@@ -162,6 +162,22 @@ def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
     return (width, height) if sideways and upright else (height, width)
 
 
+def centre_box(image_size: tuple[int, int], aspect_of: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest box in the middle of an image that has the aspect ratio of another size.
+
+    Args:
+        image_size: ``(height, width)`` of the image.
+        aspect_of: ``(height, width)`` whose ratio counts.
+
+    Returns:
+        ``(top, left, height, width)`` in pixels, as :meth:`anyview.geometry.cameras.Cameras.crop` takes them.
+    """
+    (h, w), (th, tw) = image_size, aspect_of
+    scale = min(h / th, w / tw)
+    height, width = min(h, round(th * scale)), min(w, round(tw * scale))
+    return (h - height) // 2, (w - width) // 2, height, width
+
+
 def resize_image(image: Float[Tensor, "*batch 3 h w"], size: tuple[int, int]) -> Float[Tensor, "*batch 3 th tw"]:
     """Resample by area (smaller) or bicubically (larger), antialiased, clamped to [0, 1]."""
     if tuple(image.shape[-2:]) == size:

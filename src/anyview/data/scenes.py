@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anyview.data.images import resize_image
+from anyview.data.images import centre_box, resize_image
 from anyview.data.shards import Stock, StoredLatents, StoredScene
 from anyview.data.transforms import Augmentation, augment
 from anyview.errors import AnyViewError
@@ -100,9 +100,7 @@ def fit_scene(scene: TrainingScene, size: tuple[int, int]) -> TrainingScene:
     h, w = scene.images.shape[-2:]
     if (h, w) == size:
         return scene
-    scale = min(h / size[0], w / size[1])
-    height, width = min(h, round(size[0] * scale)), min(w, round(size[1] * scale))
-    top, left = (h - height) // 2, (w - width) // 2
+    top, left, height, width = centre_box((h, w), size)
 
     def cut(x: Tensor) -> Tensor:
         return x[..., top : top + height, left : left + width]

@@ -140,11 +140,15 @@ class Trainer:
         """
         stopped, note = self.run_folder / STOPPED, self.run_folder / ROLLBACK
         checkpoints = self.world.agree(list_checkpoints(self.run_folder))
-        if not self.world.agree(stopped.is_file()) and self.world.agree(note.is_file()):
-            return
-        if not self.world.agree(stopped.is_file()) or not checkpoints:
-            raise AnyViewError(f"{self.run_folder}: nothing to go back from (no {STOPPED}, or no checkpoint).")
-        good = self.world.agree(json.loads(stopped.read_text())["good_step"] if self.world.is_main else None)
+        why = self.world.agree(_read_json(stopped))
+        if not checkpoints or why is None:
+            said = self.world.agree(_read_json(note))
+            if checkpoints and said is not None and said["step"] == step_of(checkpoints[-1]):
+                return  # gone back already, and not a checkpoint further since
+            raise AnyViewError(
+                f"{self.run_folder}: nothing to go back from (no {STOPPED}, or no checkpoint); leave --rollback out."
+            )
+        good = why["good_step"]
         earlier = [checkpoint for checkpoint in checkpoints if step_of(checkpoint) <= good]
         if not earlier:
             raise AnyViewError(
@@ -152,12 +156,11 @@ class Trainer:
                 f"{checkpoints[0].name}; keep more with --train.keep-checkpoints."
             )
         verify(earlier[-1], self.world)
-        state = read_state(earlier[-1])
-        self._check_same(state.get("identity", {}), force)
+        self._check_same(read_state(earlier[-1]).get("identity", {}), force)
         self.world.barrier()
         if self.world.is_main:
-            scale = rate * self._rate_scale(state)
-            write_json(note, {"step": step_of(earlier[-1]), "rate_scale": scale})
+            # From the rate at which it stopped: said twice, it is the same.
+            write_json(note, {"step": step_of(earlier[-1]), "rate_scale": rate * why["rate_scale"]})
             for checkpoint in checkpoints[len(earlier) :]:
                 discard(checkpoint)
             stopped.unlink()
@@ -165,10 +168,8 @@ class Trainer:
 
     def _rate_scale(self, state: dict[str, Any]) -> float:
         """Of a checkpoint; where a rollback went back to it, what that made of it."""
-        note = self.run_folder / ROLLBACK
-        if note.is_file() and (said := json.loads(note.read_text()))["step"] == state["step"]:
-            return said["rate_scale"]
-        return state.get("rate_scale", 1.0)
+        said = _read_json(self.run_folder / ROLLBACK)
+        return said["rate_scale"] if said is not None and said["step"] == state["step"] else state["rate_scale"]
 
     def _resume(self, force: bool) -> None:
         last = self._last_checkpoint()
@@ -186,7 +187,7 @@ class Trainer:
         self.optimisers.load_tensors(state.optimiser)
         if self.scaler is not None and state.extra.get("scaler"):
             self.scaler.load_state_dict(state.extra["scaler"])
-        self.step, self.damaged = state.step, state.extra.get("damaged", 0)
+        self.step, self.damaged = state.step, state.extra["damaged"]
         self.rate_scale = self.world.agree(self._rate_scale(before))
 
     def _check_same(self, before: dict[str, Any], force: bool) -> None:
@@ -308,7 +309,11 @@ class Trainer:
     def _note_stop(self, good_step: int, what: str, places: list[str]) -> Path:
         path = self.run_folder / STOPPED
         if self.world.is_main:
-            write_json(path, {"step": self.step, "what": what, "places": places, "good_step": good_step})
+            write_json(
+                path,
+                {"step": self.step, "what": what, "places": places, "good_step": good_step,
+                 "rate_scale": self.rate_scale},
+            )  # fmt: skip
         self.world.barrier()
         return path
 
@@ -358,6 +363,11 @@ class Trainer:
         self.checkpoints.save(self.task.describe(), state)
         if self.world.is_main:  # the run has gone on beyond what once stopped it
             (self.run_folder / STOPPED).unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A note in the folder of a run, or None where there is none."""
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def differences(before: Any, now: Any, where: str = "") -> list[str]:

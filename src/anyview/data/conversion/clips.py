@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from anyview.data.images import resize_image
+from anyview.data.images import centre_box, resize_image
 from anyview.data.shards import StoredScene
 from anyview.data.videos import SUFFIXES, video_frames, video_timing
 from anyview.errors import AnyViewError
@@ -89,10 +89,7 @@ def _clips_between(first: int, after: int, config: ClipConfig) -> Iterator[Seque
 
 
 def _fit(frame: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "th tw 3"]:
-    h, w = frame.shape[:2]
-    scale = min(h / size[0], w / size[1])
-    height, width = min(h, round(size[0] * scale)), min(w, round(size[1] * scale))
-    top, left = (h - height) // 2, (w - width) // 2
+    top, left, height, width = centre_box((frame.shape[0], frame.shape[1]), size)
     cut = np.ascontiguousarray(frame[top : top + height, left : left + width])
     image = resize_image(torch.from_numpy(cut).movedim(-1, 0).float() / 255, size)
     return (image * 255).round().to(torch.uint8).movedim(0, -1).numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anyview.data.batches import BatchConfig
 from anyview.data.synthetic.prerender import SyntheticScenes
@@ -21,3 +21,8 @@ class KaleidoRecipe:
     synthetic: SyntheticScenes | None = SyntheticScenes()
     """What to render ahead where no shards are given; None: shards must be given."""
     train: TrainConfig = TrainConfig()
+
+    @property
+    def batches(self) -> BatchConfig:
+        """``data`` at the size of the network, where it has no buckets of its own."""
+        return self.data if self.data.buckets else replace(self.data, image_size=self.settings.image_size)

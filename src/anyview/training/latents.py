@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anyview.api import check_device
 from anyview.codecs.codec import check_size
 from anyview.codecs.kl import KLCodec
 from anyview.data.images import resize_image
@@ -64,7 +63,6 @@ def write_latents(source: Path, folder: Path, config: LatentConfig) -> Iterator[
             raise AnyViewError(f"{folder}: begun with other shards or options; give another folder.")
     elif folder.is_dir() and any(folder.iterdir()):
         raise AnyViewError(f"{folder}: not empty and no latents; give another folder.")
-    check_device(config.device)
     codec = KLCodec.from_pretrained(config.autoencoder).to(config.device)
     _check_sizes(scenes, codec, config)
     encoder = None
