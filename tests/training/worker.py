@@ -12,6 +12,7 @@ import torch
 warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from anyview.cli.main import end_process  # noqa: E402
 from anyview.errors import AnyViewError  # noqa: E402
 from anyview.families.kaleido.renderer import KaleidoRenderer  # noqa: E402
 from anyview.training.config import TrainConfig  # noqa: E402
@@ -20,7 +21,7 @@ from tests.conftest import ring  # noqa: E402
 from tests.training.test_trainer import make_task, make_trainer  # noqa: E402
 
 
-def main() -> None:
+def main() -> int:
     shards, run, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
     kill, spoil = options.pop("kill", None), options.pop("spoil", None)
@@ -55,12 +56,11 @@ def main() -> None:
         compiled = sum(block._compiled_call_impl is not None for block in trainer.model.blocks)
         print(f"compiled blocks: {compiled}")
         trainer.train()
+        leave_world()
     except AnyViewError as error:
         print(f"anyview: {error}", file=sys.stderr)
-        sys.exit(1)
-    finally:
-        if sys.exc_info()[0] is None:
-            leave_world()
+        return 1
+    return 0
 
 
 def rendered_mean(task, model) -> dict[str, float]:
@@ -76,4 +76,4 @@ def _group(options):
 
 
 if __name__ == "__main__":
-    main()
+    end_process(main())

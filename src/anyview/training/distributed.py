@@ -125,10 +125,13 @@ def _mesh(config: TrainConfig, kind: str, size: int) -> DeviceMesh:
 
 
 def leave_world() -> None:
-    """Part from the other processes, all together: one that leaves early would pull the connections from under them."""
+    """Wait for the other processes: one that ended early would pull the connections from under them.
+
+    The connections are not closed here: where both ends close at once, gloo's thread can meet a closed one and abort
+    the process. :func:`anyview.cli.main.entry` ends a process of several without closing anything.
+    """
     if dist.is_initialized():
         dist.barrier()
-        dist.destroy_process_group()
 
 
 def place(model: nn.Module, world: World, config: TrainConfig, initialise: Callable[[nn.Module], None]) -> None:
