@@ -51,13 +51,15 @@ def test_twenty_kills_at_random_moments_change_nothing(shards, tmp_path):  # noq
     options = dict(checkpoint_every=1, steps=60, log_every=1)
     make_trainer(shards, tmp_path / "whole", **options).train()
     run, draw, torn = tmp_path / "killed", random.Random(7), 0
-    for _ in range(20):
+    for number in range(20):
         child = in_child(lambda: make_trainer(shards, run, **options).train())
         before = len(list_checkpoints(run)) and list_checkpoints(run)[-1]
         deadline = time.monotonic() + 30
         while (not list_checkpoints(run) or list_checkpoints(run)[-1] == before) and time.monotonic() < deadline:
             time.sleep(0.002)  # every start gets one step further, so that the kills are spread over the run
         time.sleep(draw.uniform(0, 0.12))
+        while number % 4 == 0 and time.monotonic() < deadline and not any((run / "checkpoints").glob("*.partial")):
+            time.sleep(0.001)  # some wait for a write to begin
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         torn += any((run / "checkpoints").glob("*.partial"))
