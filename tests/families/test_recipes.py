@@ -181,6 +181,7 @@ def test_ablate_writes_a_table_beside_the_papers_numbers(tmp_path, capsys):
     arguments = [
         "ablate", "--out", str(tmp_path / "out"), "--held-out", str(tmp_path / "held"), "--shards", str(tmp_path / "s"),
         "--steps", "2", "--rows", "swiglu-gqa", "gta", "--seeds", "0", "1", "--workers", "0", "--objects", "1",
+        "--sampling-steps", "2",
     ]  # fmt: skip
     assert main(arguments) == 0
     document = json.loads((tmp_path / "out" / "results.json").read_text())
