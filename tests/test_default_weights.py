@@ -8,7 +8,7 @@ import torch
 
 import anyview
 from anyview.api import DEFAULT_WEIGHTS
-from anyview.evaluation.metrics import psnr
+from anyview.evaluation.metrics.image import psnr
 from anyview.evaluation.protocols import nearest_reference
 from tests.conftest import REPOSITORY
 

@@ -4,39 +4,11 @@ import pytest
 import torch
 
 from anyview.errors import AnyViewError
-from anyview.evaluation.metrics import psnr, ssim
+from anyview.evaluation.metrics.image import psnr
 from anyview.evaluation.protocols import ESCHERNET_GSO, check_references, nearest_reference
 from anyview.evaluation.report import write_report
 from anyview.evaluation.run import HeldOutObject, evaluate, means
 from tests.conftest import CAUSAL, ring, tiny_renderer
-
-
-def test_psnr_values():
-    a = torch.zeros(2, 3, 4, 5)
-    torch.testing.assert_close(psnr(a + 0.1, a), torch.full((2,), 20.0))
-    assert psnr(a, a).tolist() == [100.0, 100.0]
-    torch.testing.assert_close(psnr(a - 1, a), torch.full((2,), 100.0))  # clamped
-
-
-def test_ssim_equals_an_independent_implementation():
-    msssim = pytest.importorskip("pytorch_msssim")
-    a = torch.rand(4, 3, 20, 28)
-    b = (a + 0.2 * torch.randn_like(a)).clamp(0, 1)
-    expected = msssim.ssim(a, b, data_range=1.0, size_average=False, win_size=11, win_sigma=1.5)
-    torch.testing.assert_close(ssim(a, b), expected, rtol=0, atol=1e-5)
-
-
-def test_ssim_is_one_for_equal_images_and_the_windows_differ():
-    a = torch.rand(2, 3, 20, 28)
-    torch.testing.assert_close(ssim(a, a), torch.ones(2))
-    b = (a + 0.1 * torch.randn_like(a)).clamp(0, 1)
-    assert (ssim(a, b) - ssim(a, b, window="uniform")).abs().max() > 1e-4
-
-
-def test_uniform_ssim_of_constant_images():
-    """Means 0.2 and 0.6, no variance: (2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4)."""
-    value = ssim(torch.full((1, 3, 9, 11), 0.2), torch.full((1, 3, 9, 11), 0.6), window="uniform")
-    assert value.item() == pytest.approx((0.24 + 1e-4) / (0.4 + 1e-4), rel=1e-4)
 
 
 def test_the_nearest_reference_of_a_reference_is_itself():

@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.codecs.codec import CodecConfig
+from anyview.codecs.codec import CodecConfig, make_codec
 from anyview.codecs.pixel import PixelCodec
 from anyview.data.views import Views
 from anyview.families.kaleido.recipes import RECIPES, kaleido_nano
+from anyview.families.kaleido.recipes.ablations import ablation_recipes, choice_recipes, nano_scale
+from anyview.families.kaleido.recipes.nano import kaleido_nano_32
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask, positions_of
 from anyview.flow.path import velocity
-from tests.conftest import CAUSAL, ring, tiny_config
+from tests.conftest import CAUSAL, randomised, ring, tiny_config
 
 
 def make(prediction="velocity", weighting="velocity", scale_from="references", **changes) -> KaleidoTask:
@@ -133,3 +135,27 @@ def test_a_causal_recipe_takes_its_scale_from_references():
         replace(kaleido_nano().settings, scale_from="all")
     with pytest.raises(ValueError, match="768 channels"):
         replace(kaleido_nano().settings, model=replace(kaleido_nano().settings.model, latent_channels=16))
+
+
+def test_rows_of_the_ablation_learn_in_mixed_precision():
+    """One step of loss and gradient in bf16, near that in fp32, for every row and choice that the command runs."""
+    recipes = {**ablation_recipes(nano_scale(), features=False), **choice_recipes(kaleido_nano_32())}
+    for name, recipe in recipes.items():
+        model = replace(recipe.settings.model, depth=2)
+        task = KaleidoTask(replace(recipe.settings, model=model), recipe.loss, codec=make_codec(recipe.settings.codec))
+        randomised(task.model)
+        h, w = recipe.settings.image_size
+        batch = replace(views(), images=torch.rand(2, 5, 3, h, w), cameras=ring(5, (h, w), batch=(2,)))
+        expected = task.losses(batch, 0)["loss"]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = task.losses(batch, 0)["loss"]
+        assert loss.item() == pytest.approx(expected.item(), rel=0.05), name
+        loss.backward()
+        assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in task.model.parameters()), name
+
+
+def test_rays_are_exact_whatever_the_autocast_type():
+    positions = positions_of(views(), "all")
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = positions.plucker((4, 6))
+    assert inside.equal(positions.plucker((4, 6)))

@@ -20,7 +20,7 @@ from anyview.cli.request import RenderRequest, RequestOptions, resolve_request
 from anyview.data.checking.pictures import write_frusta_picture
 from anyview.data.images import read_image
 from anyview.errors import AnyViewError
-from anyview.evaluation.metrics import psnr
+from anyview.evaluation.metrics.image import psnr
 from anyview.geometry.camera_path import write_camera_path
 from anyview.rendering.ordering import RenderMode, RenderPlan
 from anyview.rendering.outputs import (

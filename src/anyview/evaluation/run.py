@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anyview.errors import AnyViewError
-from anyview.evaluation.metrics import psnr, ssim
+from anyview.evaluation.metrics.image import psnr, ssim
 from anyview.evaluation.protocols import Protocol, check_references, nearest_reference
 from anyview.geometry.cameras import Cameras
 from anyview.rendering.renderer import Renderer

@@ -83,7 +83,11 @@ class ViewPositions:
         return (centres - self.lens[..., None, 2:]) / self.lens[..., None, :2]
 
     def plucker(self, size: tuple[int, int]) -> Float[Tensor, "batch views 6 h w"]:
-        """Pluecker maps ``(d, o x d)`` in normalised units; zero for videos, which have no pose."""
+        """Pluecker maps ``(d, o x d)`` in normalised units, in fp32; zero for videos, which have no pose."""
+        with torch.autocast(self.lens.device.type, enabled=False):
+            return self._plucker(size)
+
+    def _plucker(self, size: tuple[int, int]) -> Float[Tensor, "batch views 6 h w"]:
         tangents = self.tangents(size).unflatten(2, size)
         directions = torch.nn.functional.normalize(torch.nn.functional.pad(tangents, (0, 1), value=1.0), dim=-1)
         world_from_cam = invert(self.cam_from_world)

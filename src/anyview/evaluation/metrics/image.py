@@ -1,8 +1,16 @@
-"""Image metrics on [0, 1]: PSNR and two variants of SSIM (method D)."""
+"""Weights-free image metrics on [0, 1]: PSNR, SSIM and FLIP, with the variants in use (method D)."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from anyview.errors import AnyViewError
+
+
+def truncated(image: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
+    """An image on the 256 levels that ``np.uint8(255 x)`` gives, which cuts off (EscherNet's code)."""
+    # A level that was read from a file is a multiple of 1/255 up to rounding, and must not fall to the one below.
+    return (image.clamp(0, 1) * 255 + 1e-4).floor() / 255
 
 
 def psnr(image: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch"]:
@@ -18,8 +26,16 @@ def ssim(
 
     ``gaussian`` is the 11 x 11 window of sigma 1.5 (RnG, LVSM); ``uniform`` the 7 x 7 box with sample covariance
     (EscherNet's scikit-image default). The two differ by up to 0.02.
+
+    Raises:
+        AnyViewError: The images are smaller than the window.
     """
     kernel = _gaussian(11, 1.5) if window == "gaussian" else torch.full((7, 7), 1 / 49)
+    if min(image.shape[-2:]) < len(kernel):
+        raise AnyViewError(
+            f"SSIM with a window of {len(kernel)} pixels cannot be taken of images of "
+            f"{image.shape[-2]}x{image.shape[-1]}."
+        )
     unbiased = 1.0 if window == "gaussian" else 49 / 48
     kernel = kernel.to(image)[None, None]
     x, y = image.clamp(0, 1).reshape(-1, 1, *image.shape[-2:]), truth.clamp(0, 1).reshape(-1, 1, *truth.shape[-2:])
@@ -40,3 +56,24 @@ def _gaussian(size: int, sigma: float) -> Float[Tensor, "size size"]:
     x = torch.arange(size) - (size - 1) / 2
     line = torch.exp(-(x**2) / (2 * sigma**2))
     return torch.outer(line, line) / line.sum() ** 2
+
+
+def flip(image: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch"]:
+    """Mean LDR-FLIP of each image (Andersson et al. 2020), made for rendered images, at 67 pixels a degree; 0 is best.
+
+    Raises:
+        AnyViewError: The package ``flip-evaluator`` is not there.
+    """
+    try:
+        import flip_evaluator  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise AnyViewError("FLIP needs its own package: pip install 'anyview[eval]'.") from error
+    pairs = zip(image.reshape(-1, *image.shape[-3:]), truth.reshape(-1, *truth.shape[-3:]), strict=True)
+    values = [
+        flip_evaluator.evaluate(_rows(b), _rows(a), "LDR", applyMagma=False)[1] for a, b in pairs
+    ]  # reference first
+    return torch.tensor(values, dtype=torch.float32).reshape(image.shape[:-3])
+
+
+def _rows(image: Tensor):
+    return image.clamp(0, 1).movedim(0, -1).contiguous().float().cpu().numpy()

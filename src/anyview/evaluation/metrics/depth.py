@@ -1,0 +1,49 @@
+"""Depth: relative error and the share of near-right pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from anyview.errors import AnyViewError
+
+
+@dataclass(frozen=True)
+class DepthScore:
+    """Of one or several views, first by view, then their mean.
+
+    Attributes:
+        rel: Mean of ``|d - d_true| / d_true``; printed in percent by RnG.
+        a1: Share of pixels whose ratio to the truth is below 1.25 either way (RnG's code says 1.25, not 1.03).
+    """
+
+    rel: float
+    a1: float
+
+
+def depth_errors(
+    depth: Float[Tensor, "views h w"], truth: Float[Tensor, "views h w"], mask: Bool[Tensor, "views h w"]
+) -> DepthScore:
+    """Errors of depth maps, with no alignment of scale (RnG's convention; method D).
+
+    Args:
+        depth: Along the optical axis, in world units.
+        truth: Likewise, positive where ``mask`` is set.
+        mask: Where there is something to compare.
+
+    Raises:
+        AnyViewError: A view has nothing to compare, or a depth there that is not positive.
+    """
+    rel, a1 = [], []
+    for number in range(len(depth)):
+        at, want = depth[number][mask[number]], truth[number][mask[number]]
+        if not len(at):
+            raise AnyViewError(f"Depth of view {number} has no pixel to compare: its mask is empty.")
+        if not bool((want > 0).all() and (at > 0).all()):
+            raise AnyViewError(f"Depth of view {number} has values that are not positive inside its mask.")
+        rel.append(((at - want).abs() / want).mean())
+        a1.append((torch.maximum(at / want, want / at) < 1.25).float().mean())
+    return DepthScore(float(torch.stack(rel).mean()), float(torch.stack(a1).mean()))

@@ -1,0 +1,334 @@
+"""Every metric against an independent implementation or values by hand."""
+
+import math
+import sys
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anyview.errors import AnyViewError
+from anyview.evaluation.metrics.depth import depth_errors
+from anyview.evaluation.metrics.distribution import DinoV2ClassFeatures, InceptionFeatures, frechet_distance
+from anyview.evaluation.metrics.image import flip, psnr, ssim, truncated
+from anyview.evaluation.metrics.perceptual import Lpips
+from anyview.evaluation.metrics.poses import relative_pose_scores, rotation_angle, trajectory_errors
+from anyview.evaluation.metrics.shape import chamfer, chamfer_sampled, chamfer_vertices, occupancy, volume_iou
+from anyview.evaluation.metrics.temporal import flicker, reproject, reprojection_error, view_to_view
+from anyview.geometry.alignment import Similarity
+from anyview.geometry.cameras import Cameras
+from tests.conftest import ring
+
+
+def pairs(count=3, size=(23, 31)):
+    a = torch.rand(count, 3, *size)
+    return a, (a + 0.2 * torch.randn_like(a)).clamp(0, 1)
+
+
+def test_psnr_values():
+    a = torch.zeros(2, 3, 4, 5)
+    torch.testing.assert_close(psnr(a + 0.1, a), torch.full((2,), 20.0))
+    assert psnr(a, a).tolist() == [100.0, 100.0]
+    torch.testing.assert_close(psnr(a - 1, a), torch.full((2,), 100.0))  # clamped
+
+
+def test_psnr_and_ssim_equal_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = pairs()
+    rows_a, rows_b = (x.movedim(1, -1).numpy() for x in (a, b))
+    bytes_a, bytes_b = (np.uint8(x * 255) for x in (rows_a, rows_b))  # cuts off, as EscherNet's code does
+    for n in range(len(a)):
+        assert psnr(a, b)[n].item() == pytest.approx(
+            metrics.peak_signal_noise_ratio(rows_b[n], rows_a[n], data_range=1.0), abs=1e-4
+        )
+        assert psnr(truncated(a), truncated(b))[n].item() == pytest.approx(
+            metrics.peak_signal_noise_ratio(bytes_b[n], bytes_a[n]), abs=1e-3
+        )
+        gaussian = metrics.structural_similarity(
+            rows_a[n], rows_b[n], channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+            data_range=1.0,
+        )  # fmt: skip
+        assert ssim(a, b)[n].item() == pytest.approx(gaussian, abs=1e-5)
+        uniform = metrics.structural_similarity(bytes_a[n], bytes_b[n], channel_axis=2)
+        assert ssim(truncated(a), truncated(b), window="uniform")[n].item() == pytest.approx(uniform, abs=5e-5)
+
+
+def test_ssim_equals_a_second_independent_implementation():
+    msssim = pytest.importorskip("pytorch_msssim")
+    a, b = pairs()
+    expected = msssim.ssim(a, b, data_range=1.0, size_average=False, win_size=11, win_sigma=1.5)
+    torch.testing.assert_close(ssim(a, b), expected, rtol=0, atol=1e-5)
+    torchmetrics = pytest.importorskip("torchmetrics.functional.image")
+    expected = torchmetrics.peak_signal_noise_ratio(a, b, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    torch.testing.assert_close(psnr(a, b), expected, rtol=0, atol=1e-4)
+
+
+def test_ssim_is_one_for_equal_images_and_the_windows_differ():
+    a, b = pairs(2)
+    torch.testing.assert_close(ssim(a, a), torch.ones(2))
+    assert (ssim(a, b) - ssim(a, b, window="uniform")).abs().max() > 1e-4
+    with pytest.raises(AnyViewError, match="11 pixels cannot be taken of images of 8x31"):
+        ssim(a[:, :, :8], b[:, :, :8])
+
+
+def test_uniform_ssim_of_constant_images():
+    """Means 0.2 and 0.6, no variance: (2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4)."""
+    value = ssim(torch.full((1, 3, 9, 11), 0.2), torch.full((1, 3, 9, 11), 0.6), window="uniform")
+    assert value.item() == pytest.approx((0.24 + 1e-4) / (0.4 + 1e-4), rel=1e-4)
+
+
+def test_truncation_keeps_levels_and_cuts_between_them():
+    levels = torch.arange(256).float().expand(1, 3, -1)[..., None] / 255
+    torch.testing.assert_close(truncated(levels), levels, rtol=0, atol=1e-7)
+    torch.testing.assert_close(truncated(levels + 0.9 / 255), levels.clamp_max(1), rtol=0, atol=1e-7)
+
+
+def test_flip_is_zero_for_equal_images_and_near_one_for_black_and_white():
+    pytest.importorskip("flip_evaluator")
+    a, b = pairs(2)
+    torch.testing.assert_close(flip(a, a), torch.zeros(2))
+    worse = flip((a + 3 * (b - a)).clamp(0, 1), a)
+    assert bool((worse > flip(b, a)).all()) and bool((flip(b, a) > 0).all())
+    black = torch.zeros(1, 3, 20, 24)
+    assert flip(1 - black, black).item() > 0.9  # the published measure runs from 0 to 1
+
+
+def torchvision_of(channels):
+    """What the package lpips takes of torchvision: its two networks, which have no build for every torch."""
+
+    def alexnet(pretrained=False):
+        sizes = [(3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1)]
+        layers = []
+        for number, (i, o, k, s, p) in enumerate(sizes):
+            layers += [nn.Conv2d(i, o, k, s, p), nn.ReLU()] + ([nn.MaxPool2d(3, 2)] if number in (0, 1, 4) else [])
+        return types.SimpleNamespace(features=nn.Sequential(*layers))
+
+    module, models = types.ModuleType("torchvision"), types.ModuleType("torchvision.models")
+    models.alexnet = alexnet
+    module.models = models
+    return module, models, alexnet
+
+
+def test_lpips_is_what_its_definition_says(tmp_path, monkeypatch):
+    """With random backbone weights in a file: the sum over layers of weighted squared unit-vector differences."""
+    pytest.importorskip("lpips.lpips" if "torchvision" in sys.modules else "numpy")
+    module, models, alexnet = torchvision_of(3)
+    if "torchvision" not in sys.modules:
+        monkeypatch.setitem(sys.modules, "torchvision", module)
+        monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    lpips = pytest.importorskip("lpips")
+    network = alexnet().features
+    torch.save({"features." + k: v for k, v in network.state_dict().items()}, tmp_path / "alexnet-owt-7be5be79.pth")
+    a, b = pairs(2, (64, 80))
+    metric = Lpips("alex", tmp_path)
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    layers = [m for m in metric.network.lins]
+    total = torch.zeros(2)
+    x, y = (((2 * z - 1) - shift[:, None, None]) / scale[:, None, None] for z in (a, b))
+    stage = 0
+    with torch.no_grad():
+        for layer in network:
+            x, y = layer(x), layer(y)
+            if isinstance(layer, nn.ReLU):
+                unit_x, unit_y = (z / (z.square().sum(1, keepdim=True).sqrt() + 1e-10) for z in (x, y))
+                weight = layers[stage].model[-1].weight[0, :, 0, 0]
+                total += ((unit_x - unit_y).square() * weight[:, None, None]).sum(1).mean((1, 2))
+                stage += 1
+    assert stage == 5
+    torch.testing.assert_close(metric(a, b), total, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(metric(a, a), torch.zeros(2))
+    raw = Lpips("alex", tmp_path, rescale=False)
+    torch.testing.assert_close(raw(a, b), lpips.LPIPS.forward(metric.network, a, b).reshape(-1).detach())
+    assert not torch.allclose(raw(a, b), metric(a, b))
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"no weights")
+    models.vgg16 = lambda pretrained=False: types.SimpleNamespace(features=nn.Sequential(*[nn.ReLU()] * 30))
+    with pytest.raises(AnyViewError, match="vgg16-397923af.pth: not a file of weights"):
+        Lpips("vgg", tmp_path)
+
+
+def test_weights_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(AnyViewError, match="no alexnet-owt-7be5be79.pth in"):
+        Lpips("alex", tmp_path)
+    with pytest.raises(AnyViewError, match="no weights-inception"):
+        InceptionFeatures(tmp_path)
+    with pytest.raises(AnyViewError, match="FD-DINOv2: no DINOv2 at"):
+        DinoV2ClassFeatures(tmp_path)
+
+
+def test_the_frechet_distance_of_gaussians():
+    linalg = pytest.importorskip("scipy.linalg")
+    generator = torch.Generator().manual_seed(3)
+    a = torch.randn(60, 5, generator=generator)
+    b = torch.randn(50, 5, generator=generator) @ torch.rand(5, 5, generator=generator) + 1
+    found = frechet_distance(a, b)
+    cov = [np.cov(x.double().numpy().T) for x in (a, b)]
+    expected = (a.double().mean(0) - b.double().mean(0)).square().sum() + np.trace(
+        cov[0] + cov[1] - 2 * linalg.sqrtm(cov[0] @ cov[1]).real
+    )
+    assert found.value == pytest.approx(float(expected), rel=1e-6) and found.samples == 50 and found.dimension == 5
+    assert frechet_distance(a, a).value == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(a, a + 2).value == pytest.approx(4 * 5, rel=1e-6)  # moments differ by a shift alone
+    with pytest.raises(AnyViewError, match="at least 2 samples"):
+        frechet_distance(a[:1], b)
+
+
+def test_dinov2_features_of_a_tiny_instance(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.Dinov2Config(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=28
+    )
+    transformers.Dinov2Model(config).save_pretrained(tmp_path)
+    a, b = pairs(4, (40, 52))
+    features = DinoV2ClassFeatures(tmp_path)
+    assert features(a).shape == (4, 24)
+    assert frechet_distance(features(a), features(b)).value > frechet_distance(features(a), features(a)).value
+
+
+def test_depth_errors_by_hand():
+    truth = torch.full((2, 3, 4), 2.0)
+    depth = truth.clone()
+    depth[0, 0] = 2.6  # a third of the first view is 30 % off
+    mask = torch.ones(2, 3, 4, dtype=torch.bool)
+    score = depth_errors(depth, truth, mask)
+    assert score.rel == pytest.approx((0.3 / 3 + 0) / 2, rel=1e-5) and score.a1 == pytest.approx((2 / 3 + 1) / 2)
+    mask[0, 0] = False
+    assert depth_errors(depth, truth, mask).rel == 0
+    with pytest.raises(AnyViewError, match="view 1 has no pixel"):
+        depth_errors(depth, truth, mask & (torch.arange(2) == 0)[:, None, None])
+    with pytest.raises(AnyViewError, match="view 0 has values that are not positive"):
+        depth_errors(-depth, truth, mask)
+
+
+def some_similarity(scale):
+    rotation = ring(1, seed=9).world_from_cam[0, :3, :3].double()
+    return Similarity(torch.tensor(scale).double(), rotation, torch.ones(3).double())
+
+
+def turned(poses, degrees):
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[:2, :2] = torch.tensor([[c, -s], [s, c]])
+    return poses.double() @ turn
+
+
+def test_relative_poses_by_hand():
+    truth = ring(7).world_from_cam.double()
+    perfect = relative_pose_scores(truth, truth)
+    assert (perfect.ra5, perfect.rt5, perfect.auc30) == (100, 100, 100)
+    # Any similarity of the world changes nothing.
+    similarity = some_similarity(3.0)
+    moved = similarity.cameras(Cameras(truth, torch.eye(3).double().expand(7, 3, 3), (4, 4))).world_from_cam
+    assert relative_pose_scores(moved, truth).auc30 == 100
+    # One camera of seven turned by 10.5 degrees about its axis: six of 21 pairs are off by that in rotation.
+    wrong = truth.clone()
+    wrong[6] = turned(truth[6], 10.5)
+    score = relative_pose_scores(wrong, truth)
+    assert score.ra5 == pytest.approx(100 * 15 / 21)
+    # The turn is about the optical axis of the second camera of its pairs: directions as the first ones see them stay.
+    assert score.rt5 == 100
+    assert score.auc30 == pytest.approx(100 * (15 * 30 + 6 * 20) / (21 * 30))
+    with pytest.raises(AnyViewError, match="at least 2 cameras"):
+        relative_pose_scores(truth[:1], truth[:1])
+
+
+def test_rotation_angles():
+    pose = torch.eye(4, dtype=torch.float64)
+    for degrees in (0.0, 1e-5, 3.0, 90.0, 179.0):
+        angle = rotation_angle(pose[:3, :3], turned(pose, degrees)[:3, :3]).item()
+        assert angle == pytest.approx(degrees, rel=1e-6, abs=1e-9)
+
+
+def test_trajectory_errors_after_alignment():
+    pycolmap = pytest.importorskip("pycolmap")
+    truth = ring(9).world_from_cam.double()
+    generator = torch.Generator().manual_seed(5)
+    noisy = truth.clone()
+    noisy[:, :3, 3] += 0.05 * torch.randn(9, 3, generator=generator, dtype=torch.float64)
+    similarity = some_similarity(0.4)
+    moved = similarity.cameras(Cameras(noisy, torch.eye(3).double().expand(9, 3, 3), (4, 4))).world_from_cam
+    score = trajectory_errors(moved, truth)
+    fit = pycolmap.estimate_sim3d(moved[:, :3, 3].numpy(), truth[:, :3, 3].numpy())
+    laid = (fit.scale * moved[:, :3, 3].numpy() @ fit.rotation.matrix().T) + fit.translation
+    rmse = np.sqrt(((laid - truth[:, :3, 3].numpy()) ** 2).sum(-1).mean())
+    extent = (truth[:, :3, 3] - truth[0, :3, 3]).norm(dim=-1).max().item()
+    assert score.ate_t == pytest.approx(rmse / extent, rel=1e-6) and 0.005 < score.ate_t < 0.1
+    exact = similarity.cameras(Cameras(truth, torch.eye(3).double().expand(9, 3, 3), (4, 4))).world_from_cam
+    perfect = trajectory_errors(exact, truth)
+    assert perfect.ate_t < 1e-7 and perfect.ate_r < 1e-4
+    assert trajectory_errors(turned(exact, 7.0), truth).ate_r == pytest.approx(7.0, rel=1e-5)
+    assert trajectory_errors(turned(exact, 7.0), truth).ate_r_radians == pytest.approx(math.radians(7.0), rel=1e-5)
+
+
+def test_chamfer_variants_by_hand():
+    pytest.importorskip("scipy")
+    a = np.array([[0.0, 0, 0], [1, 0, 0]])
+    b = np.array([[0.0, 0, 0], [1, 0, 0], [1, 2, 0]])  # only b -> a has a distance: 2 for one of three
+    assert chamfer(a, b) == pytest.approx((0 + 2 / 3) / 2)
+    assert chamfer(a, b, combine="sum") == pytest.approx(2 / 3)
+    assert chamfer(a, b, squared=True) == pytest.approx((0 + 4 / 3) / 2)
+    with pytest.raises(AnyViewError, match="got 0 and 3"):
+        chamfer(a[:0], b)
+
+
+def test_meshes_against_known_distances():
+    """Spheres of one size are equal after the unit box, whatever their radius and place; a slab fills half a cube."""
+    trimesh = pytest.importorskip("trimesh")
+    small, large = trimesh.creation.icosphere(subdivisions=3), trimesh.creation.icosphere(subdivisions=3, radius=4)
+    large.apply_translation([1, 2, 3])
+    assert chamfer_vertices(small, large) == pytest.approx(0, abs=1e-6)
+    assert volume_iou(small, large) == 1.0
+    cube, slab = trimesh.creation.box((2, 2, 2)), trimesh.creation.box((1, 1, 0.5))
+    # The corners of the cube lie 0.25 above those of the slab.
+    assert chamfer_vertices(cube, slab) == pytest.approx(0.25)
+    assert volume_iou(cube, slab) == pytest.approx(0.5, abs=0.03)
+    assert occupancy(small).sum() * (2 / 63) ** 3 == pytest.approx(math.pi / 6, rel=0.05)
+    # Between parallel squares: top and bottom of the slab (area 1 each of 4) are 0.25 from the cube's, and so on.
+    finer = chamfer_sampled(cube, slab, samples=20_000)
+    assert chamfer_sampled(cube, slab, samples=20_000, combine="sum") == pytest.approx(2 * finer)
+    assert chamfer_sampled(small, large, samples=20_000) < 0.01 < finer < 0.25
+    holed = trimesh.Trimesh(cube.vertices, cube.faces[2:])
+    with pytest.raises(AnyViewError, match="has holes"):
+        volume_iou(holed, cube)
+
+
+def test_flicker_and_change_from_view_to_view():
+    ramp = torch.linspace(0, 0.5, 6)[:, None, None, None].expand(6, 3, 5, 7)
+    assert flicker(ramp) == pytest.approx(0, abs=1e-4)
+    jumping = torch.tensor([0.0, 0.1, 0.0, 0.1])[:, None, None, None].expand(4, 3, 5, 7)
+    assert flicker(jumping) == pytest.approx(0.2 * 255, rel=1e-5)
+    assert view_to_view(jumping) == pytest.approx(20.0, rel=1e-5)
+    with pytest.raises(AnyViewError, match="at least 3 frames"):
+        flicker(ramp[:2])
+
+
+def plane_views(shift: float):
+    """A textured wall at z = 4 seen by two cameras beside each other."""
+    h, w = 24, 32
+    poses = torch.eye(4).repeat(2, 1, 1)
+    poses[1, 0, 3] = shift
+    cameras = Cameras.from_field_of_view(poses, 0.9, (h, w))
+    y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
+    frames = []
+    for camera in (cameras[0], cameras[1]):
+        rays = torch.stack([x, y, torch.ones_like(x)], -1) @ torch.linalg.inv(camera.intrinsics).mT
+        place = rays * 4 + camera.world_from_cam[:3, 3]
+        frames.append(torch.stack([(place[..., n % 2] * (0.7 + 0.2 * n)).sin() / 2 + 0.5 for n in range(3)]))
+    return torch.stack(frames), torch.full((2, h, w), 4.0), cameras
+
+
+def test_reprojection_finds_the_same_surface():
+    frames, depths, cameras = plane_views(0.3)
+    assert reprojection_error(frames, depths, cameras) > 35  # bilinear sampling is all that is lost
+    assert reprojection_error(frames, depths, replace(cameras, world_from_cam=torch.eye(4).repeat(2, 1, 1))) < 25
+    seen, mask = reproject(frames[0], depths[0], cameras, depths[1])
+    # The wall moves by focal 0.3 / 4 pixels: so many columns of the second view lie beyond the first.
+    moved = float(cameras.intrinsics[0, 0, 0]) * 0.3 / 4
+    assert mask.float().mean().item() == pytest.approx(1 - moved / 32, abs=1.5 / 32)
+    in_front = depths.clone()
+    in_front[0] = 2.0  # something hides the wall from the first camera
+    assert not reproject(frames[0], in_front[0], cameras, depths[1])[1].any()
+    with pytest.raises(AnyViewError, match="no surface in common"):
+        reprojection_error(frames, in_front, cameras)
