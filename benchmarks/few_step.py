@@ -7,7 +7,7 @@ from typing import Literal
 
 from anyview.api import Model, load
 from anyview.cli.evaluate import read_objects
-from anyview.evaluation.protocols import Protocol
+from anyview.evaluation.protocols import FirstViews
 from anyview.evaluation.run import HeldOutObject, evaluate, means
 from anyview.families.kaleido.settings import SamplingConfig
 from anyview.families.kaleido.system import KaleidoSystem
@@ -22,7 +22,7 @@ WAYS: tuple[tuple[SolverName, Literal["linear_quadratic", "linspace", "trailing"
     ("euler", "linspace"),
     ("euler", "trailing"),
 )
-PROTOCOL = Protocol("few-step", 25, (10, 13, 16, 19, 22))
+PROTOCOL = FirstViews("few-step", 25, (10, 13, 16, 19, 22))
 
 
 def score(model: Model, objects: list[HeldOutObject], sampling: SamplingConfig, references: int) -> float:

@@ -44,6 +44,8 @@ def to_plain(value: Any) -> Any:
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, list | tuple):
         return [to_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
     return value
 
 
@@ -77,7 +79,7 @@ def from_plain(cls: type[T], plain: Any, where: str) -> T:
         raise AnyViewError(f"{where}: {error}") from error
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: PLR0911  one return a kind of hint
+def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: PLR0911, PLR0912  one return a kind of hint
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         return from_plain(hint, value, where)  # pyright: ignore[reportArgumentType]
@@ -90,6 +92,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: PLR0911  one re
         if value not in typing.get_args(hint):
             raise unknown_name(f"value of {where}", str(value), map(str, typing.get_args(hint)))
         return value
+    if hint is Any:
+        return value
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise AnyViewError(f"{where}: expected an object, got {value!r}.")
+        kind = typing.get_args(hint)[1]  # keys are names: JSON has no other
+        return {key: _convert(kind, item, f"{where}.{key}") for key, item in value.items()}
     if origin is tuple:
         if not isinstance(value, list):
             raise AnyViewError(f"{where}: expected a list, got {value!r}.")

@@ -323,7 +323,7 @@ def test_reprojection_finds_the_same_surface():
     frames, depths, cameras = plane_views(0.3)
     assert reprojection_error(frames, depths, cameras) > 35  # bilinear sampling is all that is lost
     assert reprojection_error(frames, depths, replace(cameras, world_from_cam=torch.eye(4).repeat(2, 1, 1))) < 25
-    seen, mask = reproject(frames[0], depths[0], cameras, depths[1])
+    _, mask = reproject(frames[0], depths[0], cameras, depths[1])
     # The wall moves by focal 0.3 / 4 pixels: so many columns of the second view lie beyond the first.
     moved = float(cameras.intrinsics[0, 0, 0]) * 0.3 / 4
     assert mask.float().mean().item() == pytest.approx(1 - moved / 32, abs=1.5 / 32)

@@ -16,7 +16,7 @@ from anyview.cli.synthesize import write_shards
 from anyview.cli.train import TrainOptions, train
 from anyview.data.shards import ShardFolder
 from anyview.errors import AnyViewError, unknown_name
-from anyview.evaluation.protocols import Protocol
+from anyview.evaluation.protocols import FirstViews
 from anyview.evaluation.run import evaluate, means
 from anyview.families.kaleido.recipes.ablations import (
     CHOICES,
@@ -35,7 +35,7 @@ from anyview.serialisation import to_plain, write_json
 from anyview.training.config import recipe_identity
 
 # References -> targets of the paper's table; targets of one call see each other.
-_JOINT = Protocol("ablation", 25, tuple(range(10, 15)))
+_JOINT = FirstViews("ablation", 25, tuple(range(10, 15)))
 _SETTINGS = ("1->5", "5->1", "5->5")
 _SCALES = {"nano": nano_scale, "paper": paper_scale}
 

@@ -1,98 +1,169 @@
-"""anyview evaluate: the held-out protocol on a folder of captures."""
+"""anyview evaluate: a benchmark under a stated protocol, resumable and shared by processes."""
 
 from __future__ import annotations
 
+import hashlib
+import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from anyview.api import Model, load
-from anyview.cli.common import parse, parse_indices, print_json
-from anyview.data.formats.registry import read_capture
-from anyview.errors import AnyViewError
-from anyview.evaluation.protocols import ESCHERNET_GSO
-from anyview.evaluation.report import summary_table, write_evaluation_sheet, write_report
-from anyview.evaluation.run import HeldOutObject, evaluate, means
-from anyview.rendering.outputs import whole_folder
+from anyview.api import Model, load, resolve
+from anyview.cli.common import parse, print_json
+from anyview.errors import AnyViewError, unknown_name
+from anyview.evaluation.baselines import BASELINES, make_baseline
+from anyview.evaluation.benchmark_run import BenchmarkRun, splits_of
+from anyview.evaluation.benchmarks import BENCHMARKS, find_scenes
+from anyview.evaluation.metrics.registry import make_metrics
+from anyview.evaluation.protocols import Protocol
+from anyview.evaluation.report import mean_table, write_all
+from anyview.evaluation.results import Method, Report
+from anyview.evaluation.run import HeldOutObject
+from anyview.rendering.outputs import protect
+from anyview.rendering.renderer import Renderer
+from anyview.training.config import TrainConfig
+from anyview.training.distributed import World, join_world, leave_world
+
+_BASELINE = "baseline:"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Score a model: PSNR and SSIM per object and mean, with the copy of the nearest reference beside them."""
+    """Score a model or a baseline on a benchmark; a second start goes on, several processes (torchrun) share scenes."""
 
-    captures: tyro.conf.Positional[Path]
-    """Folder of captures with 25 views each (a single capture will do)."""
+    benchmark: str = "objects"
+    """One of: objects, gso30, nerf-synthetic, llff, mipnerf360, tanks-and-temples, omniobject3d, dl3dv, re10k, co3d,
+    capture (docs/evaluation.md tells their folders)."""
+    data: Path
+    """Folder of the benchmark."""
     out: Path
-    """Folder for scores.json and contact_sheet.png."""
-    references: str = "1,2,3,5,10"
-    """Numbers of references N; references are views 0..N-1, targets are views 10..24."""
+    """Folder for report.json, report.md, report.html and curve.png."""
     model: str = "default"
-    """'default', a checkpoint or run folder, or a hub id."""
+    """'default', a checkpoint or run folder, a hub id, or baseline:NAME (nearest, mean, blend, plane-sweep,
+    radiance-field)."""
+    like: str = "default"
+    """Model whose image size and lens a baseline takes."""
+    references: tuple[int, ...] = ()
+    """Numbers of references N; by default those of the benchmark."""
+    scenes: tuple[str, ...] = ()
+    """Names of scenes; by default all, and one that is missing is an error."""
+    metrics: tuple[str, ...] = ()
+    """psnr, psnr-uint8, ssim, ssim-uniform7-uint8, flip, lpips-alex, lpips-vgg, lpips-vgg-unscaled, fid, fd-dinov2; by
+    default those of the benchmark."""
+    metric_weights: Path | None = None
+    """Folder with the weights that LPIPS, FID and FD-DINOv2 need."""
+    scale_sweep: tuple[float, ...] = ()
+    """With one reference: factors on the distance of targets, of which the best by the truth is reported as an oracle
+    beside the score without it (SEVA: 0.1 0.2 ... 2.0)."""
     joint: bool = False
-    """Let the targets of an object see each other; by default each is rendered alone."""
+    """Let the targets of a scene see each other; by default each is rendered alone."""
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
     device: str = "cpu"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     overwrite: bool = False
+    """Drop what an earlier evaluation left in OUT."""
     json: bool = False
 
 
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(EvaluateOptions, argv, "evaluate")
-    counts = parse_indices(options.references, "--references")
-    model = load(options.model, device=options.device, precision=options.precision)
-    model = model.with_sampling(steps=options.steps, guidance=options.guidance)
-    objects = read_objects(options.captures, model)
+    if options.benchmark not in BENCHMARKS:
+        raise unknown_name("benchmark", options.benchmark, BENCHMARKS)
     started = time.perf_counter()
-    with whole_folder(options.out, overwrite=options.overwrite, sources=[options.captures]) as folder:
-        with Progress(transient=True) as bar:
-            task = bar.add_task("evaluating", total=len(objects))
-            scores = evaluate(
-                model.system.renderer, objects, ESCHERNET_GSO, counts, seed=options.seed,
-                independent=not options.joint, on_object=lambda done: bar.update(task, completed=done),
-            )  # fmt: skip
-        context = {
-            "model": options.model, "image_size": list(model.image_size), "joint": options.joint,
-            "sampling": model.system.sampling, "seed": options.seed, "precision": options.precision,
-        }  # fmt: skip
-        write_report(folder / "scores.json", scores, ESCHERNET_GSO, context)
-        write_evaluation_sheet(folder / "contact_sheet.png", objects, scores, ESCHERNET_GSO)
+    world = join_world(TrainConfig(sharding="ddp", device=options.device))
+    report = _evaluate(options, world)
+    leave_world()
+    if report is None:
+        return
+    header, rows = mean_table(report)
     seconds = time.perf_counter() - started
-    table = Table(title=f"{len(objects)} objects, {ESCHERNET_GSO.name}, {model.image_size[0]} px, {seconds:.0f} s")
-    for name in ("references", "PSNR", "SSIM", "copy PSNR", "gain dB"):
+    size = report.protocol.image_size
+    what = f"{report.protocol.benchmark}: {report.method.name}, {len(report.names)} scenes"
+    table = Table(title=f"{what}, {size[0]}x{size[1]}, {seconds:.0f} s")
+    for name in header:
         table.add_column(name, justify="right")
-    for row in summary_table(scores):
+    for row in rows:
         table.add_row(*row)
     Console().print(table)
-    print(f"wrote {options.out / 'scores.json'}\nwrote {options.out / 'contact_sheet.png'}")
+    for name in ("report.json", "report.md", "report.html", "curve.png"):
+        print(f"wrote {options.out / name}")
     if options.json:
-        print_json({"out": str(options.out), "seconds": seconds, "mean": means(scores)})
+        print_json({"out": str(options.out), "seconds": seconds, "mean": report.mean})
+
+
+def _evaluate(options: EvaluateOptions, world: World) -> Report | None:
+    """The report, in the first process."""
+    benchmark = BENCHMARKS[options.benchmark]
+    counts = tuple(options.references) or benchmark.counts
+    if len(set(counts)) < len(counts) or min(counts) < 1:
+        raise AnyViewError(f"--references must be different positive numbers, got {' '.join(map(str, counts))}.")
+    names = tuple(options.metrics) or benchmark.metrics
+    if options.scale_sweep and ("psnr" not in names or min(options.scale_sweep) <= 0):
+        raise AnyViewError("--scale-sweep needs positive factors, and psnr among the metrics, which it chooses by.")
+    pairs, sets = make_metrics(names, options.metric_weights)
+    method, renderer, focal = _method(options)
+    protocol = Protocol(
+        benchmark=benchmark.name, counts=counts, image_size=renderer.image_size,
+        field_of_view=round(math.degrees(2 * math.atan(0.5 / focal)), 6), metrics=names, joint=options.joint,
+        scale_sweep=options.scale_sweep, note=benchmark.note,
+    )  # fmt: skip
+    scenes = find_scenes(benchmark, options.data, options.scenes)
+    splits_of(scenes, counts)
+    protect(options.out, [options.data])
+    if options.overwrite and world.is_main:
+        shutil.rmtree(options.out, ignore_errors=True)
+    run = BenchmarkRun(options.out, scenes, protocol, method, renderer, focal, pairs, sets, options.seed)
+    if world.is_main:
+        run.begin()
+    world.barrier()
+    with Progress(transient=True, disable=not world.is_main) as bar:
+        task = bar.add_task("evaluating", total=len(scenes[world.rank :: world.size]))
+        run.score(rank=world.rank, ranks=world.size, on_scene=lambda done: bar.update(task, completed=done))
+    world.barrier()
+    if not world.is_main:
+        return None
+    report = run.report()
+    write_all(options.out, report)
+    return report
+
+
+def _method(options: EvaluateOptions) -> tuple[Method, Renderer, float]:
+    """What is evaluated, what renders, and its focal length over image height."""
+    if options.model.startswith(_BASELINE):
+        name = options.model.removeprefix(_BASELINE)
+        if name not in BASELINES:
+            raise unknown_name("baseline", name, BASELINES)
+        for flag in ("steps", "guidance"):
+            if getattr(options, flag) is not None:
+                raise AnyViewError(f"--{flag} is for models; a baseline has none.")
+        like = load(options.like)
+        renderer = make_baseline(name, like.image_size)
+        return Method(name=options.model, settings={"seed": options.seed}), renderer, like.system.focal_over_height
+    model = load(options.model, device=options.device, precision=options.precision)
+    model = model.with_sampling(steps=options.steps, guidance=options.guidance)
+    weights = hashlib.sha256((resolve(options.model) / "model.safetensors").read_bytes()).hexdigest()
+    settings = {"sampling": model.system.sampling, "precision": options.precision, "seed": options.seed}
+    return (
+        Method(name=options.model, weights=weights, settings=settings),
+        model.system.renderer,
+        model.system.focal_over_height,
+    )
 
 
 def read_objects(folder: Path, model: Model) -> list[HeldOutObject]:
-    """All captures below a folder at the size of the model; every one must read.
+    """All captures below a folder in memory, at the size of the model; every one must read.
 
     Raises:
         AnyViewError: There are none, or one is bad.
     """
-    if not folder.is_dir():
-        raise AnyViewError(f"{folder}: no such folder.")
-    nested = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    single = any(folder.glob("transforms*.json")) or any(folder.glob("000.npy"))
-    paths = [folder] if single else nested
-    if not paths:
-        raise AnyViewError(f"{folder}: no captures here.")
-    objects = []
-    for path in paths:
-        images, cameras = model.prepare(read_capture(path).recentred())
-        objects.append(HeldOutObject(path.name, images, cameras))
-    return objects
+    scenes = find_scenes(BENCHMARKS["objects"], folder)
+    return [HeldOutObject(scene.name, *model.prepare(scene.read().recentred())) for scene in scenes]

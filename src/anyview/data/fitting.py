@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 
@@ -83,3 +85,22 @@ def describe_fit(cameras: Cameras, image_size: tuple[int, int], focal_over_heigh
 def _range(shares: list[float]) -> str:
     low, high = f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}"
     return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def seen_boxes(
+    cameras: Cameras, image_size: tuple[int, int], focal_over_height: float
+) -> list[tuple[int, int, int, int]]:
+    """Top, left, bottom and right of what the images themselves show in the views of :func:`fit_views`.
+
+    Whole pixels of the views; all beyond is white padding.
+    """
+    (h, w), (height, width) = cameras.image_size, image_size
+    boxes = []
+    for number in range(len(cameras)):
+        top, left, rows, cols = _window(cameras[number], image_size, focal_over_height)
+        scale_y, scale_x = height / rows, width / cols
+        boxes.append((
+            max(0, math.ceil(-top * scale_y - 1e-6)), max(0, math.ceil(-left * scale_x - 1e-6)),
+            min(height, math.floor((h - top) * scale_y + 1e-6)), min(width, math.floor((w - left) * scale_x + 1e-6)),
+        ))  # fmt: skip
+    return boxes

@@ -1,7 +1,8 @@
-"""Which views are references and which are targets."""
+"""What a number was taken under, and which views are references and which are targets."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,35 +13,112 @@ from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """An evaluation on captures of a fixed number of views.
+@dataclass(frozen=True, eq=False)
+class Split:
+    """References of a scene, for every number of them, and the views to render.
 
     Attributes:
-        name: Recorded with every number.
+        references: Indices of views, by how many there are.
+        targets: Indices of views; none of them is a reference.
+
+    Raises:
+        AnyViewError: A view is both.
+    """
+
+    references: dict[int, tuple[int, ...]]
+    targets: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for count, views in self.references.items():
+            if both := sorted(set(views) & set(self.targets)):
+                raise AnyViewError(f"With {count} references, view {both[0]} is a reference and a target.")
+            if len(set(views)) != count:
+                raise AnyViewError(f"{count} references were asked for, the list names {len(set(views))} views.")
+        if not self.targets:
+            raise AnyViewError("There is no view to render: the list of targets is empty.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """All that a score depends on beside the method; results are comparable only if theirs are equal.
+
+    Attributes:
+        benchmark: Its name.
+        counts: Numbers of references N.
+        image_size: ``(height, width)`` at which images are compared.
+        field_of_view: Of the views that are compared, vertical, in degrees; images are cropped to it about their
+            principal point, and where they show less, only what they show is scored.
+        metrics: Names of the variants.
+        joint: Whether the targets of a scene may see each other.
+        background: What lies behind transparent pixels.
+        scale_sweep: Factors on the distance of targets from a single reference, of which the best by the truth is
+            reported as an oracle beside the score without it; empty for none.
+        note: What the split is, where it is not a published one.
+    """
+
+    benchmark: str
+    counts: tuple[int, ...]
+    image_size: tuple[int, int]
+    field_of_view: float
+    metrics: tuple[str, ...]
+    joint: bool = False
+    background: str = "white"
+    scale_sweep: tuple[float, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FirstViews:
+    """References are the first N views, targets fixed ones behind them.
+
+    Attributes:
+        name: For messages.
         views: Views a capture must have.
-        targets: Which of them are rendered; references are views 0 to N - 1.
+        targets: Which of them are rendered.
     """
 
     name: str
     views: int
     targets: tuple[int, ...]
 
+    def split(self, views: int, counts: Sequence[int], where: str) -> Split:
+        """The split of a capture of ``views`` views.
 
-ESCHERNET_GSO = Protocol("eschernet-gso", 25, tuple(range(10, 25)))
+        Raises:
+            AnyViewError: It has too few, or references would overlap with targets.
+        """
+        if views < self.views:
+            raise AnyViewError(f"{where}: {views} views, protocol {self.name} needs {self.views}.")
+        limit = self.targets[0]
+        for count in counts:
+            if not 1 <= count <= limit:
+                raise AnyViewError(f"Protocol {self.name} takes 1 to {limit} references, got {count}.")
+        return Split({count: tuple(range(count)) for count in counts}, self.targets)
+
+
+ESCHERNET_GSO = FirstViews("eschernet-gso", 25, tuple(range(10, 25)))
 """25 random views an object; references are views 0..N-1, targets views 10..24 (method A.15)."""
 
 
-def check_references(protocol: Protocol, counts: list[int]) -> None:
-    """Raise if references would overlap with targets.
+def hold_out(views: int, counts: Sequence[int], where: str, *, every: int = 8) -> Split:
+    """Every eighth view is a target, from the first; references are spread evenly over the others, in their order.
+
+    The choice of targets is that of Mip-NeRF 360 and 3D Gaussian splatting; that of references is ours.
 
     Raises:
-        AnyViewError: A count is not in 1..first target.
+        AnyViewError: There are too few other views.
     """
-    limit = protocol.targets[0]
+    targets = tuple(range(0, views, every))
+    others = [view for view in range(views) if view % every]
+    references = {}
     for count in counts:
-        if not 1 <= count <= limit:
-            raise AnyViewError(f"Protocol {protocol.name} takes 1 to {limit} references, got {count}.")
+        if not 1 <= count <= len(others):
+            raise AnyViewError(
+                f"{where}: {count} references were asked for, {len(others)} of {views} views are not held out."
+            )
+        # The middles of equal parts.
+        references[count] = tuple(others[int((n + 0.5) * len(others) / count)] for n in range(count))
+    return Split(references, targets)
 
 
 def nearest_reference(references: Cameras, targets: Cameras) -> Int[Tensor, " targets"]:

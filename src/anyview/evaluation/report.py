@@ -1,66 +1,150 @@
-"""Write down an evaluation: JSON with the protocol beside every number, and a contact sheet."""
+"""A report for readers: Markdown, and one HTML file with everything inside, worst scenes first."""
 
 from __future__ import annotations
 
+import base64
+import html
 import json
-import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from anyview.evaluation.protocols import Protocol
-from anyview.evaluation.run import HeldOutObject, Score, means
-from anyview.rendering.outputs import SheetRow, write_contact_sheet
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS
+from anyview.evaluation.pictures import Curve, draw_plot, picture_name
+from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE
+from anyview.evaluation.results import REPORT, Report, SceneResult, write_report
+from anyview.serialisation import to_plain, write_aside
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#111}
+table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #bbb;padding:.25em .6em;text-align:right}
+td:first-child,th:first-child{text-align:left}img{max-width:100%;image-rendering:pixelated}
+figure{margin:1.5em 0}figcaption{color:#444}pre{background:#f3f3f3;padding:.8em;overflow:auto}"""
 
 
-def write_report(path: Path, scores: Sequence[Score], protocol: Protocol, context: dict[str, Any]) -> None:
-    """Scores of every object and their means.
+def write_all(folder: Path, report: Report) -> list[Path]:
+    """Write ``report.md``, ``curve.png``, ``report.html`` and, last, ``report.json``.
 
     Args:
-        path: JSON file to write.
-        scores: From :func:`anyview.evaluation.run.evaluate`.
-        protocol: That they were taken with.
-        context: What else tells the numbers apart: weights, sampling, size.
+        folder: With the pictures of the scenes below ``scenes``.
+        report: What to write down.
     """
-    per_object = [
-        {"object": s.object, "references": s.references, "psnr": s.psnr, "ssim": s.ssim,
-         "copy_psnr": s.copy_psnr, "copy_ssim": s.copy_ssim}
-        for s in scores
-    ]  # fmt: skip
-    document = {
-        "protocol": protocol.name,
-        "targets": list(protocol.targets),
-        "metrics": {"psnr": "on [0, 1], mean over targets, then objects", "ssim": "11 x 11 Gaussian, sigma 1.5"},
-        "baseline": "copy_*: the reference with the nearest viewing direction, unchanged",
-        **context,
-        "mean": {str(count): numbers for count, numbers in means(scores).items()},
-        "objects": per_object,
+    draw_plot(
+        folder / "curve.png", f"{report.protocol.benchmark}: PSNR", "reference views", "PSNR in dB", _curves(report)
+    )
+    write_aside(folder / "report.md", markdown(report))
+    write_aside(folder / "report.html", _page(report, folder))
+    write_report(folder / REPORT, report)
+    return [folder / name for name in (REPORT, "report.md", "report.html", "curve.png")]
+
+
+def _psnr_name(report: Report) -> str:
+    return next(
+        (name for name in ("psnr", "psnr-uint8") if name in report.protocol.metrics), report.protocol.metrics[0]
+    )
+
+
+def _curves(report: Report) -> list[Curve]:
+    name = _psnr_name(report)
+    rows = [(float(count), report.mean[str(count)]) for count in report.protocol.counts]
+    return [
+        Curve(report.method.name[-24:], [(n, row[name]) for n, row in rows]),
+        Curve("copy of the nearest", [(n, row[f"copy_{name}"]) for n, row in rows]),
+    ]
+
+
+def mean_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: one for each number of references."""
+    pairs = [name for name in report.protocol.metrics if name in IMAGE_METRICS]
+    sets = [name for name in report.protocol.metrics if name in SET_METRICS]
+    main = _psnr_name(report)
+    header = ["references", *pairs, *sets, f"{main} of the copy", "gain"]
+    header += ["oracle scale"] if any(result.oracle for result in report.scenes) else []
+    rows = []
+    for count in report.protocol.counts:
+        row = report.mean[str(count)]
+        of_sets = {r.metric: f"{r.value:.2f} ({r.samples} images)" for r in report.sets if r.references == count}
+        line = [str(count), *(_number(name, row[name]) for name in pairs), *(of_sets[name] for name in sets)]
+        line += [_number(main, row[f"copy_{main}"]), f"{row[main] - row[f'copy_{main}']:+.2f}"]
+        if "oracle scale" in header:
+            line.append(_number(main, row[f"oracle_{main}"]) if f"oracle_{main}" in row else "")
+        rows.append(line)
+    return header, rows
+
+
+def _number(metric: str, value: float) -> str:
+    return f"{value:.2f}" if metric.startswith("psnr") else f"{value:.3f}"
+
+
+def markdown(report: Report) -> str:
+    """The table of means, published rows beside it, and what it was taken under."""
+    protocol = report.protocol
+    header, rows = mean_table(report)
+    lines = [f"# {protocol.benchmark}: {report.method.name}", "", *_markdown_table(header, rows), ""]
+    if "oracle scale" in header:
+        lines += ["The oracle's scale of translations was chosen by looking at the truth.", ""]
+    if protocol.benchmark in PUBLISHED_PSNR:
+        published = [
+            [f"{name} (published)", *(f"{row[n]:.2f}" if n in row else "" for n in protocol.counts)]
+            for name, row in PUBLISHED_PSNR[protocol.benchmark].items()
+        ]
+        lines += [f"PSNR as published ({SOURCE}), at its resolution and on all its scenes:", ""]
+        lines += [*_markdown_table(["model", *(f"N = {n}" for n in protocol.counts)], published), ""]
+    definitions = {
+        **{n: m.definition for n, m in IMAGE_METRICS.items()},
+        **{n: m.definition for n, m in SET_METRICS.items()},
     }
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=1))
-    os.replace(partial, path)
+    lines += [f"- {name}: {definitions[name]}" for name in protocol.metrics]
+    lines += [
+        f"- {len(report.names)} scenes; {protocol.image_size[0]}x{protocol.image_size[1]} pixels, "
+        f"{protocol.field_of_view:.1f} degrees high, what lies outside an image is not scored; "
+        f"background {protocol.background}; targets {'see each other' if protocol.joint else 'alone'}",
+        f"- {protocol.note}",
+        "- copy: the reference with the nearest viewing direction, unchanged",
+        f"- method: {json.dumps(report.method.settings)}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def write_evaluation_sheet(
-    path: Path, objects: Sequence[HeldOutObject], scores: Sequence[Score], protocol: Protocol, *, most: int = 8
-) -> None:
-    """For some objects: the references, the truth, and the new views for every number of references."""
-    rows = []
-    for thing in objects[:: max(1, len(objects) // most)][:most]:
-        mine = [score for score in scores if score.object == thing.name]
-        shown = list(protocol.targets)[:10]
-        count = max(score.references for score in mine)
-        rows.append(SheetRow(f"{thing.name[:14]}\nreferences", list(thing.images[: min(count, 10)])))
-        rows.append(SheetRow("truth", list(thing.images[shown])))
-        for score in mine:
-            rows.append(SheetRow(f"N = {score.references}\n{score.psnr:.2f} dB", list(score.images[: len(shown)])))
-    write_contact_sheet(path, rows, per_line=10, tile=96)
+def _markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def summary_table(scores: Sequence[Score]) -> list[tuple[str, ...]]:
-    """Rows for the terminal: references, PSNR, SSIM, the copy's PSNR, and the difference."""
-    rows = []
-    for count, m in means(scores).items():
-        gain = m["psnr"] - m["copy_psnr"]
-        rows.append((str(count), f"{m['psnr']:.2f}", f"{m['ssim']:.3f}", f"{m['copy_psnr']:.2f}", f"{gain:+.2f}"))
-    return rows
+def _page(report: Report, folder: Path) -> str:
+    header, rows = mean_table(report)
+    name = _psnr_name(report)
+    worst = sorted(report.scenes, key=lambda result: result.mean(name))
+    body = [
+        f"<h1>{html.escape(report.protocol.benchmark)}: {html.escape(report.method.name)}</h1>",
+        _html_table(header, rows), _image(folder / "curve.png", "PSNR against the number of references"),
+        "<h2>Scenes, worst first</h2>",
+        "<p>Targets from the worst to the best: truth, rendering, error (white 0, orange 0.25, black 0.5 up).</p>",
+        *(_figure(result, name, folder) for result in worst),
+        "<h2>Protocol and method</h2>",
+        f"<pre>{html.escape(json.dumps([to_plain(report.protocol), to_plain(report.method)], indent=1))}</pre>",
+    ]  # fmt: skip
+    title = html.escape(f"{report.protocol.benchmark} {report.method.name}")
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>\n'
+        + "\n".join(body)
+        + "\n</html>\n"
+    )
+
+
+def _html_table(header: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{lines}</table>"
+
+
+def _figure(result: SceneResult, metric: str, folder: Path) -> str:
+    picture = folder / "scenes" / picture_name(result.scene, result.references)
+    caption = (
+        f"{result.scene}, {result.references} references: {_number(metric, result.mean(metric))} "
+        f"(copy {_number(metric, result.mean(metric, 'copy'))})"
+    )
+    return _image(picture, caption)
+
+
+def _image(path: Path, caption: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    text = html.escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'

@@ -1,9 +1,10 @@
-"""Run a protocol on captures with a renderer: PSNR and SSIM for every object and number of references."""
+"""Score the views that a renderer makes of a scene, for every number of references."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol as Interface
 
 import torch
 from jaxtyping import Float
@@ -11,96 +12,189 @@ from torch import Tensor
 
 from anyview.errors import AnyViewError
 from anyview.evaluation.metrics.image import psnr, ssim
-from anyview.evaluation.protocols import Protocol, check_references, nearest_reference
+from anyview.evaluation.metrics.registry import PairMetric
+from anyview.evaluation.protocols import FirstViews, Split, nearest_reference
 from anyview.geometry.cameras import Cameras
 from anyview.rendering.renderer import Renderer
+
+Box = tuple[int, int, int, int]
+"""Top, left, bottom, right."""
+DEFAULT_METRICS: dict[str, PairMetric] = {"psnr": psnr, "ssim": ssim}
+_CHUNK = 16
+
+
+class SceneViews(Interface):
+    """Views of one scene at the size of a model, world origin in the middle of the scene; read when asked for."""
+
+    @property
+    def name(self) -> str:
+        """For messages and results."""
+        ...
+
+    def views(self, indices: Sequence[int]) -> tuple[Float[Tensor, "n 3 h w"], Cameras, list[Box] | None]:
+        """Images, cameras, and what of each image is real and not padding (None: all of it)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOutObject:
-    """One capture at the size of the model, object centre at the world's origin."""
+    """A scene in memory."""
 
     name: str
     images: Float[Tensor, "views 3 h w"]
     cameras: Cameras
 
+    def views(self, indices: Sequence[int]) -> tuple[Float[Tensor, "n 3 h w"], Cameras, list[Box] | None]:
+        """Some views."""
+        return self.images[list(indices)], self.cameras[list(indices)], None
+
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """Means over the targets of one object at one number of references."""
+    """Of one scene at one number of references.
 
-    object: str
+    Attributes:
+        scene: Its name.
+        references: N.
+        values: By metric, of every target.
+        copy: Likewise, of copying the reference with the nearest viewing direction.
+        images: What was rendered.
+        oracle_scale: The factor on the distance of targets that scores best, where a sweep was asked for.
+        oracle: Scores at that factor, chosen by looking at the truth.
+    """
+
+    scene: str
     references: int
-    psnr: float
-    ssim: float
-    copy_psnr: float
-    """Of copying the nearest reference."""
-    copy_ssim: float
+    values: dict[str, list[float]]
+    copy: dict[str, list[float]]
     images: Float[Tensor, "targets 3 h w"]
+    oracle_scale: float | None = None
+    oracle: dict[str, list[float]] | None = None
+
+    def mean(self, metric: str) -> float:
+        """Over the targets."""
+        return sum(self.values[metric]) / len(self.values[metric])
+
+
+def score_scene(
+    renderer: Renderer,
+    scene: SceneViews,
+    split: Split,
+    count: int,
+    *,
+    metrics: dict[str, PairMetric] = DEFAULT_METRICS,
+    seed: int = 0,
+    independent: bool = True,
+    scale_sweep: Sequence[float] = (),
+) -> Score:
+    """Render and score the targets of a split from ``count`` of its references.
+
+    Args:
+        renderer: Of any family, or a baseline.
+        scene: Where views come from.
+        split: Which views are what.
+        count: N.
+        metrics: By name; ``psnr`` is among them where there is a sweep.
+        seed: Of the noise.
+        independent: Render every target alone; else all targets see each other.
+        scale_sweep: See :class:`anyview.evaluation.protocols.Protocol`; used with one reference.
+
+    Raises:
+        AnyViewError: An image holds numbers that are not finite.
+    """
+    targets = list(split.targets)
+    references, at, _ = scene.views(split.references[count])
+    truth, cameras, boxes = scene.views(targets)
+    _check_finite(references, f"{scene.name}: a reference")
+    _check_finite(truth, f"{scene.name}: a target")
+    made = renderer.encode(references[None], at.reshape(1, count))
+    seeds = [seed * 1_000_003 + target for target in targets]
+
+    def shoot(cameras: Cameras) -> Tensor:
+        step = _CHUNK if independent else len(targets)
+        parts = []
+        for start in range(0, len(targets), step):
+            part = cameras[list(range(start, min(start + step, len(targets))))]
+            views = renderer.render(
+                made, part.reshape(1, len(part)), seeds=seeds[start : start + step], independent=independent
+            )
+            parts.append(views.images[0].cpu())
+        images = torch.cat(parts)
+        _check_finite(images, f"{scene.name}: a rendered view")
+        return images
+
+    def judge(images: Tensor) -> dict[str, list[float]]:
+        return _values(metrics, images, truth, boxes)
+
+    images = shoot(cameras)
+    score = Score(scene.name, count, judge(images), judge(references[nearest_reference(at, cameras)]), images)
+    if count > 1 or not scale_sweep:
+        return score
+    tried = {factor: judge(shoot(_moved(cameras, at, factor))) for factor in scale_sweep}
+    best = max(tried, key=lambda factor: sum(tried[factor]["psnr"]))
+    return replace(score, oracle_scale=best, oracle=tried[best])
+
+
+def _moved(cameras: Cameras, reference: Cameras, factor: float) -> Cameras:
+    """Cameras whose distance from the reference is multiplied."""
+    poses = cameras.world_from_cam.clone()
+    centre = reference.centres[0]
+    poses[:, :3, 3] = centre + factor * (poses[:, :3, 3] - centre)
+    return replace(cameras, world_from_cam=poses)
+
+
+def _values(
+    metrics: dict[str, PairMetric], images: Tensor, truth: Tensor, boxes: list[Box] | None
+) -> dict[str, list[float]]:
+    if boxes is None or len(set(boxes)) == 1:
+        top, left, bottom, right = boxes[0] if boxes else (0, 0, *truth.shape[-2:])
+        cut = (images[..., top:bottom, left:right], truth[..., top:bottom, left:right])
+        return {name: [float(value) for value in metric(*cut)] for name, metric in metrics.items()}
+    rows = [_values(metrics, images[n : n + 1], truth[n : n + 1], [box]) for n, box in enumerate(boxes)]
+    return {name: [row[name][0] for row in rows] for name in metrics}
+
+
+def _check_finite(images: Tensor, what: str) -> None:
+    if not bool(torch.isfinite(images).all()):
+        raise AnyViewError(f"{what} holds numbers that are not finite (NaN or infinity).")
 
 
 def evaluate(
     renderer: Renderer,
     objects: Sequence[HeldOutObject],
-    protocol: Protocol,
+    rule: FirstViews,
     counts: list[int],
     *,
     seed: int = 0,
     independent: bool = True,
-    on_object: Callable[[int], None] | None = None,
 ) -> list[Score]:
-    """Score every object with every number of references.
+    """Score scenes in memory with every number of references.
 
     Args:
         renderer: Of any family.
-        objects: Captures with ``protocol.views`` views each.
-        protocol: Which views are targets.
+        objects: Captures with as many views as the rule needs.
+        rule: Which views are what.
         counts: Numbers of references.
         seed: Of the noise.
-        independent: Render every target alone; else all targets of an object see each other.
-        on_object: Called with the number of objects done.
+        independent: Render every target alone.
 
     Raises:
         AnyViewError: An object has too few views, or references would overlap with targets.
     """
-    check_references(protocol, counts)
     if not objects:
         raise AnyViewError("There is nothing to evaluate: no objects.")
-    scores = []
-    for done, thing in enumerate(objects):
-        if len(thing.cameras) < protocol.views:
-            raise AnyViewError(
-                f"{thing.name}: {len(thing.cameras)} views, protocol {protocol.name} needs {protocol.views}."
-            )
-        scores += [_score(renderer, thing, protocol, count, seed, independent) for count in counts]
-        if on_object is not None:
-            on_object(done + 1)
-    return scores
-
-
-def _score(
-    renderer: Renderer, thing: HeldOutObject, protocol: Protocol, count: int, seed: int, independent: bool
-) -> Score:
-    targets = list(protocol.targets)
-    truth, cameras = thing.images[targets], thing.cameras[targets]
-    references, at = thing.images[:count], thing.cameras[:count]
-    scene = renderer.encode(references[None], at.reshape(1, count))
-    seeds = [seed * 1_000_003 + target for target in targets]
-    images = (
-        renderer.render(scene, cameras.reshape(1, len(targets)), seeds=seeds, independent=independent).images[0].cpu()
-    )
-    copies = references[nearest_reference(at, cameras)]
-    return Score(
-        thing.name, count, float(psnr(images, truth).mean()), float(ssim(images, truth).mean()),
-        float(psnr(copies, truth).mean()), float(ssim(copies, truth).mean()), images,
-    )  # fmt: skip
+    splits = [rule.split(len(thing.cameras), counts, thing.name) for thing in objects]
+    return [
+        score_scene(renderer, thing, split, count, seed=seed, independent=independent)
+        for thing, split in zip(objects, splits, strict=True)
+        for count in counts
+    ]
 
 
 def means(scores: Sequence[Score]) -> dict[int, dict[str, float]]:
-    """Means over objects for every number of references."""
+    """Means over the targets of a scene, then over scenes, for every number of references."""
     out: dict[int, dict[str, float]] = {}
     for count in sorted({score.references for score in scores}):
         group = [score for score in scores if score.references == count]
-        names = ("psnr", "ssim", "copy_psnr", "copy_ssim")
-        out[count] = {name: torch.tensor([getattr(s, name) for s in group]).mean().item() for name in names}
+        out[count] = {name: sum(score.mean(name) for score in group) / len(group) for name in group[0].values}
     return out

@@ -1,0 +1,44 @@
+"""anyview compare: reports of one protocol side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from anyview.cli.common import parse
+from anyview.errors import AnyViewError
+from anyview.evaluation.comparison import compare, write_comparison
+from anyview.evaluation.results import read_report
+from anyview.rendering.outputs import whole_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Put reports of one protocol side by side, with paired differences from the first and published rows."""
+
+    reports: tyro.conf.Positional[tuple[Path, ...]]
+    """Reports, or folders that anyview evaluate wrote; the first is compared with."""
+    names: tuple[str, ...] = ()
+    """What to call them; by default their methods."""
+    out: Path | None = None
+    """Folder for comparison.md and comparison.png; without it the table is only printed."""
+    overwrite: bool = False
+
+
+def main(argv: list[str]) -> None:
+    """Run the verb."""
+    options = parse(CompareOptions, argv, "compare")
+    reports = [read_report(path) for path in options.reports]
+    names = list(options.names) or [report.method.name for report in reports]
+    if len(names) != len(reports):
+        raise AnyViewError(f"{len(reports)} reports and {len(names)} --names do not match in number.")
+    if len(set(names)) < len(names):
+        names = [f"{name} ({path})" for name, path in zip(names, options.reports, strict=True)]
+    print(compare(reports, names))
+    if options.out is not None:
+        with whole_folder(options.out, overwrite=options.overwrite, sources=options.reports) as folder:
+            written = write_comparison(folder, reports, names)
+        for path in written:
+            print(f"wrote {options.out / path.name}")

@@ -1,0 +1,206 @@
+"""Baselines behind the seam of all families: what little or no learning gives under the same protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anyview.errors import unknown_name
+from anyview.evaluation.protocols import nearest_reference
+from anyview.geometry.cameras import Cameras
+from anyview.geometry.poses import invert
+from anyview.reconstruction.radiance_field import FieldConfig, RadianceField, fit_radiance_field
+from anyview.rendering.renderer import OnStep, Rendering, Scene
+
+ViewMaker = Callable[["ReferenceViews", Cameras], Tensor]
+"""References and target cameras ``(targets,)`` to images ``(targets, 3, h, w)``."""
+_PLANES = 48
+_WINDOW = 5
+_NEAREST = 4
+_PRIOR = 0.05
+
+
+@dataclass(eq=False)
+class ReferenceViews:
+    """A scene that is nothing but its references.
+
+    Attributes:
+        images: Of one scene.
+        cameras: ``(refs,)``.
+        radiance: Fitted to them when it is first asked for.
+    """
+
+    images: Float[Tensor, "refs 3 h w"]
+    cameras: Cameras
+    radiance: RadianceField | None = field(default=None)
+
+    @property
+    def num_references(self) -> int:
+        """References in it."""
+        return len(self.images)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        return self.images.nbytes + (0 if self.radiance is None else self.radiance.grid.nbytes)
+
+
+class BaselineRenderer:
+    """Renders by one of :data:`BASELINES`; scenes come one at a time and seeds change nothing.
+
+    Args:
+        make: Makes the views.
+        image_size: ``(height, width)`` of references and targets.
+    """
+
+    def __init__(self, make: ViewMaker, image_size: tuple[int, int]) -> None:
+        self.make, self.image_size = make, image_size
+
+    def encode(self, images: Float[Tensor, "1 refs 3 h w"], cameras: Cameras) -> ReferenceViews:
+        """Keep the references."""
+        return ReferenceViews(images[0], cameras[0])
+
+    def render(
+        self,
+        scene: Scene,
+        cameras: Cameras,
+        *,
+        seeds: Sequence[int],
+        independent: bool = False,
+        on_step: OnStep | None = None,
+    ) -> Rendering:
+        """Targets, each made without the others."""
+        assert isinstance(scene, ReferenceViews)
+        images = self.make(scene, cameras[0])
+        if on_step is not None:
+            on_step(1, 1)
+        return Rendering(images[None], cameras)
+
+    def extend(
+        self, scene: Scene, images: Float[Tensor, "1 new 3 h w"], cameras: Cameras, *, keep: Sequence[int]
+    ) -> ReferenceViews:
+        """Some of the references and new ones behind them."""
+        assert isinstance(scene, ReferenceViews)
+        old = list(keep)
+        return ReferenceViews(
+            torch.cat([scene.images[old], images[0]]), Cameras.concatenate([scene.cameras[old], cameras[0]])
+        )
+
+
+def nearest_view(scene: ReferenceViews, cameras: Cameras) -> Tensor:
+    """The reference that sees the middle from the nearest direction, unchanged."""
+    return scene.images[nearest_reference(scene.cameras, cameras)]
+
+
+def mean_view(scene: ReferenceViews, cameras: Cameras) -> Tensor:
+    """The mean of all references."""
+    return scene.images.mean(0, keepdim=True).expand(len(cameras), -1, -1, -1)
+
+
+def blended_view(scene: ReferenceViews, cameras: Cameras) -> Tensor:
+    """References blended by the inverse square of the angle between viewing directions, none of them moved."""
+    weights = _closeness(scene.cameras, cameras)
+    return torch.einsum("tr,rchw->tchw", weights / weights.sum(1, keepdim=True), scene.images)
+
+
+def _closeness(references: Cameras, targets: Cameras) -> Float[Tensor, "targets refs"]:
+    a = torch.nn.functional.normalize(references.centres, dim=-1)
+    b = torch.nn.functional.normalize(targets.centres, dim=-1)
+    return 1 / (torch.acos((b @ a.mT).clamp(-1, 1)).square() + 1e-4)
+
+
+def swept_view(scene: ReferenceViews, cameras: Cameras) -> Tensor:
+    """Plane sweep: at every pixel the depth at which the nearest references agree best, and their colours there.
+
+    Planes face the target, spaced evenly in inverse depth about the middle of the scene (Collins 1996). Where colours
+    say nothing, as on a plain background, depths near the middle win. With one reference there is nothing to agree: its
+    image is warped by the homography of the plane through the middle.
+    """
+    weights = _closeness(scene.cameras, cameras)
+    out = []
+    for number in range(len(cameras)):
+        chosen = weights[number].topk(min(_NEAREST, len(scene.images))).indices
+        near = ReferenceViews(scene.images[chosen], scene.cameras[chosen])
+        out.append(_sweep(near, cameras[number], weights[number][chosen]))
+    return torch.stack(out)
+
+
+def _sweep(scene: ReferenceViews, target: Cameras, weights: Float[Tensor, " refs"]) -> Float[Tensor, "3 h w"]:
+    middle = max(float(invert(target.world_from_cam)[2, 3].abs()), 1e-3)
+    depths = [middle]
+    if len(scene.images) > 1:
+        depths = (1 / torch.linspace(1 / (3 * middle), 1 / (0.5 * middle), _PLANES)).tolist()
+    pool = partial(torch.nn.functional.avg_pool2d, padding=_WINDOW // 2, count_include_pad=False)
+    costs, colours = [], []
+    for depth in depths:
+        warped, seen = _warp(scene, target, depth)
+        share = (weights[:, None, None] * seen)[:, None]
+        total = share.sum(0)
+        colour = (share * warped).sum(0) / total.clamp_min(1e-9) + (total == 0).float()  # white where nobody sees
+        spread = (share * (warped - colour).square()).sum(0).mean(0) / total[0].clamp_min(1e-9)
+        # What fewer than two references see agrees with everything.
+        spread = torch.where(seen.sum(0) >= min(2, len(scene.images)), spread, 1.0)
+        costs.append(pool(spread[None, None], _WINDOW, 1)[0, 0] + _PRIOR * math.log(depth / middle) ** 2)
+        colours.append(colour)
+    best = torch.stack(costs).argmin(0)
+    return torch.stack(colours).gather(0, best.expand(1, 3, -1, -1))[0]
+
+
+def _warp(
+    scene: ReferenceViews, target: Cameras, depth: float
+) -> tuple[Float[Tensor, "refs 3 h w"], Float[Tensor, "refs h w"]]:
+    """References as the target would see them if all they show lay at one depth before it; and where they show it."""
+    h, w = target.image_size
+    y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
+    rays = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ torch.linalg.inv(target.intrinsics).mT
+    points = rays * depth @ target.world_from_cam[:3, :3].mT + target.world_from_cam[:3, 3]
+    local = invert(scene.cameras.world_from_cam)
+    there = torch.einsum("rij,hwj->rhwi", local[:, :3, :3], points) + local[:, None, None, :3, 3]
+    pixels = torch.einsum("rij,rhwj->rhwi", scene.cameras.intrinsics, there)
+    z = pixels[..., 2]
+    grid = pixels[..., :2] / z.clamp_min(1e-6)[..., None] / pixels.new_tensor([w, h]) * 2 - 1
+    seen = ((grid.abs() <= 1).all(-1) & (z > 1e-6)).float()
+    return torch.nn.functional.grid_sample(scene.images, grid, align_corners=False, padding_mode="border"), seen
+
+
+def field_view(scene: ReferenceViews, cameras: Cameras, *, config: FieldConfig | None = None) -> Tensor:
+    """A radiance field fitted to the references of the scene."""
+    config = config or FieldConfig()
+    if scene.radiance is None:
+        scene.radiance = fit_radiance_field(scene.images, scene.cameras, config)
+    return scene.radiance.render(cameras, config.samples)
+
+
+BASELINES: dict[str, ViewMaker] = {
+    "nearest": nearest_view,
+    "mean": mean_view,
+    "blend": blended_view,
+    "plane-sweep": swept_view,
+    "radiance-field": field_view,
+}
+"""By the name that the command line knows them by, after ``baseline:``."""
+
+
+def make_baseline(name: str, image_size: tuple[int, int], *, config: FieldConfig | None = None) -> BaselineRenderer:
+    """The renderer of a baseline.
+
+    Args:
+        name: Of :data:`BASELINES`.
+        image_size: ``(height, width)``.
+        config: Of the radiance field.
+
+    Raises:
+        AnyViewError: There is no such baseline.
+    """
+    if name not in BASELINES:
+        raise unknown_name("baseline", name, BASELINES)
+    make = BASELINES[name]
+    if name == "radiance-field" and config is not None:
+        make = partial(field_view, config=config)
+    return BaselineRenderer(make, image_size)

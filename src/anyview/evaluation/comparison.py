@@ -1,0 +1,132 @@
+"""Several reports side by side: means, and paired differences of scenes with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from anyview.errors import AnyViewError
+from anyview.evaluation.metrics.registry import IMAGE_METRICS
+from anyview.evaluation.pictures import Curve, draw_plot
+from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE
+from anyview.evaluation.results import Report, protocol_differences
+from anyview.serialisation import write_aside
+
+_DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two methods over the same scenes.
+
+    Attributes:
+        mean: Of the second less the first.
+        low: Lower end of the 95 % interval, by the percentiles of 10000 bootstrap draws of scenes.
+        high: Upper end.
+        scenes: How many; of few, the interval is too narrow.
+        better: Scenes at which the second is better.
+    """
+
+    mean: float
+    low: float
+    high: float
+    scenes: int
+    better: int
+
+
+def paired_difference(first: Report, second: Report, references: int, metric: str, *, seed: int = 0) -> Difference:
+    """Scene by scene at one number of references.
+
+    Args:
+        first: The one that is compared with.
+        second: Of the same protocol.
+        references: N.
+        metric: Its name.
+        seed: Of the bootstrap.
+    """
+    before = {result.scene: result.mean(metric) for result in first.of(references)}
+    after = {result.scene: result.mean(metric) for result in second.of(references)}
+    values = torch.tensor([after[name] - before[name] for name in before], dtype=torch.float64)
+    draws = torch.randint(len(values), (_DRAWS, len(values)), generator=torch.Generator().manual_seed(seed))
+    low, high = torch.quantile(values[draws].mean(1), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    up = IMAGE_METRICS[metric].higher_is_better
+    return Difference(float(values.mean()), low, high, len(values), int(((values > 0) == up)[values != 0].sum()))
+
+
+def compare(reports: Sequence[Report], names: Sequence[str]) -> str:
+    """A Markdown table of all reports, and the differences of each from the first.
+
+    Args:
+        reports: Two or more of one protocol.
+        names: What to call them.
+
+    Raises:
+        AnyViewError: Their protocols differ, or there is only one.
+    """
+    if len(reports) < 2:
+        raise AnyViewError(f"A comparison needs at least 2 reports, got {len(reports)}.")
+    for report, name in zip(reports[1:], names[1:], strict=True):
+        if differences := protocol_differences(reports[0], report):
+            raise AnyViewError(
+                f"{names[0]} and {name} are of different protocols and cannot stand in one table: "
+                f"{'; '.join(differences)}."
+            )
+    protocol = reports[0].protocol
+    lines = [f"# {protocol.benchmark}, {len(reports[0].names)} scenes", ""]
+    for metric in (name for name in protocol.metrics if name in IMAGE_METRICS):
+        kind = IMAGE_METRICS[metric]
+        better = "higher" if kind.higher_is_better else "lower"
+        head = " | ".join(f"N = {n}" for n in protocol.counts)
+        lines += [f"## {metric}{f' in {kind.unit}' if kind.unit else ''} ({better} is better)", ""]
+        lines += [f"| method | {head} |", "|---|" + "---|" * len(protocol.counts)]
+        for report, name in zip(reports, names, strict=True):
+            row = " | ".join(f"{report.mean[str(n)][metric]:.3f}" for n in protocol.counts)
+            lines.append(f"| {name} | {row} |")
+        if metric == "psnr":
+            lines += _published(protocol.benchmark, protocol.counts)
+        lines += ["", f"Less {names[0]}, scene by scene, with the 95 % interval of a bootstrap over scenes:", ""]
+        lines += [f"| method | {head} |", "|---|" + "---|" * len(protocol.counts)]
+        for report, name in zip(reports[1:], names[1:], strict=True):
+            cells = [_cell(paired_difference(reports[0], report, n, metric)) for n in protocol.counts]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(d: Difference) -> str:
+    return f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], better at {d.better} of {d.scenes}"
+
+
+def _published(benchmark: str, counts: Sequence[int]) -> list[str]:
+    rows = PUBLISHED_PSNR.get(benchmark, {})
+    return [
+        f"| {name} (published, {SOURCE}; its resolution and scenes) | "
+        + " | ".join(f"{row[n]:.2f}" if n in row else "" for n in counts) + " |"
+        for name, row in rows.items()
+    ]  # fmt: skip
+
+
+def write_comparison(folder: Path, reports: Sequence[Report], names: Sequence[str]) -> list[Path]:
+    """Write ``comparison.md`` and ``comparison.png`` into a folder that is there."""
+    text = compare(reports, names)
+    protocol = reports[0].protocol
+    metric = "psnr" if "psnr" in protocol.metrics else protocol.metrics[0]
+    curves = [
+        Curve(name, [(float(n), report.mean[str(n)][metric]) for n in protocol.counts])
+        for report, name in zip(reports, names, strict=True)
+    ]
+    published = PUBLISHED_PSNR.get(protocol.benchmark, {}) if metric == "psnr" else {}
+    curves += [
+        Curve(f"{name} (published)", [(float(n), row[n]) for n in protocol.counts if n in row], dashed=True)
+        for name, row in published.items()
+    ]
+    unit = IMAGE_METRICS[metric].unit
+    draw_plot(
+        folder / "comparison.png", f"{protocol.benchmark}, {len(reports[0].names)} scenes", "reference views",
+        f"{metric}{f' in {unit}' if unit else ''}", curves,
+    )  # fmt: skip
+    write_aside(folder / "comparison.md", text)
+    return [folder / "comparison.md", folder / "comparison.png"]

@@ -1,0 +1,108 @@
+"""Metrics by name: one name for one definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from anyview.errors import AnyViewError, unknown_name
+from anyview.evaluation.metrics.distribution import DinoV2ClassFeatures, Features, InceptionFeatures
+from anyview.evaluation.metrics.image import flip, psnr, ssim, truncated
+from anyview.evaluation.metrics.perceptual import Lpips
+
+PairMetric = Callable[[Tensor, Tensor], Tensor]
+"""Images and truth ``(n, 3, h, w)`` in [0, 1] to ``n`` values."""
+
+
+@dataclass(frozen=True)
+class ImageMetric:
+    """A metric of pairs of images.
+
+    Attributes:
+        definition: The variant, in words for reports.
+        unit: Behind the number.
+        higher_is_better: Which way is up.
+        make: From the folder of weights.
+        needs_weights: Whether that folder must be given.
+    """
+
+    definition: str
+    unit: str
+    higher_is_better: bool
+    make: Callable[[Path], PairMetric]
+    needs_weights: bool = False
+
+
+@dataclass(frozen=True)
+class SetMetric:
+    """A metric of the set of all targets; fields as in :class:`ImageMetric`."""
+
+    definition: str
+    make: Callable[[Path], Features]
+
+
+def _of_bytes(metric: PairMetric) -> PairMetric:
+    return lambda image, truth: metric(truncated(image), truncated(truth))
+
+
+IMAGE_METRICS: dict[str, ImageMetric] = {
+    "psnr": ImageMetric("on [0, 1], clamped, mean over targets, then scenes", "dB", True, lambda _: psnr),
+    "psnr-uint8": ImageMetric(
+        "of 8-bit images, cut off as EscherNet's code does", "dB", True, lambda _: _of_bytes(psnr)
+    ),
+    "ssim": ImageMetric("11 x 11 Gaussian of sigma 1.5, data range 1 (LVSM, RnG)", "", True, lambda _: ssim),
+    "ssim-uniform7-uint8": ImageMetric(
+        "7 x 7 box on 8-bit images (EscherNet's scikit-image default)", "", True,
+        lambda _: _of_bytes(partial(ssim, window="uniform")),
+    ),
+    "flip": ImageMetric("LDR-FLIP at 67 pixels a degree, mean over pixels", "", False, lambda _: flip),
+    "lpips-alex": ImageMetric(
+        "version 0.1, AlexNet, images in [-1, 1]", "", False, lambda weights: Lpips("alex", weights), True
+    ),
+    "lpips-vgg": ImageMetric(
+        "version 0.1, VGG-16, images in [-1, 1]", "", False, lambda weights: Lpips("vgg", weights), True
+    ),
+    "lpips-vgg-unscaled": ImageMetric(
+        "version 0.1, VGG-16, images in [0, 1] as they are (3D Gaussian splatting)", "", False,
+        lambda weights: Lpips("vgg", weights, rescale=False), True,
+    ),
+}  # fmt: skip
+
+SET_METRICS: dict[str, SetMetric] = {
+    "fid": SetMetric("Inception pool3, targets against their truth", InceptionFeatures),
+    "fd-dinov2": SetMetric(
+        "DINOv2 class token at 224 px, targets against their truth",
+        lambda weights: DinoV2ClassFeatures(weights / "dinov2"),
+    ),
+}  # fmt: skip
+
+
+def make_metrics(names: Sequence[str], weights: Path | None) -> tuple[dict[str, PairMetric], dict[str, Features]]:
+    """The metrics of some names, ready to use.
+
+    Args:
+        names: Of :data:`IMAGE_METRICS` and :data:`SET_METRICS`.
+        weights: Folder with the files that some of them need.
+
+    Raises:
+        AnyViewError: A name is unknown or twice there, or weights or a package are missing.
+    """
+    if not names or len(set(names)) < len(names):
+        raise AnyViewError(f"Metrics must be named once each, got {', '.join(names) or 'none'}.")
+    pairs: dict[str, PairMetric] = {}
+    sets: dict[str, Features] = {}
+    for name in names:
+        if name not in IMAGE_METRICS and name not in SET_METRICS:
+            raise unknown_name("metric", name, (*IMAGE_METRICS, *SET_METRICS))
+        if weights is None and (name in SET_METRICS or IMAGE_METRICS[name].needs_weights):
+            raise AnyViewError(f"Metric {name} needs weights that do not come with the package: give --metric-weights.")
+        folder = weights or Path()
+        if name in IMAGE_METRICS:
+            pairs[name] = IMAGE_METRICS[name].make(folder)
+        else:
+            sets[name] = SET_METRICS[name].make(folder)
+    return pairs, sets

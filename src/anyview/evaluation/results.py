@@ -1,0 +1,196 @@
+"""What an evaluation leaves on disk: one JSON with a versioned schema, checked when it is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from anyview.data.files import read_json
+from anyview.errors import AnyViewError
+from anyview.evaluation.protocols import Protocol, Split
+from anyview.evaluation.run import Score
+from anyview.serialisation import from_plain, to_plain, write_json
+
+SCHEMA = "anyview-evaluation"
+VERSION = 1
+REPORT = "report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What made the views.
+
+    Attributes:
+        name: Of the model or baseline, as it was asked for.
+        weights: SHA-256 of its weights; empty for a baseline.
+        settings: How it samples, its precision and seed.
+    """
+
+    name: str
+    weights: str = ""
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneResult:
+    """One scene at one number of references.
+
+    Attributes:
+        scene: Its name.
+        references: N.
+        reference_views: Which they were.
+        target_views: Which were rendered.
+        values: By metric, of every target.
+        copy: Likewise, of copying the reference with the nearest viewing direction.
+        oracle_scale: See :class:`anyview.evaluation.run.Score`.
+        oracle: Likewise.
+    """
+
+    scene: str
+    references: int
+    reference_views: tuple[int, ...]
+    target_views: tuple[int, ...]
+    values: dict[str, tuple[float, ...]]
+    copy: dict[str, tuple[float, ...]]
+    oracle_scale: float | None = None
+    oracle: dict[str, tuple[float, ...]] | None = None
+
+    @classmethod
+    def of(cls, score: Score, split: Split) -> SceneResult:
+        """The numbers of a score."""
+
+        def fixed(values: dict[str, list[float]]) -> dict[str, tuple[float, ...]]:
+            return {name: tuple(numbers) for name, numbers in values.items()}
+
+        return cls(
+            scene=score.scene, references=score.references, reference_views=split.references[score.references],
+            target_views=split.targets, values=fixed(score.values), copy=fixed(score.copy),
+            oracle_scale=score.oracle_scale, oracle=None if score.oracle is None else fixed(score.oracle),
+        )  # fmt: skip
+
+    def mean(self, metric: str, which: str = "values") -> float:
+        """Over the targets, of ``values``, ``copy`` or ``oracle``."""
+        numbers = getattr(self, which)[metric]
+        return sum(numbers) / len(numbers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetResult:
+    """A metric of all targets at one number of references.
+
+    Attributes:
+        metric: Its name.
+        references: N.
+        value: The distance.
+        samples: Images on either side, without which it means nothing.
+    """
+
+    metric: str
+    references: int
+    value: float
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A whole evaluation.
+
+    Attributes:
+        schema: ``anyview-evaluation``.
+        version: Of the schema.
+        protocol: What the scores were taken under.
+        method: What made the views.
+        scenes: By scene, then by number of references.
+        sets: Metrics of sets.
+        mean: By number of references and metric; it follows from ``scenes`` and is checked against them.
+    """
+
+    schema: str = SCHEMA
+    version: int = VERSION
+    protocol: Protocol
+    method: Method
+    scenes: tuple[SceneResult, ...]
+    sets: tuple[SetResult, ...] = ()
+    mean: dict[str, dict[str, float]]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the scenes."""
+        return list(dict.fromkeys(result.scene for result in self.scenes))
+
+    def of(self, references: int) -> list[SceneResult]:
+        """The results at one number of references."""
+        return [result for result in self.scenes if result.references == references]
+
+
+def means(scenes: Sequence[SceneResult], counts: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Means over the targets of a scene, then over scenes; ``copy_*`` and ``oracle_*`` likewise."""
+    out: dict[str, dict[str, float]] = {}
+    for count in counts:
+        group = [result for result in scenes if result.references == count]
+        row: dict[str, float] = {}
+        for which, prefix in (("values", ""), ("copy", "copy_"), ("oracle", "oracle_")):
+            for metric in getattr(group[0], which) or ():
+                row[prefix + metric] = sum(result.mean(metric, which) for result in group) / len(group)
+        out[str(count)] = row
+    return out
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write a report; the file appears when it is whole."""
+    write_json(path, to_plain(report))
+
+
+def read_report(path: Path) -> Report:
+    """Read a report, or the one in a folder.
+
+    Raises:
+        AnyViewError: It is none, of another version of the schema, or its means do not follow from its scores.
+    """
+    path = path / REPORT if path.is_dir() else path
+    document = read_json(path)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise AnyViewError(f"{path}: not a report of anyview evaluate.")
+    if document.get("version") != VERSION:
+        raise AnyViewError(
+            f"{path}: a report of schema version {document.get('version')!r}, this package reads {VERSION}; "
+            "evaluate again."
+        )
+    report = from_plain(Report, document, str(path))
+    _check(report, path)
+    return report
+
+
+def _check(report: Report, path: Path) -> None:
+    counts = report.protocol.counts
+    expected = [(name, count) for name in report.names for count in counts]
+    if not expected or sorted((r.scene, r.references) for r in report.scenes) != sorted(expected):
+        raise AnyViewError(f"{path}: the report has not every scene at every number of references once.")
+    found = means(report.scenes, counts)
+    same = found.keys() == report.mean.keys() and all(
+        row.keys() == report.mean[count].keys()
+        and all(math.isclose(value, report.mean[count][name], abs_tol=1e-6) for name, value in row.items())
+        for count, row in found.items()
+    )
+    if not same:
+        raise AnyViewError(f"{path}: the means do not follow from the scores of the scenes; the file was changed.")
+
+
+def protocol_differences(a: Report, b: Report) -> list[str]:
+    """In what the protocols of two reports differ, in words; empty if they may stand in one table."""
+    out = [
+        f"{field.name}: {getattr(a.protocol, field.name)!r}, {getattr(b.protocol, field.name)!r}"
+        for field in fields(Protocol)
+        if getattr(a.protocol, field.name) != getattr(b.protocol, field.name)
+    ]
+    if sorted(a.names) != sorted(b.names):
+        only = sorted(set(a.names) ^ set(b.names))
+        return [*out, f"scenes: {only[0]} is in one of them only"]
+    splits = [{(r.scene, r.references): (r.reference_views, r.target_views) for r in x.scenes} for x in (a, b)]
+    for key, split in splits[0].items():
+        if key in splits[1] and splits[1][key] != split:
+            return [*out, f"views of {key[0]} with {key[1]} references: {split}, {splits[1][key]}"]
+    return out

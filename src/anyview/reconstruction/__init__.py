@@ -1,0 +1,1 @@
+"""From views to something that can be looked at from anywhere."""
