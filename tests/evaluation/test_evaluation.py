@@ -1,12 +1,9 @@
-import json
-
 import pytest
 import torch
 
 from anyview.errors import AnyViewError
 from anyview.evaluation.metrics.image import psnr
-from anyview.evaluation.protocols import ESCHERNET_GSO, check_references, nearest_reference
-from anyview.evaluation.report import write_report
+from anyview.evaluation.protocols import ESCHERNET_GSO, nearest_reference
 from anyview.evaluation.run import HeldOutObject, evaluate, means
 from tests.conftest import CAUSAL, ring, tiny_renderer
 
@@ -17,9 +14,9 @@ def test_the_nearest_reference_of_a_reference_is_itself():
 
 
 def test_protocol_bounds():
-    check_references(ESCHERNET_GSO, [1, 10])
+    assert ESCHERNET_GSO.split(25, [1, 10], "thing").references[10] == tuple(range(10))
     with pytest.raises(AnyViewError, match="takes 1 to 10"):
-        check_references(ESCHERNET_GSO, [0])
+        ESCHERNET_GSO.split(25, [0], "thing")
 
 
 def thing(seed: int) -> HeldOutObject:
@@ -27,23 +24,21 @@ def thing(seed: int) -> HeldOutObject:
     return HeldOutObject(f"thing-{seed}", images, ring(25, seed=seed))
 
 
-def test_evaluation_scores_every_object_and_count(tmp_path):
+def test_evaluation_scores_every_object_and_count():
     renderer = tiny_renderer(**CAUSAL, steps=1, guidance=1.0)
     objects = [thing(0), thing(1)]
     scores = evaluate(renderer, objects, ESCHERNET_GSO, [1, 3])
-    assert [(s.object, s.references) for s in scores] == [
+    assert [(s.scene, s.references) for s in scores] == [
         ("thing-0", 1), ("thing-0", 3), ("thing-1", 1), ("thing-1", 3),
     ]  # fmt: skip
     first = scores[0]
     truth = objects[0].images[10:]
-    assert first.psnr == pytest.approx(psnr(first.images, truth).mean().item())
-    assert first.copy_psnr == pytest.approx(psnr(objects[0].images[:1].expand(15, -1, -1, -1), truth).mean().item())
+    assert first.mean("psnr") == pytest.approx(psnr(first.images, truth).mean().item())
+    assert sum(first.copy["psnr"]) / 15 == pytest.approx(
+        psnr(objects[0].images[:1].expand(15, -1, -1, -1), truth).mean().item()
+    )
     summary = means(scores)
-    assert summary[1]["psnr"] == pytest.approx((scores[0].psnr + scores[2].psnr) / 2)
-    write_report(tmp_path / "scores.json", scores, ESCHERNET_GSO, {"model": "tiny"})
-    document = json.loads((tmp_path / "scores.json").read_text())
-    assert document["mean"]["3"]["psnr"] == pytest.approx(summary[3]["psnr"])
-    assert document["model"] == "tiny" and len(document["objects"]) == 4
+    assert summary[1]["psnr"] == pytest.approx((scores[0].mean("psnr") + scores[2].mean("psnr")) / 2)
 
 
 def test_a_perfect_renderer_scores_100():
@@ -67,7 +62,7 @@ def test_a_perfect_renderer_scores_100():
         def extend(self, scene, images, cameras, *, keep):
             raise AssertionError
 
-    assert evaluate(Oracle(), [target], ESCHERNET_GSO, [2])[0].psnr == 100
+    assert evaluate(Oracle(), [target], ESCHERNET_GSO, [2])[0].mean("psnr") == 100
 
 
 def test_too_few_views_are_refused():

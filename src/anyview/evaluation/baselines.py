@@ -77,7 +77,7 @@ class BaselineRenderer:
     ) -> Rendering:
         """Targets, each made without the others."""
         assert isinstance(scene, ReferenceViews)
-        images = self.make(scene, cameras[0])
+        images = self.make(scene, cameras[0]).clamp(0, 1)
         if on_step is not None:
             on_step(1, 1)
         return Rendering(images[None], cameras)

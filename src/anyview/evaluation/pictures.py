@@ -101,9 +101,9 @@ def draw_plot(path: Path, title: str, x_label: str, y_label: str, curves: Sequen
             draw.ellipse(
                 (x - 4, y - 4, x + 4, y + 4), fill="white" if curve.dashed else colour, outline=colour, width=2
             )
-        y = top + 10 + 24 * number
-        _line(draw, (width - right + 16, y), (width - right + 46, y), colour, curve.dashed)
-        draw.text((width - right + 54, y), curve.label, fill="black", font=font, anchor="lm")
+        y, x = float(top + 10 + 24 * number), float(width - right + 16)
+        _line(draw, (x, y), (x + 30, y), colour, curve.dashed)
+        draw.text((x + 38, y), curve.label, fill="black", font=font, anchor="lm")
     save_aside(path, lambda file: picture.save(file, "png"))
 
 

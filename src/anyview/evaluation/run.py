@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol as Interface
+from typing import runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,7 @@ DEFAULT_METRICS: dict[str, PairMetric] = {"psnr": psnr, "ssim": ssim}
 _CHUNK = 16
 
 
+@runtime_checkable
 class SceneViews(Interface):
     """Views of one scene at the size of a model, world origin in the middle of the scene; read when asked for."""
 

@@ -1,0 +1,388 @@
+"""Layouts, splits, resumable runs, reports and comparisons."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from anyview.api import load
+from anyview.cli.main import main
+from anyview.cli.synthesize import write_capture
+from anyview.data.fitting import fit_views, seen_boxes
+from anyview.data.formats.registry import read_capture
+from anyview.errors import AnyViewError
+from anyview.evaluation.benchmark_run import BenchmarkRun, CaptureViews
+from anyview.evaluation.benchmarks import BENCHMARKS, GSO30, NERF_REFERENCES, find_scenes
+from anyview.evaluation.comparison import compare, paired_difference
+from anyview.evaluation.metrics.image import psnr
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, make_metrics
+from anyview.evaluation.pictures import Curve, draw_plot, error_map
+from anyview.evaluation.protocols import Protocol, Split, hold_out
+from anyview.evaluation.results import Method, protocol_differences, read_report, write_report
+from anyview.evaluation.run import HeldOutObject, score_scene
+from tests.conftest import CAUSAL, REPOSITORY, ring, tiny_renderer
+
+
+def write_objects(folder, names=("one", "two", "three"), views=25, size=(32, 32)):
+    generator = torch.Generator().manual_seed(0)
+    for number, name in enumerate(names):
+        path = folder / name
+        path.mkdir(parents=True)
+        rgba = torch.randint(0, 256, (views, *size, 4), generator=generator, dtype=torch.uint8).numpy()
+        write_capture(path, rgba, ring(views, size, seed=number))
+    return folder
+
+
+def make_run(folder, data, *, names=("psnr", "ssim"), counts=(1, 3), seed=0, **changes):
+    renderer = tiny_renderer(**CAUSAL, steps=1, guidance=1.0)
+    protocol = Protocol(
+        benchmark="objects", counts=counts, image_size=renderer.image_size, field_of_view=49.1, metrics=names, **changes
+    )
+    pairs, sets = make_metrics(names, None)
+    scenes = find_scenes(BENCHMARKS["objects"], data)
+    method = Method(name="tiny", settings={"seed": seed})
+    return BenchmarkRun(folder, scenes, protocol, method, renderer, 1.0946, pairs, sets, seed)
+
+
+def whole(run):
+    run.begin()
+    run.score()
+    return run.report()
+
+
+def test_splits_are_refused_when_a_target_is_given_away():
+    with pytest.raises(AnyViewError, match="view 3 is a reference and a target"):
+        Split({2: (1, 3)}, (3, 4))
+    with pytest.raises(AnyViewError, match="3 references were asked for, the list names 2 views"):
+        Split({3: (1, 2, 2)}, (5,))
+    with pytest.raises(AnyViewError, match="no view to render"):
+        Split({1: (0,)}, ())
+
+
+@pytest.mark.parametrize("views", [9, 20, 50, 301])
+def test_every_eighth_view_is_held_out_and_references_spread(views):
+    split = hold_out(views, [1, 3, 6], "place")
+    assert split.targets == tuple(range(0, views, 8))
+    for count, chosen in split.references.items():
+        assert len(set(chosen)) == count and list(chosen) == sorted(chosen)
+        assert not set(chosen) & set(split.targets)
+    first, middle, last = split.references[3]
+    assert abs((middle - first) - (last - middle)) <= 2
+    with pytest.raises(AnyViewError, match="place: 400 references were asked for"):
+        hold_out(views, [400], "place")
+
+
+def test_published_lists_have_their_lengths():
+    assert len(GSO30) == len(set(GSO30)) == 30
+    assert len(NERF_REFERENCES) == 8
+    for single, several in NERF_REFERENCES.values():
+        assert len(set(several)) == 10 and all(0 <= view < 100 for view in (single, *several))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "folder", "only", "views", "targets", "references"),
+    [
+        ("gso30", "elephant_eschernet", ("elephant",), 25, tuple(range(10, 25)), {3: (0, 1, 2)}),
+        ("nerf-synthetic", "chair_blender", ("chair",), 140, tuple(range(100, 140)), {1: (63,), 3: (78, 68, 51)}),
+        ("llff", "fern_llff", ("fern_llff",), 20, (0, 8, 16), {1: (10,), 3: (3, 10, 17)}),
+        ("capture", "redkitchen_7scenes", (), 200, tuple(range(0, 200, 8)), {1: (100,)}),
+        ("capture", "fox_nerfstudio", (), 50, tuple(range(0, 50, 8)), {}),
+        ("capture", "papercup_colmap", (), 77, tuple(range(0, 77, 8)), {}),
+        ("capture", "maryrose_llff", (), 69, tuple(range(0, 69, 8)), {}),
+    ],
+)
+def test_real_captures_of_each_format(shared_data, benchmark, folder, only, views, targets, references):
+    (scene,) = find_scenes(BENCHMARKS[benchmark], shared_data / "captures" / folder, only)
+    capture = scene.read()
+    split = scene.split(capture, [1, 3])
+    assert len(capture) == views and split.targets == targets
+    for count, chosen in references.items():
+        assert split.references[count] == chosen
+
+
+def test_views_come_at_the_size_of_the_model_and_what_is_beyond_the_image_does_not_count(shared_data):
+    """The chair's lens is narrower than the model's: white lies around it, and scores ignore it."""
+    (scene,) = find_scenes(BENCHMARKS["nerf-synthetic"], shared_data / "captures" / "chair_blender", ["chair"])
+    capture = scene.read()
+    views = CaptureViews("chair", capture.recentred(), (64, 64), 1.0946)
+    images, cameras, boxes = views.views([78, 120])
+    assert images.shape == (2, 3, 64, 64) and len(cameras) == 2
+    expected = fit_views(capture.select([78, 120]).images(), capture.select([78, 120]).cameras, (64, 64), 1.0946)[0]
+    torch.testing.assert_close(images, expected)
+    top, left, bottom, right = boxes[0]
+    assert (top, left) == (64 - bottom, 64 - right) and 0 < top < 12
+    assert float(images[:, :, : top - 1].min()) > 0.999
+    again, _, _ = views.views([120])
+    assert again[0].equal(images[1])
+
+
+def test_boxes_are_exact_for_a_crop_and_for_a_border():
+    cameras = ring(2, (30, 40))
+    focal = float(cameras.intrinsics[0, 1, 1]) / 30
+    assert seen_boxes(cameras, (30, 40), focal) == [(0, 0, 30, 40)] * 2
+    assert seen_boxes(cameras, (30, 40), 2 * focal) == [(0, 0, 30, 40)] * 2  # a crop shows no padding
+    assert seen_boxes(cameras, (30, 40), focal / 2) == [(8, 10, 22, 30)] * 2  # 7.5 rows of border
+
+
+def test_only_what_the_image_shows_is_scored():
+    renderer = tiny_renderer(**CAUSAL, steps=1, guidance=1.0)
+    thing = HeldOutObject("thing", torch.rand(6, 3, 16, 24), ring(6))
+
+    class Padded(HeldOutObject):
+        def views(self, indices):
+            return self.images[list(indices)], self.cameras[list(indices)], [(2, 3, 14, 20)] * len(indices)
+
+    split = Split({2: (0, 1)}, (3, 4, 5))
+    score = score_scene(renderer, Padded("thing", thing.images, thing.cameras), split, 2, metrics={"psnr": psnr})
+    cut = (..., slice(2, 14), slice(3, 20))
+    torch.testing.assert_close(torch.tensor(score.values["psnr"]), psnr(score.images[cut], thing.images[3:][cut]))
+
+
+def test_a_run_that_is_taken_up_again_equals_an_unbroken_one(tmp_path):
+    data = write_objects(tmp_path / "data")
+    report = whole(make_run(tmp_path / "whole", data))
+    broken = make_run(tmp_path / "broken", data)
+    broken.begin()
+    replace(broken, scenes=broken.scenes[:1]).score()
+    with pytest.raises(AnyViewError, match="the scores of one are missing|the scores of .* are missing"):
+        broken.report()
+    marker = tmp_path / "broken" / "scenes" / f"{broken.scenes[0].name}.json"
+    before = marker.stat().st_mtime_ns
+    assert whole(make_run(tmp_path / "broken", data)) == report
+    assert marker.stat().st_mtime_ns == before  # not scored again
+    # Shared by two processes, no scene is dropped or done twice.
+    for rank in (0, 1):
+        shared = make_run(tmp_path / "shared", data)
+        shared.begin()
+        shared.score(rank=rank, ranks=2)
+    assert shared.report() == report
+    assert report.names == ["one", "three", "two"] and len(report.scenes) == 6
+    with pytest.raises(AnyViewError, match="another method was begun here"):
+        make_run(tmp_path / "whole", data, seed=1).begin()
+    with pytest.raises(AnyViewError, match="another protocol was begun here"):
+        make_run(tmp_path / "whole", data, counts=(1, 2)).begin()
+    with pytest.raises(AnyViewError, match="not empty and no evaluation"):
+        make_run(data, data).begin()
+
+
+def test_the_numbers_are_those_of_the_pictures(tmp_path):
+    data = write_objects(tmp_path / "data", names=("one",))
+    run = make_run(tmp_path / "out", data)
+    report = whole(run)
+    capture = read_capture(data / "one").recentred()
+    views = CaptureViews("one", capture, run.renderer.image_size, 1.0946)
+    score = score_scene(run.renderer, views, Split({3: (0, 1, 2)}, tuple(range(10, 25))), 3)
+    assert report.of(3)[0].values["psnr"] == tuple(score.values["psnr"])
+    assert report.mean["3"]["psnr"] == pytest.approx(score.mean("psnr"))
+    assert report.mean["3"]["copy_psnr"] == pytest.approx(sum(score.copy["psnr"]) / 15)
+
+
+def test_the_oracle_of_the_scale_sweep_is_marked_and_never_worse(tmp_path):
+    data = write_objects(tmp_path / "data", names=("one",))
+    plain = whole(make_run(tmp_path / "plain", data))
+    swept = whole(make_run(tmp_path / "swept", data, scale_sweep=(0.5, 1.0, 2.0)))
+    one, three = swept.scenes
+    assert one.values == plain.scenes[0].values and three.oracle is None
+    assert one.oracle_scale in (0.5, 1.0, 2.0) and one.mean("psnr", "oracle") >= one.mean("psnr")
+    assert "oracle_psnr" in swept.mean["1"] and "oracle_psnr" not in swept.mean["3"]
+    assert protocol_differences(plain, swept) == ["scale_sweep: (), (0.5, 1.0, 2.0)"]
+
+
+def test_reports_are_checked_when_they_are_read(tmp_path):
+    data = write_objects(tmp_path / "data")
+    report = whole(make_run(tmp_path / "out", data))
+    path = tmp_path / "report.json"
+    write_report(path, report)
+    assert read_report(path) == report
+    document = json.loads(path.read_text())
+
+    def refuse(match, change):
+        changed = json.loads(json.dumps(document))
+        change(changed)
+        path.write_text(json.dumps(changed))
+        with pytest.raises(AnyViewError, match=match):
+            read_report(path)
+
+    refuse("schema version 7, this package reads 1", lambda d: d.update(version=7))
+    refuse("not a report", lambda d: d.update(schema="other"))
+    refuse("means do not follow", lambda d: d["mean"]["1"].update(psnr=40.0))
+    refuse("means do not follow", lambda d: d["scenes"][0]["values"].update(psnr=[40.0] * 15))
+    refuse("not every scene", lambda d: d["scenes"].pop())
+    refuse("Unknown key .*did you mean", lambda d: d["protocol"].update(metric=1))
+    refuse("the key 'method' is missing", lambda d: d.pop("method"))
+    with pytest.raises(AnyViewError, match="no such file"):
+        read_report(tmp_path / "none.json")
+
+
+def test_comparisons_pair_scenes_and_refuse_other_protocols(tmp_path):
+    data = write_objects(tmp_path / "data")
+    first = whole(make_run(tmp_path / "a", data))
+    second = whole(make_run(tmp_path / "b", data, seed=1))
+    same = paired_difference(first, first, 1, "psnr")
+    assert (same.mean, same.low, same.high, same.better) == (0, 0, 0, 0)
+    found = paired_difference(first, second, 3, "psnr")
+    assert found.mean == pytest.approx(second.mean["3"]["psnr"] - first.mean["3"]["psnr"])
+    assert found.low <= found.mean <= found.high and found.scenes == 3
+    # A difference that is the same at every scene has no spread.
+    raised = tuple(
+        replace(r, values={**r.values, "psnr": tuple(v + 1 for v in r.values["psnr"])}) for r in first.scenes
+    )
+    shifted = paired_difference(first, replace(first, scenes=raised), 1, "psnr")
+    assert shifted.low == pytest.approx(1) == pytest.approx(shifted.high) and shifted.better == 3
+    text = compare([first, second], ["a", "b"])
+    assert "| b |" in text and "better at" in text and "psnr in dB (higher is better)" in text
+    other = whole(make_run(tmp_path / "c", data, counts=(1, 2)))
+    with pytest.raises(AnyViewError, match=r"different protocols .*counts: \(1, 3\), \(1, 2\)"):
+        compare([first, other], ["a", "c"])
+    fewer = replace(first, scenes=tuple(r for r in first.scenes if r.scene != "two"))
+    with pytest.raises(AnyViewError, match="scenes: two is in one of them only"):
+        compare([first, fewer], ["a", "d"])
+    moved = replace(first, scenes=(replace(first.scenes[0], reference_views=(5,)), *first.scenes[1:]))
+    with pytest.raises(AnyViewError, match="views of one with 1 references"):
+        compare([first, moved], ["a", "e"])
+
+
+def test_published_rows_stand_beside_ours_and_are_marked(tmp_path):
+    report = whole(make_run(tmp_path / "a", write_objects(tmp_path / "data")))
+    gso = replace(report, protocol=replace(report.protocol, benchmark="gso30"))
+    text = compare([gso, gso], ["a", "b"])
+    assert "| Kaleido (published, Kaleido, Table 2; its resolution and scenes) | 20.94 | 28.89 |" in text
+
+
+def write_split(folder, count, train, test):
+    (folder / f"train_test_split_{count}.json").write_text(json.dumps({"train_ids": train, "test_ids": test}))
+
+
+def test_split_files_of_others(tmp_path):
+    data = write_objects(tmp_path / "data", names=("one", "two"), views=9)
+    write_split(data / "one", 3, [0, 4, 8], [1, 2])
+    with pytest.raises(AnyViewError, match=r"two/train_test_split_3.json: no such file"):
+        for scene in find_scenes(BENCHMARKS["dl3dv"], data):
+            scene.split(scene.read(), [3])
+    write_split(data / "two", 3, [0, 4, 9], [1, 2])
+    one, two = find_scenes(BENCHMARKS["dl3dv"], data)
+    split = one.split(one.read(), [3])
+    assert split.references == {3: (0, 4, 8)} and split.targets == (1, 2)
+    with pytest.raises(AnyViewError, match="train_ids names view 9; the capture has views 0 to 8"):
+        two.split(two.read(), [3])
+    write_split(data / "one", 1, [0], [1])
+    with pytest.raises(AnyViewError, match="other test_ids"):
+        one.split(one.read(), [3, 1])
+    # In the lists of llff they come before our own.
+    (fern,) = find_scenes(BENCHMARKS["llff"], data, ["one"])
+    assert fern.split(fern.read(), [3]).targets == (1, 2)
+    index = {"one": {"context": [0, 8], "target": [3, 4, 5]}, "two": None}
+    (data / "evaluation_index_re10k.json").write_text(json.dumps(index))
+    (scene,) = find_scenes(BENCHMARKS["re10k"], data)
+    split = scene.split(scene.read(), [2])
+    assert scene.name == "one" and split.references == {2: (0, 8)} and split.targets == (3, 4, 5)
+    with pytest.raises(AnyViewError, match="has 2 context views; give --references 2"):
+        scene.split(scene.read(), [3])
+
+
+def test_what_is_missing_or_laid_out_otherwise_is_said(tmp_path, capsys):
+    data = write_objects(tmp_path / "data", names=("one", "two"), views=25)
+    arguments = ["evaluate", "--data", str(data), "--out", str(tmp_path / "out")]
+
+    def refuse(said, *more):
+        assert main([*arguments, *more]) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert said in line and not (tmp_path / "out").exists()
+
+    refuse("Unknown benchmark 'gso3': did you mean 'gso30'?", "--benchmark", "gso3")
+    refuse("30 of 30 scenes of gso30 are missing, the first is alarm", "--benchmark", "gso30")
+    refuse("no scenes of nerf-synthetic here; expected OBJECT/transforms_train.json", "--benchmark", "nerf-synthetic")
+    refuse("Unknown scene in", "--scenes", "ones")
+    refuse("Unknown metric 'psn': did you mean 'psnr'?", "--metrics", "psn")
+    refuse("needs weights that do not come with the package", "--metrics", "lpips-alex")
+    refuse("needs weights that do not come with the package", "--metrics", "fid")
+    refuse("takes 1 to 10 references, got 12", "--references", "12")
+    refuse("must be different positive numbers", "--references", "1", "1")
+    refuse("Unknown baseline 'nearst': did you mean 'nearest'?", "--model", "baseline:nearst")
+    refuse("--steps is for models", "--model", "baseline:nearest", "--steps", "3")
+    refuse("--scale-sweep needs positive factors", "--scale-sweep", "0.5", "-1")
+    refuse("no such folder", "--data", str(tmp_path / "none"))
+    few = write_objects(tmp_path / "few", names=("short",), views=12)
+    refuse("short: 12 views, protocol eschernet-gso needs 25", "--data", str(few))
+
+
+def test_images_that_are_no_numbers_are_refused():
+    renderer = tiny_renderer(**CAUSAL, steps=1, guidance=1.0)
+    thing = HeldOutObject("thing", torch.rand(6, 3, 16, 24), ring(6))
+    split = Split({1: (0,)}, (3, 4))
+    for view, what in ((0, "a reference"), (4, "a target")):
+        images = thing.images.clone()
+        images[view, 0, 0, 0] = float("nan")
+        with pytest.raises(AnyViewError, match=f"thing: {what} holds numbers that are not finite"):
+            score_scene(renderer, replace(thing, images=images), split, 1)
+
+
+def test_one_command_and_a_comparison(tmp_path, capsys):
+    data = write_objects(tmp_path / "data", names=("one", "two"))
+    common = ["--data", str(data), "--references", "1", "3"]
+    assert main(["evaluate", *common, "--out", str(tmp_path / "ours"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    report = read_report(tmp_path / "ours")
+    assert said["mean"] == report.mean and report.method.weights and report.protocol.image_size == (128, 128)
+    page = (tmp_path / "ours" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 1 + 4 and "src=" in page and "http" not in page
+    worst = min(report.scenes, key=lambda r: r.mean("psnr"))
+    assert page.index(f"{worst.scene}, {worst.references} references") < page.index("Protocol and method")
+    assert (
+        "definition" not in page and IMAGE_METRICS["psnr"].definition in (tmp_path / "ours" / "report.md").read_text()
+    )
+    before = (tmp_path / "ours" / "scenes" / "one.json").stat().st_mtime_ns
+    assert main(["evaluate", *common, "--out", str(tmp_path / "ours")]) == 0  # nothing is rendered again
+    assert (tmp_path / "ours" / "scenes" / "one.json").stat().st_mtime_ns == before
+    assert main(["evaluate", *common, "--out", str(tmp_path / "copy"), "--model", "baseline:nearest"]) == 0
+    copied = read_report(tmp_path / "copy")
+    assert copied.mean["3"]["psnr"] == copied.mean["3"]["copy_psnr"] == pytest.approx(report.mean["3"]["copy_psnr"])
+    capsys.readouterr()
+    out = tmp_path / "side"
+    assert main(["compare", str(tmp_path / "copy"), str(tmp_path / "ours"), "--out", str(out)]) == 0
+    assert "| default |" in capsys.readouterr().out
+    assert (out / "comparison.md").is_file() and (out / "comparison.png").stat().st_size > 1000
+    assert main(["compare", str(tmp_path / "copy")]) == 1
+    assert "at least 2 reports" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_scenes(tmp_path):
+    data = write_objects(tmp_path / "data")
+    common = ["--data", str(data), "--references", "2", "--model", "baseline:blend"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "anyview"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "evaluate", *common, "--out", str(tmp_path / "two")], check=False, cwd=REPOSITORY,
+        env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert main(["evaluate", *common, "--out", str(tmp_path / "one")]) == 0
+    assert read_report(tmp_path / "two") == read_report(tmp_path / "one")
+    assert done.stdout.count("report.json") == 1
+
+
+def test_plots_show_every_point(tmp_path):
+    curves = [Curve("ours", [(1.0, 18.0), (3.0, 20.0), (10.0, 21.0)]), Curve("theirs", [(1.0, 20.9)], dashed=True)]
+    draw_plot(tmp_path / "plot.png", "title", "reference views", "PSNR in dB", curves)
+    from PIL import Image
+
+    picture = Image.open(tmp_path / "plot.png").convert("RGB")
+    colours = {colour: count for count, colour in picture.getcolors(1 << 20)}
+    assert colours[(0, 114, 178)] > 500 and colours[(230, 159, 0)] > 20
+
+
+def test_error_maps_run_from_white_to_black():
+    truth = torch.zeros(3, 1, 3)
+    image = torch.tensor([0.0, 0.25, 0.8]).expand(3, 1, 3)
+    expected = torch.tensor([[1.0, 1.0, 1.0], [0.9, 0.62, 0.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(error_map(image, truth)[:, 0].mT, expected)
+
+
+def test_the_models_own_lens_decides_the_crop():
+    model = load("default")
+    assert model.system.focal_over_height == pytest.approx(1.0946, abs=1e-3)
