@@ -15,7 +15,7 @@ from anyview.evaluation.metrics.depth import depth_errors
 from anyview.evaluation.metrics.distribution import DinoV2ClassFeatures, InceptionFeatures, frechet_distance
 from anyview.evaluation.metrics.image import flip, psnr, ssim, truncated
 from anyview.evaluation.metrics.perceptual import Lpips
-from anyview.evaluation.metrics.poses import relative_pose_scores, rotation_angle, trajectory_errors
+from anyview.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
 from anyview.evaluation.metrics.shape import chamfer, chamfer_sampled, chamfer_vertices, occupancy, volume_iou
 from anyview.evaluation.metrics.temporal import flicker, reproject, reprojection_error, view_to_view
 from anyview.geometry.alignment import Similarity
@@ -232,13 +232,6 @@ def test_relative_poses_by_hand():
     assert score.auc30 == pytest.approx(100 * (15 * 30 + 6 * 20) / (21 * 30))
     with pytest.raises(AnyViewError, match="at least 2 cameras"):
         relative_pose_scores(truth[:1], truth[:1])
-
-
-def test_rotation_angles():
-    pose = torch.eye(4, dtype=torch.float64)
-    for degrees in (0.0, 1e-5, 3.0, 90.0, 179.0):
-        angle = rotation_angle(pose[:3, :3], turned(pose, degrees)[:3, :3]).item()
-        assert angle == pytest.approx(degrees, rel=1e-6, abs=1e-9)
 
 
 def test_trajectory_errors_after_alignment():

@@ -17,6 +17,7 @@ from rich.table import Table
 from anyview.api import Model, load, resolve
 from anyview.cli.common import parse, print_json
 from anyview.errors import AnyViewError, unknown_name
+from anyview.evaluation.adherence import ESTIMATORS
 from anyview.evaluation.baselines import BASELINES, make_baseline
 from anyview.evaluation.benchmark_run import BenchmarkRun, splits_of
 from anyview.evaluation.benchmarks import BENCHMARKS, find_scenes
@@ -61,6 +62,8 @@ class EvaluateOptions:
     scale_sweep: tuple[float, ...] = ()
     """With one reference: factors on the distance of targets, of which the best by the truth is reported as an oracle
     beside the score without it (SEVA: 0.1 0.2 ... 2.0)."""
+    adherence: str | None = None
+    """Estimate the cameras of the rendered views again and compare them with those asked for: pycolmap."""
     joint: bool = False
     """Let the targets of a scene see each other; by default each is rendered alone."""
     steps: int | None = None
@@ -109,12 +112,14 @@ def _evaluate(options: EvaluateOptions, world: World) -> Report | None:
     names = tuple(options.metrics) or benchmark.metrics
     if options.scale_sweep and ("psnr" not in names or min(options.scale_sweep) <= 0):
         raise AnyViewError("--scale-sweep needs positive factors, and psnr among the metrics, which it chooses by.")
+    if options.adherence is not None and options.adherence not in ESTIMATORS:
+        raise unknown_name("estimator of cameras", options.adherence, ESTIMATORS)
     pairs, sets = make_metrics(names, options.metric_weights)
     method, renderer, focal = _method(options)
     protocol = Protocol(
         benchmark=benchmark.name, counts=counts, image_size=renderer.image_size,
         field_of_view=round(math.degrees(2 * math.atan(0.5 / focal)), 6), metrics=names, joint=options.joint,
-        scale_sweep=options.scale_sweep, note=benchmark.note,
+        scale_sweep=options.scale_sweep, adherence=options.adherence or "", note=benchmark.note,
     )  # fmt: skip
     scenes = find_scenes(benchmark, options.data, options.scenes)
     splits_of(scenes, counts)

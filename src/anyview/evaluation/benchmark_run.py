@@ -15,6 +15,7 @@ from torch import Tensor
 from anyview.data.captures import Capture
 from anyview.data.fitting import fit_views, seen_boxes
 from anyview.errors import AnyViewError
+from anyview.evaluation.adherence import ESTIMATORS, measure_adherence
 from anyview.evaluation.benchmarks import BenchmarkScene
 from anyview.evaluation.metrics.distribution import Features, frechet_distance
 from anyview.evaluation.metrics.registry import PairMetric
@@ -131,13 +132,16 @@ class BenchmarkRun:
         split = scene.split(capture, self.protocol.counts)
         views = CaptureViews(scene.name, capture.recentred(), self.renderer.image_size, self.focal_over_height)
         results, features = [], {}
-        truth, _, _ = views.views(split.targets)
+        truth, cameras, _ = views.views(split.targets)
+        estimate = ESTIMATORS.get(self.protocol.adherence)
+        own = None if estimate is None else measure_adherence(truth, cameras, estimate)
         for count in self.protocol.counts:
             score = score_scene(
                 self.renderer, views, split, count, metrics=self.metrics, seed=self.seed,
                 independent=not self.protocol.joint, scale_sweep=self.protocol.scale_sweep,
             )  # fmt: skip
-            results.append(SceneResult.of(score, split))
+            kept = None if estimate is None else measure_adherence(score.images, cameras, estimate)
+            results.append(SceneResult.of(score, split, adherence=kept, truth_adherence=own))
             write_scene_pictures(self.folder / "scenes", score, truth, split)
             features |= {f"{name}/{count}": make(score.images) for name, make in self.features.items()}
         if self.features:

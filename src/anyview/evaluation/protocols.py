@@ -53,6 +53,7 @@ class Protocol:
         background: What lies behind transparent pixels.
         scale_sweep: Factors on the distance of targets from a single reference, of which the best by the truth is
             reported as an oracle beside the score without it; empty for none.
+        adherence: What estimates the cameras of the rendered views again; empty for nothing.
         note: What the split is, where it is not a published one.
     """
 
@@ -64,6 +65,7 @@ class Protocol:
     joint: bool = False
     background: str = "white"
     scale_sweep: tuple[float, ...] = ()
+    adherence: str = ""
     note: str = ""
 
 

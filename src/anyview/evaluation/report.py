@@ -69,6 +69,20 @@ def mean_table(report: Report) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def adherence_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: how views keep to their cameras, scene by scene, and the same of the true images."""
+    header = ["scene", "references", "registered", "ATE_t", "ATE_r deg", "RA@5 %", "RT@5 %", "AUC@30 %"]
+    rows = []
+    for result in report.scenes:
+        for label, kept in ((str(result.references), result.adherence), ("true images", result.truth_adherence)):
+            if kept is not None:
+                numbers = (kept.ate_t, kept.ate_r, kept.ra5, kept.rt5, kept.auc30)
+                cells = ["" if value is None else f"{value:.3f}" for value in numbers[:2]]
+                cells += ["" if value is None else f"{value:.1f}" for value in numbers[2:]]
+                rows.append([result.scene, label, f"{kept.registered} of {kept.frames}", *cells])
+    return header, list({tuple(row): row for row in rows}.values())
+
+
 def _number(metric: str, value: float) -> str:
     return f"{value:.2f}" if metric.startswith("psnr") else f"{value:.3f}"
 
@@ -78,6 +92,9 @@ def markdown(report: Report) -> str:
     protocol = report.protocol
     header, rows = mean_table(report)
     lines = [f"# {protocol.benchmark}: {report.method.name}", "", *_markdown_table(header, rows), ""]
+    if protocol.adherence:
+        lines += [f"Cameras estimated again ({protocol.adherence}) against those that were asked for:", ""]
+        lines += [*_markdown_table(*adherence_table(report)), ""]
     if "oracle scale" in header:
         lines += ["The oracle's scale of translations was chosen by looking at the truth.", ""]
     if protocol.benchmark in PUBLISHED_PSNR:
@@ -114,7 +131,8 @@ def _page(report: Report, folder: Path) -> str:
     worst = sorted(report.scenes, key=lambda result: result.mean(name))
     body = [
         f"<h1>{html.escape(report.protocol.benchmark)}: {html.escape(report.method.name)}</h1>",
-        _html_table(header, rows), _image(folder / "curve.png", "PSNR against the number of references"),
+        _html_table(header, rows), *([_html_table(*adherence_table(report))] if report.protocol.adherence else []),
+        _image(folder / "curve.png", "PSNR against the number of references"),
         "<h2>Scenes, worst first</h2>",
         "<p>Targets from the worst to the best: truth, rendering, error (white 0, orange 0.25, black 0.5 up).</p>",
         *(_figure(result, name, folder) for result in worst),

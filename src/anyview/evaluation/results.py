@@ -10,6 +10,7 @@ from typing import Any
 
 from anyview.data.files import read_json
 from anyview.errors import AnyViewError
+from anyview.evaluation.adherence import Adherence
 from anyview.evaluation.protocols import Protocol, Split
 from anyview.evaluation.run import Score
 from anyview.serialisation import from_plain, to_plain, write_json
@@ -47,6 +48,8 @@ class SceneResult:
         copy: Likewise, of copying the reference with the nearest viewing direction.
         oracle_scale: See :class:`anyview.evaluation.run.Score`.
         oracle: Likewise.
+        adherence: Of the rendered views to the cameras that were asked for, if it was measured.
+        truth_adherence: Of the true images of the same views: what the estimator itself is off.
     """
 
     scene: str
@@ -57,9 +60,18 @@ class SceneResult:
     copy: dict[str, tuple[float, ...]]
     oracle_scale: float | None = None
     oracle: dict[str, tuple[float, ...]] | None = None
+    adherence: Adherence | None = None
+    truth_adherence: Adherence | None = None
 
     @classmethod
-    def of(cls, score: Score, split: Split) -> SceneResult:
+    def of(
+        cls,
+        score: Score,
+        split: Split,
+        *,
+        adherence: Adherence | None = None,
+        truth_adherence: Adherence | None = None,
+    ) -> SceneResult:
         """The numbers of a score."""
 
         def fixed(values: dict[str, list[float]]) -> dict[str, tuple[float, ...]]:
@@ -69,6 +81,7 @@ class SceneResult:
             scene=score.scene, references=score.references, reference_views=split.references[score.references],
             target_views=split.targets, values=fixed(score.values), copy=fixed(score.copy),
             oracle_scale=score.oracle_scale, oracle=None if score.oracle is None else fixed(score.oracle),
+            adherence=adherence, truth_adherence=truth_adherence,
         )  # fmt: skip
 
     def mean(self, metric: str, which: str = "values") -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anyview.errors import AnyViewError
 from anyview.geometry.alignment import umeyama
-from anyview.geometry.poses import invert
+from anyview.geometry.poses import invert, rotation_angle
 
 _AUC_DEGREES = 30
 
@@ -49,12 +49,6 @@ class TrajectoryScore:
         return math.radians(self.ate_r)
 
 
-def rotation_angle(a: Float[Tensor, "*batch 3 3"], b: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
-    """Angle between rotations in degrees, exact near 0 as well (from the chord, not from the trace)."""
-    chord = (a - b).flatten(-2).norm(dim=-1) / (2 * math.sqrt(2.0))  # sin(angle / 2)
-    return torch.rad2deg(2 * torch.asin(chord.clamp(0, 1)))
-
-
 def relative_pose_scores(
     world_from_cam: Float[Tensor, "views 4 4"], truth: Float[Tensor, "views 4 4"]
 ) -> RelativePoseScore:
@@ -68,7 +62,7 @@ def relative_pose_scores(
         raise AnyViewError(f"Relative poses need at least 2 cameras, got {views}.")
     first, second = torch.triu_indices(views, views, 1)
     ours, true = (invert(p.double()[first]) @ p.double()[second] for p in (world_from_cam, truth))
-    rotation = rotation_angle(ours[:, :3, :3], true[:, :3, :3])
+    rotation = torch.rad2deg(rotation_angle(ours[:, :3, :3], true[:, :3, :3]))
     a, b = (torch.nn.functional.normalize(p[:, :3, 3], dim=-1) for p in (ours, true))
     cross = torch.linalg.cross(a, b).norm(dim=-1)
     translation = torch.rad2deg(torch.atan2(cross, (a * b).sum(-1).abs()))
@@ -92,5 +86,5 @@ def trajectory_errors(world_from_cam: Float[Tensor, "views 4 4"], truth: Float[T
     similarity = umeyama(ours[:, :3, 3], true[:, :3, 3])
     distance = (similarity.points(ours[:, :3, 3]) - true[:, :3, 3]).square().sum(-1).mean().sqrt()
     extent = (true[:, :3, 3] - true[0, :3, 3]).norm(dim=-1).max()
-    angle = rotation_angle(similarity.rotation @ ours[:, :3, :3], true[:, :3, :3]).mean()
+    angle = torch.rad2deg(rotation_angle(similarity.rotation @ ours[:, :3, :3], true[:, :3, :3])).mean()
     return TrajectoryScore(float(distance / extent), float(angle))
