@@ -8,15 +8,19 @@ from pathlib import Path
 import tyro
 
 from anyview.cli.common import parse
+from anyview.data.files import read_json
 from anyview.errors import AnyViewError
 from anyview.evaluation.comparison import compare, write_comparison
-from anyview.evaluation.results import read_report
+from anyview.evaluation.results import REPORT, read_report
+from anyview.evaluation.timing import SCHEMA as SPEED_SCHEMA
+from anyview.evaluation.timing import SPEED, compare_speed, read_speed_report
 from anyview.rendering.outputs import whole_folder
+from anyview.serialisation import write_aside
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """Put reports of one protocol side by side, with paired differences from the first and published rows."""
+    """Put reports of one protocol side by side, with paired differences and published rows; or reports of bench."""
 
     reports: tyro.conf.Positional[tuple[Path, ...]]
     """Reports, or folders that anyview evaluate wrote; the first is compared with."""
@@ -30,6 +34,9 @@ class CompareOptions:
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(CompareOptions, argv, "compare")
+    if options.reports and _schema(options.reports[0]) == SPEED_SCHEMA:
+        _compare_speed(options)
+        return
     reports = [read_report(path) for path in options.reports]
     names = list(options.names) or [report.method.name for report in reports]
     if len(names) != len(reports):
@@ -42,3 +49,21 @@ def main(argv: list[str]) -> None:
             written = write_comparison(folder, reports, names)
         for path in written:
             print(f"wrote {options.out / path.name}")
+
+
+def _schema(path: Path) -> str:
+    file = path / SPEED if (path / SPEED).is_file() else path / REPORT if path.is_dir() else path
+    document = read_json(file)
+    return str(document.get("schema")) if isinstance(document, dict) else ""
+
+
+def _compare_speed(options: CompareOptions) -> None:
+    names = list(options.names) or [str(path) for path in options.reports]
+    if len(names) != len(options.reports):
+        raise AnyViewError(f"{len(options.reports)} reports and {len(names)} --names do not match in number.")
+    text = compare_speed([read_speed_report(path) for path in options.reports], names)
+    print(text)
+    if options.out is not None:
+        with whole_folder(options.out, overwrite=options.overwrite, sources=options.reports) as folder:
+            write_aside(folder / "comparison.md", text)
+        print(f"wrote {options.out / 'comparison.md'}")

@@ -1,0 +1,90 @@
+"""Timings by a clock that is known, and the bench command on this machine."""
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from anyview.cli.main import main
+from anyview.errors import AnyViewError
+from anyview.evaluation.timing import SpeedReport, Timing, compare_speed, matrix_peak, measure, read_speed_report
+
+
+def test_medians_spreads_and_shares(monkeypatch):
+    """A clock that ticks 1, 2, 3, 4 and 100 seconds: one hiccup changes neither median nor much of the spread."""
+    ticks = iter([0, 1, 10, 12, 20, 23, 30, 34, 40, 140])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    calls = []
+    timing = measure("work", lambda: calls.append(1), count=6, unit="frames", runs=5, flops=300, peak=200.0)
+    assert len(calls) == 6  # one to warm up
+    assert timing.seconds == 3 and timing.per_second == 2 and timing.share_of_peak == pytest.approx(0.5)
+    assert timing.runs == 5 and timing.spread > 0
+
+
+def test_the_peak_is_that_of_a_matrix_product():
+    started = time.perf_counter()
+    peak = matrix_peak("cpu", torch.float32, side=256, runs=3)
+    assert 4 * 2 * 256**3 / (time.perf_counter() - started) <= 4 * peak
+
+
+def report(seconds, spread=0.0, **machine):
+    timing = Timing(name="render", seconds=seconds, spread=spread, runs=3, per_second=1 / seconds, unit="frames")
+    return SpeedReport(
+        machine={"device": "one", "threads": 1, "cores": 2, **machine}, model="m", peak_flops=1.0, timings=(timing,)
+    )
+
+
+def test_changes_of_speed_are_told_from_noise():
+    text = compare_speed([report(2.0), report(1.0), report(1.9, spread=0.2)], ["before", "after", "again"])
+    assert "| render | 2.0000 | 2.00x | 1.05x (within the spread) |" in text
+    with pytest.raises(AnyViewError, match="different machines .threads: 1, 2"):
+        compare_speed([report(2.0), report(1.0, threads=2)], ["a", "b"])
+    with pytest.raises(AnyViewError, match="no timing in common"):
+        other = report(1.0)
+        compare_speed([report(2.0), replace(other, timings=(replace(other.timings[0], name="x"),))], ["a", "b"])
+    with pytest.raises(AnyViewError, match="at least 2 reports"):
+        compare_speed([report(2.0)], ["a"])
+
+
+@pytest.mark.slow
+def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
+    from anyview.data.shards import write_shard
+    from tests.data.test_training_data import scenes
+
+    write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, views=10, size=(128, 128)) for n in range(2)])
+    common = [
+        "--references",
+        "1",
+        "--targets",
+        "2",
+        "--steps",
+        "1",
+        "--train-batch",
+        "1",
+        "--views",
+        "2",
+        "--runs",
+        "2",
+    ]
+    suites = ["--runs", "2", "--suites", "render", "train", "data", "codec"]
+    arguments = ["bench", *common, *suites, "--shards", str(tmp_path / "s")]
+    assert main([*arguments, "--out", str(tmp_path / "a"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    found = read_speed_report(tmp_path / "a")
+    assert [timing.name for timing in found.timings] == [
+        "encode N=1", "render N=1 M=2 steps=1", "train batch=1 views=2", "load batch", "codec encode", "codec decode",
+    ]  # fmt: skip
+    assert said["model"] == "default" and found.peak_flops > 0 and found.timings[1].flops > 1e8
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a"), "--names", "a", "b"]) == 0
+    assert "| train batch=1 views=2 |" in capsys.readouterr().out
+    (tmp_path / "a" / "speed.json").write_text(json.dumps({**said, "version": 9}))
+    for words, told in (
+        (["compare", str(tmp_path / "a"), str(tmp_path / "a")], "schema version 9"),
+        ([*arguments[:-2], "--out", str(tmp_path / "b")], "give --shards"),
+        ([*arguments, "--out", str(tmp_path / "b"), "--views", "1"], "--views must be at least 2"),
+    ):
+        assert main(words) == 1
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
