@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
 
 
 def _timed(options: BenchOptions, peak: float) -> Callable[..., Timing]:
-    def timed(name: str, work: Callable[[], object], count: float, unit: str, flops: int = 0) -> Timing:
+    def timed(name: str, work: Callable[[], object], count: int, unit: str, flops: int = 0) -> Timing:
         return measure(
             name, work, count=count, unit=unit, runs=options.runs, flops=flops, peak=peak,
             synchronise=waiter(options.device),

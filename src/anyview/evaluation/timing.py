@@ -79,7 +79,7 @@ def measure(
         synchronise()
         times.append(time.perf_counter() - started)
     median = statistics.median(times)
-    quartiles = statistics.quantiles(times, n=4) if runs > 1 else [median, median, median]
+    quartiles = statistics.quantiles(times, n=4, method="inclusive") if runs > 1 else [median, median, median]
     return Timing(
         name=name, seconds=median, spread=(quartiles[2] - quartiles[0]) / 2 / median, runs=runs,
         per_second=count / median, unit=unit, flops=flops,
