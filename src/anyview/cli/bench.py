@@ -178,7 +178,7 @@ def _train(options: BenchOptions, peak: float) -> Iterator[Timing]:
 
     parameters = sum(p.numel() for p in task.model.parameters())
     cost = training_cost(
-        settings.model, parameters, views=count, batch=batch, grid=token_grid(settings, settings.image_size),
+        settings.model, parameters, views=float(count), batch=batch, grid=token_grid(settings, settings.image_size),
         placement=Placement(1, 1, 1, False),
     )  # fmt: skip
     yield _timed(options, peak)(f"train batch={batch} views={count}", step, batch, "scenes", cost.flops)
