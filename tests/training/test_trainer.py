@@ -277,6 +277,35 @@ def test_monitors_see_every_block():
     assert places == []
 
 
+def test_monitors_see_compiled_blocks_too():
+    """A compiled block does not run hooks that come after its compilation; what it puts out is seen all the same."""
+    from anyview.geometry.poses import random_rigid
+    from anyview.nn.positions import ViewPositions
+
+    task = make_task()
+    x, positions = torch.randn(1, 2, 12, 3, 5), ViewPositions.from_poses(random_rigid(1, 2))
+
+    def run():
+        return task.model(x, torch.tensor([0.5]), positions, 1)
+
+    with top_activations(task.model) as eager:
+        expected = run()
+    calls = []
+    for block in task.model.blocks:
+        inner = block._call_impl
+        # Stands where torch.compile puts its own; like it, it takes no notice of new hooks.
+        block._compiled_call_impl = lambda *a, inner=inner, **k: calls.append(1) or inner(*a, **k)
+    before = [block._compiled_call_impl for block in task.model.blocks]
+    with top_activations(task.model) as top:
+        assert run().equal(expected)
+    assert top == eager and len(calls) == 2
+    with first_not_finite(task.model) as places, torch.no_grad():
+        next(iter(task.model.blocks[1].parameters())).fill_(float("nan"))
+        run()
+    assert places and "blocks.1" in places[0] and len(calls) == 2
+    assert [block._compiled_call_impl for block in task.model.blocks] == before
+
+
 @pytest.mark.parametrize("change", [dict(sharding="hybrid"), dict(steps=0), dict(accumulate=0)])
 def test_impossible_runs_are_refused(change):
     with pytest.raises(ValueError, match="shard_size|at least 1"):

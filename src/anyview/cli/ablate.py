@@ -33,6 +33,7 @@ from anyview.families.kaleido.settings import SamplingConfig
 from anyview.families.kaleido.system import KaleidoSystem, load_system
 from anyview.serialisation import to_plain, write_json
 from anyview.training.config import recipe_identity
+from anyview.training.health import top_activations
 
 # References -> targets of the paper's table; targets of one call see each other.
 _JOINT = FirstViews("ablation", 25, tuple(range(10, 15)))
@@ -186,12 +187,11 @@ def _run(row: AblationRow, recipes: dict[str, KaleidoRecipe], seed: int, options
         _train(row, recipe, run, seed, options)
     source = run if row.trains else options.out / f"{_trained_before(row)}-{seed}"
     records = [json.loads(line) for line in (source / "metrics.jsonl").read_text().splitlines()]
-    scores = _scores(source, recipe.settings.sampling, options)
+    scores, top = _scores(source, recipe.settings.sampling, options)
     seconds = statistics.median(record["seconds"] for record in records)
-    tops = [max(v for k, v in r.items() if k.startswith("top_")) for r in records if any(k[:4] == "top_" for k in r)]
     result = Result(
         row=row.name, seed=seed, psnr=scores, scenes_per_second=recipe.data.batch_size / seconds,
-        top_activation=max(tops[-5:], default=0.0), loss=statistics.fmean(r["loss"] for r in records[-50:]),
+        top_activation=top, loss=statistics.fmean(r["loss"] for r in records[-50:]),
     )  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
     write_json(path, {**to_plain(result), "of": note})
@@ -211,12 +211,14 @@ def _train(row: AblationRow, recipe: KaleidoRecipe, run: Path, seed: int, option
     train(replace(recipe, train=train_options.train, data=train_options.data), train_options)
 
 
-def _scores(run: Path, sampling: SamplingConfig, options: AblateOptions) -> dict[str, float]:
-    """PSNR of the settings of the table."""
+def _scores(run: Path, sampling: SamplingConfig, options: AblateOptions) -> tuple[dict[str, float], float]:
+    """PSNR of the settings of the table, and the largest output of any block meanwhile."""
     last = sorted((run / "checkpoints").glob("step-*"))[-1]
     system = load_system(last, options.device or "cpu")
     system = KaleidoSystem(system.renderer.changed(sampling=sampling))
     objects = read_objects(options.held_out, Model(system))[: options.objects]
-    joint = means(evaluate(system.renderer, objects, _JOINT, [1, 5], independent=False))
-    alone = means(evaluate(system.renderer, objects, _JOINT, [5], independent=True))
-    return dict(zip(_SETTINGS, (joint[1]["psnr"], alone[5]["psnr"], joint[5]["psnr"]), strict=True))
+    with top_activations(system.renderer.model) as top:
+        joint = means(evaluate(system.renderer, objects, _JOINT, [1, 5], independent=False))
+        alone = means(evaluate(system.renderer, objects, _JOINT, [5], independent=True))
+    psnr = dict(zip(_SETTINGS, (joint[1]["psnr"], alone[5]["psnr"], joint[5]["psnr"]), strict=True))
+    return psnr, max(top.values())

@@ -30,7 +30,7 @@ class Result:
         seed: Of data, noise and first weights.
         psnr: By setting, ``references->targets``.
         scenes_per_second: Of training, from the median step.
-        top_activation: Largest output of a block near the end.
+        top_activation: Largest output of any block while the held-out captures were rendered.
         loss: Mean of the last 50 steps.
     """
 

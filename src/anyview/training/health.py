@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from statistics import median
 from typing import Any
 
@@ -18,28 +18,54 @@ from torch.distributed.tensor import DTensor
 def top_activations(model: nn.Module) -> Iterator[dict[str, float]]:
     """Record the largest magnitude that leaves each block (massive activations, Kaleido section 3.2.2)."""
     found: dict[str, float] = {}
-    hooks = []
-    for number, block in enumerate(getattr(model, "blocks", [])):
+    with ExitStack() as stack:
+        for number, block in enumerate(getattr(model, "blocks", [])):
 
-        def hook(module: nn.Module, args: Any, out: Tensor, name: str = f"block_{number:02d}") -> None:
-            found[name] = max(found.get(name, 0.0), out.detach().abs().max().item())
+            def note(out: Tensor, name: str = f"block_{number:02d}") -> None:
+                found[name] = max(found.get(name, 0.0), out.detach().abs().max().item())
 
-        hooks.append(block.register_forward_hook(hook))
-    try:
+            stack.enter_context(_listening(block, note))
         yield found
+
+
+@contextmanager
+def _listening(module: nn.Module, note: Callable[[Any], None]) -> Iterator[None]:
+    """Have what leaves a module noted, compiled or not."""
+    compiled: Any = module._compiled_call_impl  # a compiled module does not see hooks that come after its compilation
+    if compiled is None:
+        handle = module.register_forward_hook(lambda _, args, out: note(out))
+    else:
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            out = compiled(*args, **kwargs)
+            note(out)
+            return out
+
+        module._compiled_call_impl = call  # pyright: ignore[reportAttributeAccessIssue]
+        handle = None
+    try:
+        yield
     finally:
-        for handle in hooks:
+        if handle is not None:
             handle.remove()
+        else:
+            module._compiled_call_impl = compiled
 
 
 @contextmanager
 def first_not_finite(model: nn.Module) -> Iterator[list[str]]:
-    """Record the modules whose output was not finite, in the order they ran; the first is where it arose."""
+    """Record the modules whose output was not finite, in the order they ran; the first is where it arose.
+
+    Compiled modules run uncompiled meanwhile, so that their insides can be seen.
+    """
     found: list[str] = []
-    hooks = []
+    hooks, compiled = [], {}
     for name, module in model.named_modules():
         if not name:
             continue
+        if module._compiled_call_impl is not None:
+            compiled[module] = module._compiled_call_impl
+            module._compiled_call_impl = None
 
         def hook(_: nn.Module, args: Any, out: Any, name: str = name) -> None:
             if isinstance(out, Tensor) and not bool(torch.isfinite(out).all()):
@@ -51,6 +77,8 @@ def first_not_finite(model: nn.Module) -> Iterator[list[str]]:
     finally:
         for handle in hooks:
             handle.remove()
+        for module, call in compiled.items():
+            module._compiled_call_impl = call
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -209,7 +209,7 @@ class Trainer:
             while self.step < config.steps:
                 started = time.perf_counter()
                 watch = self.step % config.log_every == 0
-                with top_activations(self.model) if watch and not config.compile else nullcontext({}) as top:
+                with top_activations(self.model) if watch else nullcontext({}) as top:
                     record = self._step([next(data) for _ in range(parts)])
                 self.step += 1
                 record["seconds"] = time.perf_counter() - started
