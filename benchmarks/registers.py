@@ -44,10 +44,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--registers", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--compile", action="store_true", help="compile the blocks")
     parser.add_argument("--report", action="store_true", help="only write down runs that are there")
     options = parser.parse_args()
     for count in [] if options.report else options.registers:
         made = recipe(count, options.steps, options.width)
+        made = replace(made, train=replace(made.train, compile=options.compile, workers=1))
         train(made, TrainOptions(out=options.out / f"registers-{count}", shards=(options.shards,), train=made.train,
                                  data=made.data, loss=made.loss))  # fmt: skip
     curves = {f"{count} registers": tops(options.out / f"registers-{count}") for count in options.registers}

@@ -56,6 +56,17 @@ def test_views_that_cannot_be_placed_are_a_result():
     assert (kept.frames, kept.registered, kept.ate_t) == (4, 0, None)
 
 
+def test_a_straight_path_has_no_alignment_but_its_pairs():
+    cameras = ring(5, (40, 56))
+    poses = cameras.world_from_cam.clone()
+    poses[:, :3, 3] = torch.linspace(0, 1, 5)[:, None] * torch.tensor([1.0, 2.0, 0.5])
+    straight = replace(cameras, world_from_cam=poses)
+    kept = measure_adherence(
+        torch.rand(5, 3, 40, 56), straight, lambda _: {f"{n:04d}.png": poses[n].double() for n in range(5)}
+    )
+    assert kept.registered == 5 and kept.ate_t is None and kept.ra5 == 100
+
+
 def test_any_estimator_serves(monkeypatch, tmp_path, capsys):
     """One that knows the truth finds no error; the report has a row for it and one for the true images."""
     from tests.evaluation.test_benchmarks import write_objects

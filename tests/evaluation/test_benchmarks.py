@@ -15,7 +15,7 @@ from anyview.cli.synthesize import write_capture
 from anyview.data.fitting import fit_views, seen_boxes
 from anyview.data.formats.registry import read_capture
 from anyview.errors import AnyViewError
-from anyview.evaluation.benchmark_run import BenchmarkRun, CaptureViews
+from anyview.evaluation.benchmark_run import BenchmarkRun, CaptureViews, check_scenes, within
 from anyview.evaluation.benchmarks import BENCHMARKS, GSO30, NERF_REFERENCES, find_scenes
 from anyview.evaluation.comparison import compare, paired_difference
 from anyview.evaluation.metrics.image import psnr
@@ -155,10 +155,11 @@ def test_a_run_that_is_taken_up_again_equals_an_unbroken_one(tmp_path):
     assert whole(make_run(tmp_path / "broken", data)) == report
     assert marker.stat().st_mtime_ns == before  # not scored again
     # Shared by two processes, no scene is dropped or done twice.
-    for rank in (0, 1):
+    for rank, done in ((0, 2), (1, 3)):
         shared = make_run(tmp_path / "shared", data)
         shared.begin()
         shared.score(rank=rank, ranks=2)
+        assert len(list((tmp_path / "shared" / "scenes").glob("*.json"))) == done
     assert shared.report() == report
     assert report.names == ["one", "three", "two"] and len(report.scenes) == 6
     with pytest.raises(AnyViewError, match="another method was begun here"):
@@ -167,6 +168,14 @@ def test_a_run_that_is_taken_up_again_equals_an_unbroken_one(tmp_path):
         make_run(tmp_path / "whole", data, counts=(1, 2)).begin()
     with pytest.raises(AnyViewError, match="not empty and no evaluation"):
         make_run(data, data).begin()
+    # Other images under the same names are not the same scenes.
+    other = write_objects(tmp_path / "other", names=("two", "one", "three"))
+    with pytest.raises(AnyViewError, match="scored from other images, cameras or views"):
+        make_run(tmp_path / "whole", other).score()
+    assert "images or cameras of one" in protocol_differences(report, whole(make_run(tmp_path / "elsewhere", other)))
+    (tmp_path / "whole" / "scenes" / "one.json").write_text("[")
+    with pytest.raises(AnyViewError, match="one.json: not readable JSON"):
+        make_run(tmp_path / "whole", data).score()
 
 
 def test_the_numbers_are_those_of_the_pictures(tmp_path):
@@ -211,6 +220,9 @@ def test_reports_are_checked_when_they_are_read(tmp_path):
     refuse("not a report", lambda d: d.update(schema="other"))
     refuse("means do not follow", lambda d: d["mean"]["1"].update(psnr=40.0))
     refuse("means do not follow", lambda d: d["scenes"][0]["values"].update(psnr=[40.0] * 15))
+    refuse("not every metric of the protocol", lambda d: d["scenes"][0]["values"].update(psnr=[40.0]))
+    refuse("not every metric of the protocol", lambda d: d["scenes"][0]["values"].pop("ssim"))
+    refuse("not every metric of sets", lambda d: d["protocol"].update(metrics=["psnr", "ssim", "fid"]))
     refuse("not every scene", lambda d: d["scenes"].pop())
     refuse("Unknown key .*did you mean", lambda d: d["protocol"].update(metric=1))
     refuse("the key 'method' is missing", lambda d: d.pop("method"))
@@ -226,7 +238,7 @@ def test_comparisons_pair_scenes_and_refuse_other_protocols(tmp_path):
     assert (same.mean, same.low, same.high, same.better) == (0, 0, 0, 0)
     found = paired_difference(first, second, 3, "psnr")
     assert found.mean == pytest.approx(second.mean["3"]["psnr"] - first.mean["3"]["psnr"])
-    assert found.low <= found.mean <= found.high and found.scenes == 3
+    assert found.low < found.mean < found.high and found.scenes == 3
     # A difference that is the same at every scene has no spread.
     raised = tuple(
         replace(r, values={**r.values, "psnr": tuple(v + 1 for v in r.values["psnr"])}) for r in first.scenes
@@ -257,6 +269,32 @@ def write_split(folder, count, train, test):
     (folder / f"train_test_split_{count}.json").write_text(json.dumps({"train_ids": train, "test_ids": test}))
 
 
+def test_names_that_cannot_be_files_and_two_indices_are_refused(tmp_path):
+    data = write_objects(tmp_path / "data", names=("one",), views=9)
+    entry = {"context": [0, 8], "target": [3]}
+    (data / "evaluation_index_a.json").write_text(json.dumps({"../one": entry}))
+    with pytest.raises(AnyViewError, match="'../one' cannot be the name of a scene"):
+        find_scenes(BENCHMARKS["re10k"], data)
+    (data / "evaluation_index_b.json").write_text(json.dumps({"one": entry}))
+    with pytest.raises(AnyViewError, match="2 files evaluation_index"):
+        find_scenes(BENCHMARKS["re10k"], data)
+
+
+def test_padding_is_white_for_metrics_of_sets_too():
+    images = torch.rand(2, 3, 6, 8)
+    shown = within(images, [(1, 2, 5, 8), (0, 0, 6, 8)])
+    assert shown[1].equal(images[1]) and shown[0, :, 1:5, 2:].equal(images[0, :, 1:5, 2:])
+    assert bool((shown[0, :, 0] == 1).all()) and bool((shown[0, :, :, :2] == 1).all())
+
+
+def test_a_view_that_shows_too_little_is_refused_before_anything_is_rendered(tmp_path):
+    data = write_objects(tmp_path / "data", names=("one",))
+    run = make_run(tmp_path / "out", data)
+    check_scenes(run.scenes, run.protocol, 1.0946)
+    with pytest.raises(AnyViewError, match="one: view 10 shows .* pixels of what is rendered; the metrics need 11"):
+        check_scenes(run.scenes, run.protocol, 0.5)
+
+
 def test_split_files_of_others(tmp_path):
     data = write_objects(tmp_path / "data", names=("one", "two"), views=9)
     write_split(data / "one", 3, [0, 4, 8], [1, 2])
@@ -272,9 +310,13 @@ def test_split_files_of_others(tmp_path):
     write_split(data / "one", 1, [0], [1])
     with pytest.raises(AnyViewError, match="other test_ids"):
         one.split(one.read(), [3, 1])
-    # In the lists of llff they come before our own.
+    # In llff they come before our own, for all scenes or for none.
     (fern,) = find_scenes(BENCHMARKS["llff"], data, ["one"])
-    assert fern.split(fern.read(), [3]).targets == (1, 2)
+    assert fern.split(fern.read(), [3]).targets == (1, 2) and fern.note == "lists of the split files"
+    (data / "two" / "train_test_split_3.json").unlink()
+    (horns,) = find_scenes(BENCHMARKS["llff"], data, ["two"])
+    with pytest.raises(AnyViewError, match=r"two/train_test_split_3.json: no such file"):
+        horns.split(horns.read(), [3])
     index = {"one": {"context": [0, 8], "target": [3, 4, 5]}, "two": None}
     (data / "evaluation_index_re10k.json").write_text(json.dumps(index))
     (scene,) = find_scenes(BENCHMARKS["re10k"], data)
@@ -305,7 +347,24 @@ def test_what_is_missing_or_laid_out_otherwise_is_said(tmp_path, capsys):
     refuse("Unknown baseline 'nearst': did you mean 'nearest'?", "--model", "baseline:nearst")
     refuse("--steps is for models", "--model", "baseline:nearest", "--steps", "3")
     refuse("--scale-sweep needs positive factors", "--scale-sweep", "0.5", "-1")
+    refuse("--scale-sweep needs positive factors", "--scale-sweep", "nan")
+    refuse("have 1 among --references", "--scale-sweep", "0.5", "--references", "3")
+    refuse("--device is for models", "--model", "baseline:nearest", "--device", "cuda")
+    refuse("--like is for baselines", "--like", "other")
+    refuse("--scenes names a scene twice", "--scenes", "one", "one")
     refuse("no such folder", "--data", str(tmp_path / "none"))
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").write_text("years")
+    assert main([*arguments[:3], "--out", str(tmp_path / "precious"), "--overwrite"]) == 1
+    assert "--overwrite drops evaluations only" in capsys.readouterr().err
+    assert (tmp_path / "precious" / "thesis.tex").is_file()
+    assert main([*arguments[:3], "--out", str(tmp_path), "--overwrite"]) == 1
+    assert "would replace" in capsys.readouterr().err
+    for folder in ("chair_blender", "chair_old"):
+        (tmp_path / "chairs" / folder).mkdir(parents=True)
+        for name in ("train", "test"):
+            (tmp_path / "chairs" / folder / f"transforms_{name}.json").write_text("{}")
+    refuse("two folders stand for the scene chair", "--benchmark", "nerf-synthetic", "--data", str(tmp_path / "chairs"))
     few = write_objects(tmp_path / "few", names=("short",), views=12)
     refuse("short: 12 views, protocol eschernet-gso needs 25", "--data", str(few))
 

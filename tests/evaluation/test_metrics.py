@@ -52,6 +52,11 @@ def test_psnr_and_ssim_equal_scikit_image():
             data_range=1.0,
         )  # fmt: skip
         assert ssim(a, b)[n].item() == pytest.approx(gaussian, abs=1e-5)
+        sample = metrics.structural_similarity(  # its default of a sample covariance
+            rows_a[n], rows_b[n], channel_axis=2, gaussian_weights=True, sigma=1.5, data_range=1.0
+        )
+        assert ssim(a, b, window="gaussian-sample")[n].item() == pytest.approx(sample, abs=1e-5)
+        assert abs(sample - gaussian) > 1e-6
         uniform = metrics.structural_similarity(bytes_a[n], bytes_b[n], channel_axis=2)
         assert ssim(truncated(a), truncated(b), window="uniform")[n].item() == pytest.approx(uniform, abs=5e-5)
 
@@ -230,6 +235,15 @@ def test_relative_poses_by_hand():
     # The turn is about the optical axis of the second camera of its pairs: directions as the first ones see them stay.
     assert score.rt5 == 100
     assert score.auc30 == pytest.approx(100 * (15 * 30 + 6 * 20) / (21 * 30))
+    # Which way along a direction is left open: the world turned inside out about its origin.
+    mirrored = truth.clone()
+    mirrored[:, :3, 3] *= -1
+    assert relative_pose_scores(mirrored, truth).rt5 == 100
+    # Cameras that fell together have no direction.
+    together = truth.clone()
+    together[:, :3, 3] = 1.0
+    collapsed = relative_pose_scores(together, truth)
+    assert (collapsed.ra5, collapsed.rt5, collapsed.auc30) == (100, 0, 0)
     with pytest.raises(AnyViewError, match="at least 2 cameras"):
         relative_pose_scores(truth[:1], truth[:1])
 

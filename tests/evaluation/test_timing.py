@@ -39,7 +39,7 @@ def report(seconds, spread=0.0, **machine):
 def test_changes_of_speed_are_told_from_noise():
     text = compare_speed([report(2.0), report(1.0), report(1.9, spread=0.2)], ["before", "after", "again"])
     assert "| render | 2.0000 | 2.00x | 1.05x (within the spread) |" in text
-    with pytest.raises(AnyViewError, match="different machines .threads: 1, 2"):
+    with pytest.raises(AnyViewError, match="different conditions .threads: 1, 2"):
         compare_speed([report(2.0), report(1.0, threads=2)], ["a", "b"])
     with pytest.raises(AnyViewError, match="no timing in common"):
         other = report(1.0)
@@ -74,7 +74,7 @@ def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
     said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     found = read_speed_report(tmp_path / "a")
     assert [timing.name for timing in found.timings] == [
-        "encode N=1", "render N=1 M=2 steps=1", "train batch=1 views=2", "load batch", "codec encode", "codec decode",
+        "encode N=1", "render N=1 M=2 steps=1", "train batch=1 views=2", "load batch=1", "codec encode", "codec decode",
     ]  # fmt: skip
     assert said["model"] == "default" and found.peak_flops > 0 and found.timings[1].flops > 1e8
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a"), "--names", "a", "b"]) == 0

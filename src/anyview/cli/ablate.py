@@ -220,5 +220,5 @@ def _scores(run: Path, sampling: SamplingConfig, options: AblateOptions) -> tupl
     with top_activations(system.renderer.model) as top:
         joint = means(evaluate(system.renderer, objects, _JOINT, [1, 5], independent=False))
         alone = means(evaluate(system.renderer, objects, _JOINT, [5], independent=True))
-    psnr = dict(zip(_SETTINGS, (joint[1]["psnr"], alone[5]["psnr"], joint[5]["psnr"]), strict=True))
+    psnr: dict[str, float] = dict(zip(_SETTINGS, (joint[1]["psnr"], alone[5]["psnr"], joint[5]["psnr"]), strict=True))
     return psnr, max(top.values())

@@ -78,6 +78,9 @@ def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(BenchOptions, argv, "bench")
     check_device(options.device)
+    numbers = (options.references, options.targets, options.steps, options.suites, (options.runs, options.train_batch))
+    if not all(numbers):
+        raise AnyViewError("--references, --targets, --steps and --suites need a value each.")
     if min((*options.references, *options.targets, *options.steps, options.runs, options.train_batch)) < 1:
         raise AnyViewError("Numbers of references, targets, steps, runs and scenes must be at least 1.")
     if options.views < 2:
@@ -191,7 +194,9 @@ def _data(options: BenchOptions, peak: float) -> Iterator[Timing]:
     config = replace(kaleido_nano().data, batch_size=options.train_batch, image_size=settings.image_size)
     batches = ViewBatches(ShardFolder(options.shards), config)
     steps = iter(range(1_000_000))
-    yield _timed(options, peak)("load batch", lambda: batches[next(steps)], options.train_batch, "scenes")
+    yield _timed(options, peak)(
+        f"load batch={options.train_batch}", lambda: batches[next(steps)], options.train_batch, "scenes"
+    )
 
 
 def _codec(options: BenchOptions, peak: float) -> Iterator[Timing]:

@@ -19,7 +19,7 @@ from anyview.cli.common import parse, print_json
 from anyview.errors import AnyViewError, unknown_name
 from anyview.evaluation.adherence import ESTIMATORS
 from anyview.evaluation.baselines import BASELINES, make_baseline
-from anyview.evaluation.benchmark_run import BenchmarkRun, splits_of
+from anyview.evaluation.benchmark_run import IDENTITY, BenchmarkRun, check_scenes
 from anyview.evaluation.benchmarks import BENCHMARKS, find_scenes
 from anyview.evaluation.metrics.registry import make_metrics
 from anyview.evaluation.protocols import Protocol
@@ -32,6 +32,8 @@ from anyview.training.config import TrainConfig
 from anyview.training.distributed import World, join_world, leave_world
 
 _BASELINE = "baseline:"
+# Seconds that processes wait for the slowest of them: they share scenes, not steps.
+_PATIENCE = 7 * 86400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ def main(argv: list[str]) -> None:
     if options.benchmark not in BENCHMARKS:
         raise unknown_name("benchmark", options.benchmark, BENCHMARKS)
     started = time.perf_counter()
-    world = join_world(TrainConfig(sharding="ddp", device=options.device))
+    world = join_world(TrainConfig(sharding="ddp", device=options.device, timeout=_PATIENCE))
     report = _evaluate(options, world)
     leave_world()
     if report is None:
@@ -110,22 +112,22 @@ def _evaluate(options: EvaluateOptions, world: World) -> Report | None:
     if len(set(counts)) < len(counts) or min(counts) < 1:
         raise AnyViewError(f"--references must be different positive numbers, got {' '.join(map(str, counts))}.")
     names = tuple(options.metrics) or benchmark.metrics
-    if options.scale_sweep and ("psnr" not in names or min(options.scale_sweep) <= 0):
-        raise AnyViewError("--scale-sweep needs positive factors, and psnr among the metrics, which it chooses by.")
+    _check_sweep(options.scale_sweep, counts, names)
     if options.adherence is not None and options.adherence not in ESTIMATORS:
         raise unknown_name("estimator of cameras", options.adherence, ESTIMATORS)
     pairs, sets = make_metrics(names, options.metric_weights)
+    if not pairs:
+        raise AnyViewError(f"--metrics needs one of single images beside {' '.join(sets)}, such as psnr.")
+    scenes = find_scenes(benchmark, options.data, options.scenes)
     method, renderer, focal = _method(options)
     protocol = Protocol(
         benchmark=benchmark.name, counts=counts, image_size=renderer.image_size,
         field_of_view=round(math.degrees(2 * math.atan(0.5 / focal)), 6), metrics=names, joint=options.joint,
-        scale_sweep=options.scale_sweep, adherence=options.adherence or "", note=benchmark.note,
+        scale_sweep=options.scale_sweep, adherence=options.adherence or "", note=scenes[0].note or benchmark.note,
     )  # fmt: skip
-    scenes = find_scenes(benchmark, options.data, options.scenes)
-    splits_of(scenes, counts)
-    protect(options.out, [options.data])
-    if options.overwrite and world.is_main:
-        shutil.rmtree(options.out, ignore_errors=True)
+    check_scenes(scenes, protocol, focal)
+    if world.is_main:
+        _make_room(options)
     run = BenchmarkRun(options.out, scenes, protocol, method, renderer, focal, pairs, sets, options.seed)
     if world.is_main:
         run.begin()
@@ -141,21 +143,51 @@ def _evaluate(options: EvaluateOptions, world: World) -> Report | None:
     return report
 
 
+def _check_sweep(factors: tuple[float, ...], counts: tuple[int, ...], metrics: tuple[str, ...]) -> None:
+    if not factors:
+        return
+    if "psnr" not in metrics or not all(math.isfinite(factor) and factor > 0 for factor in factors):
+        raise AnyViewError("--scale-sweep needs positive factors, and psnr among the metrics, which it chooses by.")
+    if 1 not in counts:
+        raise AnyViewError("--scale-sweep is for a single reference: have 1 among --references.")
+
+
+def _make_room(options: EvaluateOptions) -> None:
+    """Drop an earlier evaluation if that is asked for, and nothing else.
+
+    Raises:
+        AnyViewError: The folder is no evaluation, or something that is read lies in it.
+    """
+    out = options.out
+    if out.exists() and not out.is_dir():
+        raise AnyViewError(f"{out}: the output folder is a file.")
+    models = [Path(name) for name in (options.model, options.like) if Path(name).exists()]
+    protect(out, [options.data, options.metric_weights, *models])
+    if not options.overwrite or not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / IDENTITY).is_file():
+        raise AnyViewError(f"{out}: not empty and no evaluation; --overwrite drops evaluations only.")
+    shutil.rmtree(out)
+
+
 def _method(options: EvaluateOptions) -> tuple[Method, Renderer, float]:
     """What is evaluated, what renders, and its focal length over image height."""
     if options.model.startswith(_BASELINE):
         name = options.model.removeprefix(_BASELINE)
         if name not in BASELINES:
             raise unknown_name("baseline", name, BASELINES)
-        for flag in ("steps", "guidance"):
-            if getattr(options, flag) is not None:
+        for flag, none in (("steps", None), ("guidance", None), ("device", "cpu"), ("precision", "fp32")):
+            if getattr(options, flag) != none:
                 raise AnyViewError(f"--{flag} is for models; a baseline has none.")
         like = load(options.like)
         renderer = make_baseline(name, like.image_size)
         return Method(name=options.model, settings={"seed": options.seed}), renderer, like.system.focal_over_height
+    if options.like != "default":
+        raise AnyViewError("--like is for baselines; a model has a size and lens of its own.")
     model = load(options.model, device=options.device, precision=options.precision)
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
-    weights = hashlib.sha256((resolve(options.model) / "model.safetensors").read_bytes()).hexdigest()
+    with (resolve(options.model) / "model.safetensors").open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
     settings = {"sampling": model.system.sampling, "precision": options.precision, "seed": options.seed}
     return (
         Method(name=options.model, weights=weights, settings=settings),

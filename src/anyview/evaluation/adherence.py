@@ -31,7 +31,8 @@ class Adherence:
     Attributes:
         frames: Views that were rendered.
         registered: Those whose camera could be estimated; the errors are of these alone.
-        ate_t: See :class:`anyview.evaluation.metrics.poses.TrajectoryScore`; None with fewer than three.
+        ate_t: See :class:`anyview.evaluation.metrics.poses.TrajectoryScore`; None of fewer than
+            three, or of centres on one line.
         ate_r: Likewise, in degrees.
         ra5: See :class:`anyview.evaluation.metrics.poses.RelativePoseScore`, in percent.
         rt5: Likewise.
@@ -88,8 +89,11 @@ def measure_adherence(images: Float[Tensor, "views 3 h w"], cameras: Cameras, es
     estimated = torch.stack([found[names[number]] for number in places])
     asked = cameras.world_from_cam[places].to(estimated)
     pairs = relative_pose_scores(estimated, asked)
-    path = trajectory_errors(estimated, asked)
+    try:
+        path = trajectory_errors(estimated, asked)
+    except AnyViewError:  # centres on one line leave the alignment open
+        path = None
     return Adherence(
-        frames=len(images), registered=len(places), ate_t=path.ate_t, ate_r=path.ate_r,
+        frames=len(images), registered=len(places), ate_t=path and path.ate_t, ate_r=path and path.ate_r,
         ra5=pairs.ra5, rt5=pairs.rt5, auc30=pairs.auc30,
     )  # fmt: skip

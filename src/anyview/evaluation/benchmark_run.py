@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from anyview.data.captures import Capture
+from anyview.data.files import read_bytes, read_json
 from anyview.data.fitting import fit_views, seen_boxes
 from anyview.errors import AnyViewError
 from anyview.evaluation.adherence import ESTIMATORS, measure_adherence
 from anyview.evaluation.benchmarks import BenchmarkScene
 from anyview.evaluation.metrics.distribution import Features, frechet_distance
-from anyview.evaluation.metrics.registry import PairMetric
+from anyview.evaluation.metrics.registry import SMALLEST, PairMetric
 from anyview.evaluation.pictures import write_scene_pictures
 from anyview.evaluation.protocols import Protocol, Split
 from anyview.evaluation.results import Method, Report, SceneResult, SetResult, means
@@ -27,7 +29,8 @@ from anyview.geometry.cameras import Cameras
 from anyview.rendering.renderer import Renderer
 from anyview.serialisation import from_plain, to_plain, write_json
 
-_IDENTITY = "evaluation.json"
+IDENTITY = "evaluation.json"
+_PIECE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +98,12 @@ class BenchmarkRun:
             "protocol": to_plain(self.protocol), "method": to_plain(self.method),
             "scenes": [scene.name for scene in self.scenes],
         }))  # fmt: skip
-        path = self.folder / _IDENTITY
+        path = self.folder / IDENTITY
         if path.is_file():
-            before = json.loads(path.read_text())
+            before = read_json(path)
             if before != note:
-                what = next(key for key in note if before.get(key) != note[key])
+                known = before if isinstance(before, dict) else {}
+                what = next((key for key in note if known.get(key) != note[key]), "package")
                 raise AnyViewError(
                     f"{self.folder}: an evaluation with another {what} was begun here; give another --out, or "
                     "--overwrite."
@@ -107,32 +111,49 @@ class BenchmarkRun:
             return
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise AnyViewError(f"{self.folder}: not empty and no evaluation; give another --out, or --overwrite.")
-        (self.folder / "scenes").mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, note)
 
     def score(self, *, rank: int = 0, ranks: int = 1, on_scene: Callable[[int], None] | None = None) -> None:
-        """Score the scenes that are not done yet.
+        """Score the scenes that are not done yet, and see that those which are were of the same data.
 
         Args:
             rank: This process.
             ranks: How many share the scenes; each takes every so-manieth.
             on_scene: Called with the number of scenes that this process is through with.
+
+        Raises:
+            AnyViewError: A scene cannot be scored, or was scored from other images, cameras or views.
         """
+        (self.folder / "scenes").mkdir(exist_ok=True)
         for done, scene in enumerate(self.scenes[rank::ranks]):
+            capture = scene.read()
+            split = scene.split(capture, self.protocol.counts)
+            data = fingerprint(capture, split)
             if not self._path(scene.name).is_file():
-                self._score(scene)
+                self._score(scene.name, capture, split, data)
+            elif any(result.data != data for result in self._stored(scene.name)):
+                raise AnyViewError(
+                    f"{self._path(scene.name)}: scored from other images, cameras or views than are there now; give "
+                    "another --out, or --overwrite."
+                )
             if on_scene is not None:
                 on_scene(done + 1)
 
     def _path(self, name: str) -> Path:
         return self.folder / "scenes" / f"{name}.json"
 
-    def _score(self, scene: BenchmarkScene) -> None:
-        capture = scene.read()
-        split = scene.split(capture, self.protocol.counts)
-        views = CaptureViews(scene.name, capture.recentred(), self.renderer.image_size, self.focal_over_height)
+    def _stored(self, name: str) -> list[SceneResult]:
+        path = self._path(name)
+        document = read_json(path)
+        if not isinstance(document, list):
+            raise AnyViewError(f"{path}: not the scores of a scene.")
+        return [from_plain(SceneResult, entry, str(path)) for entry in document]
+
+    def _score(self, name: str, capture: Capture, split: Split, data: str) -> None:
+        views = CaptureViews(name, capture.recentred(), self.renderer.image_size, self.focal_over_height)
         results, features = [], {}
-        truth, cameras, _ = views.views(split.targets)
+        truth, cameras, boxes = views.views(split.targets)
         estimate = ESTIMATORS.get(self.protocol.adherence)
         own = None if estimate is None else measure_adherence(truth, cameras, estimate)
         for count in self.protocol.counts:
@@ -140,14 +161,15 @@ class BenchmarkRun:
                 self.renderer, views, split, count, metrics=self.metrics, seed=self.seed,
                 independent=not self.protocol.joint, scale_sweep=self.protocol.scale_sweep,
             )  # fmt: skip
-            kept = None if estimate is None else measure_adherence(score.images, cameras, estimate)
-            results.append(SceneResult.of(score, split, adherence=kept, truth_adherence=own))
+            shown = within(score.images, boxes)
+            kept = None if estimate is None else measure_adherence(shown, cameras, estimate)
+            results.append(SceneResult.of(score, split, data, adherence=kept, truth_adherence=own))
             write_scene_pictures(self.folder / "scenes", score, truth, split)
-            features |= {f"{name}/{count}": make(score.images) for name, make in self.features.items()}
+            features |= {f"{kind}/{count}": _in_pieces(make, shown) for kind, make in self.features.items()}
         if self.features:
-            features |= {f"{name}/truth": make(truth) for name, make in self.features.items()}
-            _save(self.folder / "scenes" / f"{scene.name}.safetensors", features)
-        write_json(self._path(scene.name), to_plain(results))  # last: it says that the scene is done
+            features |= {f"{kind}/truth": _in_pieces(make, truth) for kind, make in self.features.items()}
+            _save(self.folder / "scenes" / f"{name}.safetensors", features)
+        write_json(self._path(name), to_plain(results))  # last: it says that the scene is done
 
     def report(self) -> Report:
         """The whole evaluation; all scenes are done.
@@ -157,10 +179,9 @@ class BenchmarkRun:
         """
         results: list[SceneResult] = []
         for scene in self.scenes:
-            path = self._path(scene.name)
-            if not path.is_file():
-                raise AnyViewError(f"{path}: the scores of {scene.name} are missing.")
-            results += [from_plain(SceneResult, entry, str(path)) for entry in json.loads(path.read_text())]
+            if not self._path(scene.name).is_file():
+                raise AnyViewError(f"{self._path(scene.name)}: the scores of {scene.name} are missing.")
+            results += self._stored(scene.name)
         return Report(
             protocol=self.protocol, method=self.method, scenes=tuple(results), sets=tuple(self._set_results()),
             mean=means(results, self.protocol.counts),
@@ -179,13 +200,61 @@ class BenchmarkRun:
         return out
 
 
-def splits_of(scenes: Sequence[BenchmarkScene], counts: Sequence[int]) -> dict[str, Split]:
-    """The split of every scene; what does not fit is refused before anything is rendered.
+def within(images: Float[Tensor, "n 3 h w"], boxes: list[Box] | None) -> Float[Tensor, "n 3 h w"]:
+    """Images with white where the true ones are padding."""
+    if boxes is None:
+        return images
+    out = torch.ones_like(images)
+    for number, (top, left, bottom, right) in enumerate(boxes):
+        out[number, :, top:bottom, left:right] = images[number, :, top:bottom, left:right]
+    return out
+
+
+def fingerprint(capture: Capture, split: Split) -> str:
+    """SHA-256 of all that a scene gives to its scores: image files, cameras, and which views are what."""
+    digest = hashlib.sha256(repr((sorted(split.references.items()), split.targets)).encode())
+    digest.update(capture.exact_cameras.world_from_cam.numpy().tobytes())
+    digest.update(capture.exact_cameras.intrinsics.numpy().tobytes())
+    used = sorted({*split.targets, *(view for views in split.references.values() for view in views)})
+    seen: set[Path] = set()
+    for view in used:
+        frame = capture.frames[view]
+        digest.update(repr(frame.position).encode())
+        if frame.image not in seen:
+            seen.add(frame.image)
+            digest.update(read_bytes(frame.image, largest=1 << 40))
+    return digest.hexdigest()
+
+
+def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_over_height: float) -> None:
+    """Refuse what does not fit before anything is rendered.
+
+    Args:
+        scenes: To be scored.
+        protocol: Under what.
+        focal_over_height: Of what is rendered.
 
     Raises:
-        AnyViewError: A scene cannot be read or has too few views.
+        AnyViewError: A scene cannot be read, has no cameras or too few views, or shows too little of what is rendered.
     """
-    return {scene.name: scene.split(scene.read(), counts) for scene in scenes}
+    smallest = max([1, *(SMALLEST[name] for name in protocol.metrics if name in SMALLEST)])
+    for scene in scenes:
+        capture = scene.read()
+        split = scene.split(capture, protocol.counts)
+        cameras = capture.recentred().cameras[list(split.targets)]
+        for target, (top, left, bottom, right) in zip(
+            split.targets, seen_boxes(cameras, protocol.image_size, focal_over_height), strict=True
+        ):
+            if min(bottom - top, right - left) < smallest:
+                shown = f"{max(0, bottom - top)}x{max(0, right - left)}"
+                raise AnyViewError(
+                    f"{scene.name}: view {target} shows {shown} pixels of what is rendered; the metrics need "
+                    f"{smallest}."
+                )
+
+
+def _in_pieces(make: Features, images: Tensor) -> Tensor:
+    return torch.cat([make(part) for part in images.split(_PIECE)])
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -25,11 +25,13 @@ class BenchmarkScene:
         name: Unique in its benchmark.
         read: Gives the capture whose views ``split`` numbers.
         split: Makes the split of a capture for some numbers of references.
+        note: Where the split comes from, if it is not what the benchmark says.
     """
 
     name: str
     read: Callable[[], Capture]
     split: Callable[[Capture, Sequence[int]], Split]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,17 +144,20 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _held_out(folder: Path) -> list[BenchmarkScene]:
-    """Split files where there are some (``train_test_split_N.json``), else every eighth view."""
+    """Every eighth view; or split files (``train_test_split_N.json``), which then every scene must have."""
+    paths = _captures_below(folder)
+    published = any(any(path.glob("train_test_split_*.json")) for path in paths)
 
     def scene(path: Path) -> BenchmarkScene:
         def split(capture: Capture, counts: Sequence[int]) -> Split:
-            if any(path.glob("train_test_split_*.json")):
+            if published:
                 return _split_of_files(path, capture, counts)
             return hold_out(len(capture), counts, path.name)
 
-        return BenchmarkScene(path.name, lambda: _by_name(read_capture(path)), split)
+        note = "lists of the split files" if published else ""
+        return BenchmarkScene(path.resolve().name, lambda: _by_name(read_capture(path)), split, note)
 
-    return [scene(path) for path in _captures_below(folder)]
+    return [scene(path) for path in paths]
 
 
 def _by_name(capture: Capture) -> Capture:
@@ -163,6 +168,8 @@ def _by_name(capture: Capture) -> Capture:
 
 def _by_files(folder: Path) -> list[BenchmarkScene]:
     index = [path for path in sorted(folder.glob("evaluation_index*.json"))] if folder.is_dir() else []
+    if len(index) > 1:
+        raise AnyViewError(f"{folder}: {len(index)} files evaluation_index*.json; leave the one that is meant.")
     if index:
         return _by_index(folder, index[0])
 
@@ -246,7 +253,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             "nerf-synthetic", _nerf_synthetic, "OBJECT/transforms_train.json and transforms_test.json",
             tuple(NERF_REFERENCES), metrics=_ESCHERNET,
-            note="references are EscherNet's lists of training views, targets all test views",
+            note="references are EscherNet's lists of training views, targets the test views that are there",
         ),
         Benchmark("llff", _held_out, _EVERY_EIGHTH, _LLFF, (1, 3), note=_OURS),
         Benchmark("mipnerf360", _held_out, _EVERY_EIGHTH, _MIPNERF, (1, 3, 6), note=_OURS),
@@ -271,9 +278,17 @@ def find_scenes(benchmark: Benchmark, data: Path, only: Sequence[str] = ()) -> l
     Raises:
         AnyViewError: The folder is laid out otherwise, or a scene is missing.
     """
-    found = {scene.name: scene for scene in benchmark.find(data)}
+    scenes = benchmark.find(data)
+    found = {scene.name: scene for scene in scenes}
     if not found:
         raise AnyViewError(f"{data}: no scenes of {benchmark.name} here; expected {benchmark.expects}.")
+    for name in found:
+        if sum(scene.name == name for scene in scenes) > 1:
+            raise AnyViewError(f"{data}: two folders stand for the scene {name}.")
+        if Path(name).name != name or name.startswith("."):
+            raise AnyViewError(f"{data}: {name!r} cannot be the name of a scene (it names files).")
+    if len(set(only)) < len(only):
+        raise AnyViewError("--scenes names a scene twice.")
     for name in only:
         if name not in found:
             raise unknown_name(f"scene in {data}:", name, found)

@@ -11,7 +11,7 @@ import torch
 from anyview.errors import AnyViewError
 from anyview.evaluation.metrics.registry import IMAGE_METRICS
 from anyview.evaluation.pictures import Curve, draw_plot
-from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE
+from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE, caveat
 from anyview.evaluation.results import Report, protocol_differences
 from anyview.serialisation import write_aside
 
@@ -103,7 +103,7 @@ def _cell(d: Difference) -> str:
 def _published(benchmark: str, counts: Sequence[int]) -> list[str]:
     rows = PUBLISHED_PSNR.get(benchmark, {})
     return [
-        f"| {name} (published, {SOURCE}; its resolution and scenes) | "
+        f"| {name} (published, {SOURCE}; its resolution and scenes{caveat(benchmark)}) | "
         + " | ".join(f"{row[n]:.2f}" if n in row else "" for n in counts) + " |"
         for name, row in rows.items()
     ]  # fmt: skip
@@ -113,7 +113,8 @@ def write_comparison(folder: Path, reports: Sequence[Report], names: Sequence[st
     """Write ``comparison.md`` and ``comparison.png`` into a folder that is there."""
     text = compare(reports, names)
     protocol = reports[0].protocol
-    metric = "psnr" if "psnr" in protocol.metrics else protocol.metrics[0]
+    names_of = [name for name in protocol.metrics if name in IMAGE_METRICS]
+    metric = "psnr" if "psnr" in names_of else names_of[0]
     curves = [
         Curve(name, [(float(n), report.mean[str(n)][metric]) for n in protocol.counts])
         for report, name in zip(reports, names, strict=True)

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from anyview.data.images import to_bytes
+from anyview.evaluation.metrics.registry import IMAGE_METRICS
 from anyview.evaluation.protocols import Split
 from anyview.evaluation.run import Score
 from anyview.serialisation import save_aside
@@ -40,8 +41,10 @@ def error_map(image: Float[Tensor, "3 h w"], truth: Float[Tensor, "3 h w"]) -> F
 
 def write_scene_pictures(folder: Path, score: Score, truth: Float[Tensor, "n 3 h w"], split: Split) -> None:
     """Some targets from the worst to the best: truth above, rendering, and the error below."""
-    values = score.values[next(iter(score.values))]
-    order = sorted(range(len(values)), key=lambda n: values[n])
+    name = next(iter(score.values))
+    sign = 1 if IMAGE_METRICS[name].higher_is_better else -1
+    values = score.values[name]
+    order = sorted(range(len(values)), key=lambda n: sign * values[n])
     places = sorted({round(n * (len(order) - 1) / max(1, _SHOWN - 1)) for n in range(_SHOWN)})
     shown = [order[place] for place in places]
     columns = [torch.cat([truth[n], score.images[n], error_map(score.images[n], truth[n])], dim=1) for n in shown]

@@ -30,3 +30,9 @@ PUBLISHED_PSNR: dict[str, dict[str, dict[int, float]]] = {
 }  # fmt: skip
 """By benchmark, model and number of references. With one reference of a scene they are the best of a sweep over the
 scale of translations."""
+
+
+def caveat(benchmark: str) -> str:
+    """What published rows of a benchmark must not be shown without."""
+    swept = benchmark in ("llff", "mipnerf360", "tanks-and-temples")
+    return "; with one reference the best of a scale sweep by the truth" if swept else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS
 from anyview.evaluation.pictures import Curve, draw_plot, picture_name
-from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE
+from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE, caveat
 from anyview.evaluation.results import REPORT, Report, SceneResult, write_report
 from anyview.serialisation import to_plain, write_aside
 
@@ -27,7 +27,11 @@ def write_all(folder: Path, report: Report) -> list[Path]:
         report: What to write down.
     """
     draw_plot(
-        folder / "curve.png", f"{report.protocol.benchmark}: PSNR", "reference views", "PSNR in dB", _curves(report)
+        folder / "curve.png",
+        f"{report.protocol.benchmark}: PSNR",
+        "reference views",
+        axis_label(_psnr_name(report)),
+        _curves(report),
     )
     write_aside(folder / "report.md", markdown(report))
     write_aside(folder / "report.html", _page(report, folder))
@@ -36,9 +40,9 @@ def write_all(folder: Path, report: Report) -> list[Path]:
 
 
 def _psnr_name(report: Report) -> str:
-    return next(
-        (name for name in ("psnr", "psnr-uint8") if name in report.protocol.metrics), report.protocol.metrics[0]
-    )
+    """The metric that curves and orders go by."""
+    names = [name for name in report.protocol.metrics if name in IMAGE_METRICS]
+    return next((name for name in ("psnr", "psnr-uint8") if name in names), names[0])
 
 
 def _curves(report: Report) -> list[Curve]:
@@ -48,6 +52,12 @@ def _curves(report: Report) -> list[Curve]:
         Curve(report.method.name[-24:], [(n, row[name]) for n, row in rows]),
         Curve("copy of the nearest", [(n, row[f"copy_{name}"]) for n, row in rows]),
     ]
+
+
+def axis_label(metric: str) -> str:
+    """Name and unit of a metric of images."""
+    unit = IMAGE_METRICS[metric].unit
+    return f"{metric} in {unit}" if unit else metric
 
 
 def mean_table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -102,7 +112,10 @@ def markdown(report: Report) -> str:
             [f"{name} (published)", *(f"{row[n]:.2f}" if n in row else "" for n in protocol.counts)]
             for name, row in PUBLISHED_PSNR[protocol.benchmark].items()
         ]
-        lines += [f"PSNR as published ({SOURCE}), at its resolution and on all its scenes:", ""]
+        lines += [
+            f"PSNR as published ({SOURCE}), at its resolution and on all its scenes{caveat(protocol.benchmark)}:",
+            "",
+        ]
         lines += [*_markdown_table(["model", *(f"N = {n}" for n in protocol.counts)], published), ""]
     definitions = {
         **{n: m.definition for n, m in IMAGE_METRICS.items()},
@@ -128,11 +141,12 @@ def _markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
 def _page(report: Report, folder: Path) -> str:
     header, rows = mean_table(report)
     name = _psnr_name(report)
-    worst = sorted(report.scenes, key=lambda result: result.mean(name))
+    sign = 1 if IMAGE_METRICS[name].higher_is_better else -1
+    worst = sorted(report.scenes, key=lambda result: sign * result.mean(name))
     body = [
         f"<h1>{html.escape(report.protocol.benchmark)}: {html.escape(report.method.name)}</h1>",
         _html_table(header, rows), *([_html_table(*adherence_table(report))] if report.protocol.adherence else []),
-        _image(folder / "curve.png", "PSNR against the number of references"),
+        _image(folder / "curve.png", f"{name} against the number of references"),
         "<h2>Scenes, worst first</h2>",
         "<p>Targets from the worst to the best: truth, rendering, error (white 0, orange 0.25, black 0.5 up).</p>",
         *(_figure(result, name, folder) for result in worst),

@@ -11,6 +11,7 @@ from typing import Any
 from anyview.data.files import read_json
 from anyview.errors import AnyViewError
 from anyview.evaluation.adherence import Adherence
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS
 from anyview.evaluation.protocols import Protocol, Split
 from anyview.evaluation.run import Score
 from anyview.serialisation import from_plain, to_plain, write_json
@@ -41,6 +42,7 @@ class SceneResult:
 
     Attributes:
         scene: Its name.
+        data: Fingerprint of its images, cameras and split.
         references: N.
         reference_views: Which they were.
         target_views: Which were rendered.
@@ -53,6 +55,7 @@ class SceneResult:
     """
 
     scene: str
+    data: str
     references: int
     reference_views: tuple[int, ...]
     target_views: tuple[int, ...]
@@ -68,6 +71,7 @@ class SceneResult:
         cls,
         score: Score,
         split: Split,
+        data: str,
         *,
         adherence: Adherence | None = None,
         truth_adherence: Adherence | None = None,
@@ -78,7 +82,8 @@ class SceneResult:
             return {name: tuple(numbers) for name, numbers in values.items()}
 
         return cls(
-            scene=score.scene, references=score.references, reference_views=split.references[score.references],
+            scene=score.scene, data=data, references=score.references,
+            reference_views=split.references[score.references],
             target_views=split.targets, values=fixed(score.values), copy=fixed(score.copy),
             oracle_scale=score.oracle_scale, oracle=None if score.oracle is None else fixed(score.oracle),
             adherence=adherence, truth_adherence=truth_adherence,
@@ -182,6 +187,16 @@ def _check(report: Report, path: Path) -> None:
     expected = [(name, count) for name in report.names for count in counts]
     if not expected or sorted((r.scene, r.references) for r in report.scenes) != sorted(expected):
         raise AnyViewError(f"{path}: the report has not every scene at every number of references once.")
+    pairs = {name for name in report.protocol.metrics if name in IMAGE_METRICS}
+    for result in report.scenes:
+        for values in (result.values, result.copy, result.oracle):
+            if values is not None and (
+                values.keys() != pairs or {len(row) for row in values.values()} != {len(result.target_views)}
+            ):
+                raise AnyViewError(f"{path}: {result.scene} has not every metric of the protocol for every target.")
+    sets = sorted((name, count) for name in report.protocol.metrics if name in SET_METRICS for count in counts)
+    if sorted((result.metric, result.references) for result in report.sets) != sets:
+        raise AnyViewError(f"{path}: the report has not every metric of sets at every number of references once.")
     found = means(report.scenes, counts)
     same = found.keys() == report.mean.keys() and all(
         row.keys() == report.mean[count].keys()
@@ -206,4 +221,6 @@ def protocol_differences(a: Report, b: Report) -> list[str]:
     for key, split in splits[0].items():
         if key in splits[1] and splits[1][key] != split:
             return [*out, f"views of {key[0]} with {key[1]} references: {split}, {splits[1][key]}"]
-    return out
+    data = [{r.scene: r.data for r in x.scenes} for x in (a, b)]
+    changed = [name for name in data[0] if data[0][name] != data[1][name]]
+    return [*out, f"images or cameras of {changed[0]}"] if changed else out

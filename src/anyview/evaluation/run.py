@@ -151,7 +151,8 @@ def _values(
     if boxes is None or len(set(boxes)) == 1:
         top, left, bottom, right = boxes[0] if boxes else (0, 0, *truth.shape[-2:])
         cut = (images[..., top:bottom, left:right], truth[..., top:bottom, left:right])
-        return {name: [float(value) for value in metric(*cut)] for name, metric in metrics.items()}
+        pieces = list(zip(*(x.split(_CHUNK) for x in cut), strict=True))
+        return {name: [float(v) for piece in pieces for v in metric(*piece)] for name, metric in metrics.items()}
     rows = [_values(metrics, images[n : n + 1], truth[n : n + 1], [box]) for n, box in enumerate(boxes)]
     return {name: [row[name][0] for row in rows] for name in metrics}
 

@@ -179,11 +179,13 @@ def compare_speed(reports: list[SpeedReport], names: list[str]) -> str:
         raise AnyViewError(f"A comparison needs at least 2 reports, got {len(reports)}.")
     for report, name in zip(reports[1:], names[1:], strict=True):
         differing = [key for key in reports[0].machine if report.machine.get(key) != reports[0].machine[key]]
-        if hardware := [key for key in differing if key in ("device", "threads", "cores")]:
+        if hardware := [key for key in differing if key in ("device", "threads", "cores", "precision")]:
             raise AnyViewError(
-                f"{names[0]} and {name} were measured on different machines ({hardware[0]}: "
+                f"{names[0]} and {name} were measured in different conditions ({hardware[0]}: "
                 f"{reports[0].machine[hardware[0]]!r}, {report.machine.get(hardware[0])!r}); times do not compare."
             )
+    if len({report.model for report in reports}) > 1:
+        raise AnyViewError(f"The reports are of different models: {', '.join(report.model for report in reports)}.")
     by_name = [{timing.name: timing for timing in report.timings} for report in reports]
     common = [name for name in by_name[0] if all(name in timings for timings in by_name)]
     if not common:

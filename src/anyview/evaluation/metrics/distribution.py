@@ -87,13 +87,15 @@ class DinoV2ClassFeatures:
     """The class token of a DINOv2 at 224 px, for FD-DINOv2 (Stein et al. 2023, who take the large one).
 
     Args:
-        weights: Folder (or hub id) with config.json and weights, as transformers writes them.
+        weights: Folder with config.json and weights, as transformers writes them.
 
     Raises:
         AnyViewError: The library or the weights are not there.
     """
 
-    def __init__(self, weights: str | Path) -> None:
+    def __init__(self, weights: Path) -> None:
+        if not weights.is_dir():
+            raise AnyViewError(f"FD-DINOv2: no DINOv2 at {weights} (expected config.json and weights).")
         try:
             from transformers import Dinov2Model  # noqa: PLC0415  an extra
         except ImportError as error:

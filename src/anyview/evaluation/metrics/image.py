@@ -24,19 +24,20 @@ def ssim(
 ) -> Float[Tensor, "*batch"]:
     """Structural similarity of each image (Wang et al. 2004), data range 1, mean over channels and valid pixels.
 
-    ``gaussian`` is the 11 x 11 window of sigma 1.5 (RnG, LVSM); ``uniform`` the 7 x 7 box with sample covariance
-    (EscherNet's scikit-image default). The two differ by up to 0.02.
+    ``gaussian`` is the 11 x 11 window of sigma 1.5 (torchmetrics; SEVA), ``gaussian-sample`` the same with sample
+    covariance (scikit-image's; LVSM and RnG), ``uniform`` the 7 x 7 box with sample covariance (EscherNet's
+    scikit-image default). They differ by up to 0.02.
 
     Raises:
         AnyViewError: The images are smaller than the window.
     """
-    kernel = _gaussian(11, 1.5) if window == "gaussian" else torch.full((7, 7), 1 / 49)
+    kernel = torch.full((7, 7), 1 / 49) if window == "uniform" else _gaussian(11, 1.5)
     if min(image.shape[-2:]) < len(kernel):
         raise AnyViewError(
             f"SSIM with a window of {len(kernel)} pixels cannot be taken of images of "
             f"{image.shape[-2]}x{image.shape[-1]}."
         )
-    unbiased = 1.0 if window == "gaussian" else 49 / 48
+    unbiased = {"gaussian": 1.0, "gaussian-sample": 121 / 120, "uniform": 49 / 48}[window]
     kernel = kernel.to(image)[None, None]
     x, y = image.clamp(0, 1).reshape(-1, 1, *image.shape[-2:]), truth.clamp(0, 1).reshape(-1, 1, *truth.shape[-2:])
 

@@ -63,9 +63,13 @@ def relative_pose_scores(
     first, second = torch.triu_indices(views, views, 1)
     ours, true = (invert(p.double()[first]) @ p.double()[second] for p in (world_from_cam, truth))
     rotation = torch.rad2deg(rotation_angle(ours[:, :3, :3], true[:, :3, :3]))
+    lengths = [p[:, :3, 3].norm(dim=-1) for p in (ours, true)]
+    still = [length <= 1e-9 * length.max().clamp_min(1e-30) for length in lengths]
     a, b = (torch.nn.functional.normalize(p[:, :3, 3], dim=-1) for p in (ours, true))
     cross = torch.linalg.cross(a, b).norm(dim=-1)
     translation = torch.rad2deg(torch.atan2(cross, (a * b).sum(-1).abs()))
+    # Cameras that fell together have no direction, which is as wrong as can be; true ones in one place ask for none.
+    translation = torch.where(still[1], 0.0, torch.where(still[0], 90.0, translation))
     worst = torch.maximum(rotation, translation)
     counts = torch.histc(worst.clamp_max(_AUC_DEGREES + 0.5), bins=_AUC_DEGREES + 1, min=0, max=_AUC_DEGREES + 1)
     auc = (counts[:_AUC_DEGREES].cumsum(0) / len(worst)).mean()

@@ -54,7 +54,11 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
     "psnr-uint8": ImageMetric(
         "of 8-bit images, cut off as EscherNet's code does", "dB", True, lambda _: _of_bytes(psnr)
     ),
-    "ssim": ImageMetric("11 x 11 Gaussian of sigma 1.5, data range 1 (LVSM, RnG)", "", True, lambda _: ssim),
+    "ssim": ImageMetric("11 x 11 Gaussian of sigma 1.5, data range 1 (torchmetrics; SEVA)", "", True, lambda _: ssim),
+    "ssim-sample": ImageMetric(
+        "11 x 11 Gaussian of sigma 1.5, data range 1, sample covariance (scikit-image's; LVSM, RnG)", "", True,
+        lambda _: partial(ssim, window="gaussian-sample"),
+    ),
     "ssim-uniform7-uint8": ImageMetric(
         "7 x 7 box on 8-bit images (EscherNet's scikit-image default)", "", True,
         lambda _: _of_bytes(partial(ssim, window="uniform")),
@@ -71,6 +75,10 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
         lambda weights: Lpips("vgg", weights, rescale=False), True,
     ),
 }  # fmt: skip
+
+SMALLEST = {"ssim": 11, "ssim-sample": 11, "ssim-uniform7-uint8": 7, "lpips-alex": 32, "lpips-vgg": 32,
+            "lpips-vgg-unscaled": 32}  # fmt: skip
+"""Pixels along a side that a metric needs."""
 
 SET_METRICS: dict[str, SetMetric] = {
     "fid": SetMetric("Inception pool3, targets against their truth", InceptionFeatures),
