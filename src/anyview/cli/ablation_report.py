@@ -30,7 +30,7 @@ class Result:
         seed: Of data, noise and first weights.
         psnr: By setting, ``references->targets``.
         scenes_per_second: Of training, from the median step.
-        top_activation: Largest output of any block while the held-out captures were rendered.
+        top_activation: Largest output of any block while the held-out captures were rendered; None if not measured.
         loss: Mean of the last 50 steps.
     """
 
@@ -38,7 +38,7 @@ class Result:
     seed: int
     psnr: dict[str, float]
     scenes_per_second: float
-    top_activation: float
+    top_activation: float | None
     loss: float
 
 
@@ -143,7 +143,8 @@ def _table(rows: Sequence[AblationRow], results: Sequence[Result], context: dict
         speed = statistics.fmean(result.scenes_per_second for result in mine)
         relative = f"{speed / statistics.fmean(first):.2f}" if first else f"{speed:.1f} scenes/s"
         published = "" if row.throughput is None else f"{row.throughput / 160:.2f}"
-        top = f"{statistics.fmean(result.top_activation for result in mine):.1f}"
+        tops = [result.top_activation for result in mine if result.top_activation is not None]
+        top = f"{statistics.fmean(tops):.1f}" if len(tops) == len(mine) else ""
         name = f"**{row.name}**" if row.chosen else row.name
         lines.append("| " + " | ".join([row.decision, name, *psnr, *paper, *change, relative, published, top]) + " |")
     return "\n".join(lines) + "\n"
