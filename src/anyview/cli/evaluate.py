@@ -24,7 +24,7 @@ from anyview.evaluation.benchmarks import BENCHMARKS, find_scenes
 from anyview.evaluation.metrics.registry import make_metrics
 from anyview.evaluation.protocols import Protocol
 from anyview.evaluation.report import mean_table, write_all
-from anyview.evaluation.results import Method, Report
+from anyview.evaluation.results import Method, Report, count_scenes
 from anyview.evaluation.run import HeldOutObject
 from anyview.rendering.outputs import protect
 from anyview.rendering.renderer import Renderer
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
     header, rows = mean_table(report)
     seconds = time.perf_counter() - started
     size = report.protocol.image_size
-    what = f"{report.protocol.benchmark}: {report.method.name}, {len(report.names)} scenes"
+    what = f"{report.protocol.benchmark}: {report.method.name}, {count_scenes(report)}"
     table = Table(title=f"{what}, {size[0]}x{size[1]}, {seconds:.0f} s")
     for name in header:
         table.add_column(name, justify="right")

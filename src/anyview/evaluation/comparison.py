@@ -12,7 +12,7 @@ from anyview.errors import AnyViewError
 from anyview.evaluation.metrics.registry import IMAGE_METRICS
 from anyview.evaluation.pictures import Curve, draw_plot
 from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE, caveat
-from anyview.evaluation.results import Report, protocol_differences
+from anyview.evaluation.results import Report, count_scenes, protocol_differences
 from anyview.serialisation import write_aside
 
 _DRAWS = 10_000
@@ -75,7 +75,7 @@ def compare(reports: Sequence[Report], names: Sequence[str]) -> str:
                 f"{'; '.join(differences)}."
             )
     protocol = reports[0].protocol
-    lines = [f"# {protocol.benchmark}, {len(reports[0].names)} scenes", ""]
+    lines = [f"# {protocol.benchmark}, {count_scenes(reports[0])}", ""]
     for metric in (name for name in protocol.metrics if name in IMAGE_METRICS):
         kind = IMAGE_METRICS[metric]
         better = "higher" if kind.higher_is_better else "lower"
@@ -97,6 +97,8 @@ def compare(reports: Sequence[Report], names: Sequence[str]) -> str:
 
 
 def _cell(d: Difference) -> str:
+    if d.scenes == 1:
+        return f"{d.mean:+.3f} (one scene)"
     return f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], better at {d.better} of {d.scenes}"
 
 
@@ -126,7 +128,7 @@ def write_comparison(folder: Path, reports: Sequence[Report], names: Sequence[st
     ]
     unit = IMAGE_METRICS[metric].unit
     draw_plot(
-        folder / "comparison.png", f"{protocol.benchmark}, {len(reports[0].names)} scenes", "reference views",
+        folder / "comparison.png", f"{protocol.benchmark}, {count_scenes(reports[0])}", "reference views",
         f"{metric}{f' in {unit}' if unit else ''}", curves,
     )  # fmt: skip
     write_aside(folder / "comparison.md", text)

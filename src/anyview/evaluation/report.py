@@ -10,7 +10,7 @@ from pathlib import Path
 from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS
 from anyview.evaluation.pictures import Curve, draw_plot, picture_name
 from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE, caveat
-from anyview.evaluation.results import REPORT, Report, SceneResult, write_report
+from anyview.evaluation.results import REPORT, Report, SceneResult, count_scenes, write_report
 from anyview.serialisation import to_plain, write_aside
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#111}
@@ -123,7 +123,7 @@ def markdown(report: Report) -> str:
     }
     lines += [f"- {name}: {definitions[name]}" for name in protocol.metrics]
     lines += [
-        f"- {len(report.names)} scenes; {protocol.image_size[0]}x{protocol.image_size[1]} pixels, "
+        f"- {count_scenes(report)}; {protocol.image_size[0]}x{protocol.image_size[1]} pixels, "
         f"{protocol.field_of_view:.1f} degrees high, what lies outside an image is not scored; "
         f"background {protocol.background}; targets {'see each other' if protocol.joint else 'alone'}",
         f"- {protocol.note}",

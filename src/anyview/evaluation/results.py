@@ -144,6 +144,12 @@ class Report:
         return [result for result in self.scenes if result.references == references]
 
 
+def count_scenes(report: Report) -> str:
+    """How many there are, in words."""
+    count = len(report.names)
+    return f"{count} scene" if count == 1 else f"{count} scenes"
+
+
 def means(scenes: Sequence[SceneResult], counts: Sequence[int]) -> dict[str, dict[str, float]]:
     """Means over the targets of a scene, then over scenes; ``copy_*`` and ``oracle_*`` likewise."""
     out: dict[str, dict[str, float]] = {}
