@@ -13,7 +13,7 @@ import torch
 
 import anyview
 from anyview.api import DEFAULT_WEIGHTS
-from anyview.cli import ablate, check, common, convert, evaluate, info, pose, render, synthesize
+from anyview.cli import ablate, bench, check, common, compare, convert, evaluate, info, pose, render, synthesize
 from anyview.cli.main import VERBS, main
 from anyview.cli.train import RECIPES
 from anyview.geometry.poses import invert
@@ -25,7 +25,9 @@ COMMANDS = re.findall(r"^anyview [^\n#]+", README, re.M)
 BUS = REPOSITORY / "examples" / "captures" / "school_bus"
 OPTIONS = {
     "ablate": ablate.AblateOptions,
+    "bench": bench.BenchOptions,
     "check": check.CheckOptions,
+    "compare": compare.CompareOptions,
     "convert": convert.ConvertOptions,
     "pose": pose.PoseOptions,
     "render": render.RenderOptions,

@@ -101,15 +101,14 @@ def test_render_a_camera_path_in_every_mode(capsys, checkpoint, capture, tmp_pat
     assert len(list((tmp_path / "out" / "frames").glob("*.png"))) == 5
 
 
-def test_evaluate_writes_scores_and_a_sheet(capsys, checkpoint, capture, tmp_path):
-    code, text, _ = run(
-        capsys, "evaluate", capture.parent, "--out", tmp_path / "scores", "--model", checkpoint, "--references", "1,3"
-    )
-    assert code == 0 and "copy PSNR" in text
-    scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
-    assert scores["protocol"] == "eschernet-gso" and scores["targets"] == list(range(10, 25))
-    assert set(scores["mean"]) == {"1", "3"} and scores["objects"][0]["object"] == "thing"
-    assert (tmp_path / "scores" / "contact_sheet.png").exists()
+def test_evaluate_writes_a_report_and_pictures(capsys, checkpoint, capture, tmp_path):
+    arguments = ("--out", tmp_path / "scores", "--model", checkpoint, "--references", 1, 3, "--metrics", "psnr")
+    code, text, _ = run(capsys, "evaluate", "--data", capture.parent, *arguments)
+    assert code == 0 and "report.html" in text
+    scores = json.loads((tmp_path / "scores" / "report.json").read_text())
+    assert scores["protocol"]["benchmark"] == "objects" and scores["scenes"][0]["target_views"] == list(range(10, 25))
+    assert set(scores["mean"]) == {"1", "3"} and scores["scenes"][0]["scene"] == "thing"
+    assert (tmp_path / "scores" / "scenes" / "thing-3.png").exists()
 
 
 def test_info_says_what_a_request_costs(capsys, checkpoint):
@@ -312,7 +311,7 @@ def test_too_much_for_memory_says_what_would_fit(capsys, checkpoint, capture, tm
 
 
 def test_evaluate_refuses_what_the_protocol_does_not_allow(capsys, checkpoint, capture, tmp_path):
-    args = ("evaluate", capture, "--out", tmp_path / "out", "--model", checkpoint, "--references")
+    args = ("evaluate", "--data", capture, "--out", tmp_path / "out", "--model", checkpoint, "--references")
     assert "takes 1 to 10 references, got 11" in bad(capsys, tmp_path, *args, 11)
 
 

@@ -445,3 +445,10 @@ def test_error_maps_run_from_white_to_black():
 def test_the_models_own_lens_decides_the_crop():
     model = load("default")
     assert model.system.focal_over_height == pytest.approx(1.0946, abs=1e-3)
+
+
+@pytest.mark.parametrize("values", [(7.0, 7.0), (-3.0, 12.0), (0.31, 0.32), (5.0, 900.0)])
+def test_plots_of_any_range_are_drawn(tmp_path, values):
+    draw_plot(tmp_path / "plot.png", "t", "x", "y", [Curve("a", [(1.0, values[0]), (2.0, values[1])])])
+    draw_plot(tmp_path / "point.png", "t", "x", "y", [Curve("a", [(3.0, values[0])])])
+    assert (tmp_path / "plot.png").is_file() and (tmp_path / "point.png").is_file()

@@ -70,7 +70,9 @@ def draw_plot(path: Path, title: str, x_label: str, y_label: str, curves: Sequen
     ticks = sorted({x for curve in curves for x, _ in curve.points})
     ys = [y for curve in curves for _, y in curve.points]
     low, high = min(ys), max(ys)
-    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 1e9) if (high - low) / s <= 8)
+    step = next(
+        s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 1e9) if (high - low) / s <= 8
+    )
     low, high = step * int(low // step), step * (int(high // step) + 1)
     span = max(1, len(ticks) - 1)
 
