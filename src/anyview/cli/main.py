@@ -71,8 +71,8 @@ def entry() -> None:
 def end_process(code: int) -> NoReturn:
     """End one process of several at once; the connections to the others fall with it and are not closed in order.
 
-    Closing them in order aborts a process now and then (see :func:`anyview.training.distributed.leave_world`), and
-    after an error it could wait for processes that are in the middle of something.
+    Closing them has aborted a process now and then (see :func:`anyview.training.distributed.leave_world`), and after
+    an error it could wait for processes that are in the middle of something.
     """
     sys.stdout.flush()
     sys.stderr.flush()

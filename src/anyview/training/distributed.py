@@ -127,8 +127,8 @@ def _mesh(config: TrainConfig, kind: str, size: int) -> DeviceMesh:
 def leave_world() -> None:
     """Wait for the other processes: one that ended early would pull the connections from under them.
 
-    The connections are not closed here: where both ends close at once, gloo's thread can meet a closed one and abort
-    the process. :func:`anyview.cli.main.entry` ends a process of several without closing anything.
+    The connections are not closed here: now and then a process was aborted while all closed theirs at once.
+    :func:`anyview.cli.main.entry` ends a process of several without closing anything.
     """
     if dist.is_initialized():
         dist.barrier()
