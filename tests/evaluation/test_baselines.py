@@ -1,12 +1,13 @@
 """Baselines by laws and by values, and the radiance field against a scene whose views are known."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from anyview.errors import AnyViewError
-from anyview.evaluation.baselines import BASELINES, ReferenceViews, make_baseline
+from anyview.evaluation.baselines import BASELINES, BaselineRenderer, ReferenceViews, field_view, make_baseline
 from anyview.evaluation.metrics.image import psnr
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.rays import camera_rays
@@ -42,8 +43,11 @@ def scene(references=8):
     return ball_views(cameras), cameras
 
 
-def render(name, references, images, cameras, **options):
-    renderer = make_baseline(name, SIZE, **options)
+def render(name, references, images, cameras):
+    return rendered_by(make_baseline(name, SIZE), references, images, cameras)
+
+
+def rendered_by(renderer, references, images, cameras):
     made = renderer.encode(images[None, :references], cameras[:references].reshape(1, references))
     targets = cameras[references:]
     return renderer.render(made, targets.reshape(1, len(targets)), seeds=[0] * len(targets)).images[0]
@@ -137,7 +141,8 @@ def test_the_quadrature_is_that_of_a_uniform_fog():
 def test_a_field_fitted_to_some_views_shows_others():
     images, cameras = scene(12)
     config = FieldConfig(grids=(16, 32), steps=100, rays=512, samples=48)
-    fitted = render("radiance-field", 12, images, cameras, config=config)
+    renderer = BaselineRenderer(partial(field_view, config=config), SIZE)
+    fitted = rendered_by(renderer, 12, images, cameras)
     copied = render("nearest", 12, images, cameras)
     ours, theirs = psnr(fitted, images[12:]).mean().item(), psnr(copied, images[12:]).mean().item()
     assert ours > 22 and ours > theirs + 4

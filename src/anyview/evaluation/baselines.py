@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,18 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anyview.errors import unknown_name
-from anyview.evaluation.protocols import nearest_reference
+from anyview.evaluation.protocols import direction_cosines, nearest_reference
 from anyview.geometry.cameras import Cameras
-from anyview.geometry.poses import invert
+from anyview.geometry.rays import project, to_sampling_grid, unproject
 from anyview.reconstruction.radiance_field import FieldConfig, RadianceField, fit_radiance_field
 from anyview.rendering.renderer import OnStep, Rendering, Scene
 
 ViewMaker = Callable[["ReferenceViews", Cameras], Tensor]
 """References and target cameras ``(targets,)`` to images ``(targets, 3, h, w)``."""
-_PLANES = 48
-_WINDOW = 5
-_NEAREST = 4
-_PRIOR = 0.05
+# Plane sweep: depths, pixels along the window over which references are compared, references that are compared, and
+# the cost of a depth that is e times nearer or farther than the middle of the scene.
+_PLANES, _WINDOW, _NEAREST, _PRIOR = 48, 5, 4, 0.05
 
 
 @dataclass(eq=False)
@@ -38,7 +37,7 @@ class ReferenceViews:
 
     images: Float[Tensor, "refs 3 h w"]
     cameras: Cameras
-    radiance: RadianceField | None = field(default=None)
+    radiance: RadianceField | None = None
 
     @property
     def num_references(self) -> int:
@@ -110,9 +109,7 @@ def blended_view(scene: ReferenceViews, cameras: Cameras) -> Tensor:
 
 
 def _closeness(references: Cameras, targets: Cameras) -> Float[Tensor, "targets refs"]:
-    a = torch.nn.functional.normalize(references.centres, dim=-1)
-    b = torch.nn.functional.normalize(targets.centres, dim=-1)
-    return 1 / (torch.acos((b @ a.mT).clamp(-1, 1)).square() + 1e-4)
+    return 1 / (torch.acos(direction_cosines(references, targets).clamp(-1, 1)).square() + 1e-4)
 
 
 def swept_view(scene: ReferenceViews, cameras: Cameras) -> Tensor:
@@ -132,7 +129,7 @@ def swept_view(scene: ReferenceViews, cameras: Cameras) -> Tensor:
 
 
 def _sweep(scene: ReferenceViews, target: Cameras, weights: Float[Tensor, " refs"]) -> Float[Tensor, "3 h w"]:
-    middle = max(float(invert(target.world_from_cam)[2, 3].abs()), 1e-3)
+    middle = max(float(target.cam_from_world[2, 3].abs()), 1e-3)
     depths = [middle]
     if len(scene.images) > 1:
         depths = (1 / torch.linspace(1 / (3 * middle), 1 / (0.5 * middle), _PLANES)).tolist()
@@ -156,17 +153,12 @@ def _warp(
     scene: ReferenceViews, target: Cameras, depth: float
 ) -> tuple[Float[Tensor, "refs 3 h w"], Float[Tensor, "refs h w"]]:
     """References as the target would see them if all they show lay at one depth before it; and where they show it."""
-    h, w = target.image_size
-    y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
-    rays = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ torch.linalg.inv(target.intrinsics).mT
-    points = rays * depth @ target.world_from_cam[:3, :3].mT + target.world_from_cam[:3, 3]
-    local = invert(scene.cameras.world_from_cam)
-    there = torch.einsum("rij,hwj->rhwi", local[:, :3, :3], points) + local[:, None, None, :3, 3]
-    pixels = torch.einsum("rij,rhwj->rhwi", scene.cameras.intrinsics, there)
-    z = pixels[..., 2]
-    grid = pixels[..., :2] / z.clamp_min(1e-6)[..., None] / pixels.new_tensor([w, h]) * 2 - 1
-    seen = ((grid.abs() <= 1).all(-1) & (z > 1e-6)).float()
-    return torch.nn.functional.grid_sample(scene.images, grid, align_corners=False, padding_mode="border"), seen
+    points = unproject(target, torch.full(target.image_size, depth)).flatten(0, 1)
+    pixels, z = project(scene.cameras, points.expand(len(scene.images), -1, -1))
+    grid = to_sampling_grid(pixels, target.image_size).unflatten(1, target.image_size)
+    seen = (grid.abs() <= 1).all(-1) & (z.unflatten(1, target.image_size) > 0)
+    warped = torch.nn.functional.grid_sample(scene.images, grid, align_corners=False, padding_mode="border")
+    return warped, seen.float()
 
 
 def field_view(scene: ReferenceViews, cameras: Cameras, *, config: FieldConfig | None = None) -> Tensor:
@@ -187,20 +179,16 @@ BASELINES: dict[str, ViewMaker] = {
 """By the name that the command line knows them by, after ``baseline:``."""
 
 
-def make_baseline(name: str, image_size: tuple[int, int], *, config: FieldConfig | None = None) -> BaselineRenderer:
+def make_baseline(name: str, image_size: tuple[int, int]) -> BaselineRenderer:
     """The renderer of a baseline.
 
     Args:
         name: Of :data:`BASELINES`.
         image_size: ``(height, width)``.
-        config: Of the radiance field.
 
     Raises:
         AnyViewError: There is no such baseline.
     """
     if name not in BASELINES:
         raise unknown_name("baseline", name, BASELINES)
-    make = BASELINES[name]
-    if name == "radiance-field" and config is not None:
-        make = partial(field_view, config=config)
-    return BaselineRenderer(make, image_size)
+    return BaselineRenderer(BASELINES[name], image_size)

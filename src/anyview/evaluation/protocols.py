@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from anyview.errors import AnyViewError
@@ -123,8 +123,13 @@ def hold_out(views: int, counts: Sequence[int], where: str, *, every: int = 8) -
     return Split(references, targets)
 
 
-def nearest_reference(references: Cameras, targets: Cameras) -> Int[Tensor, " targets"]:
-    """Index of the reference that sees the world's origin from the direction nearest to each target's."""
+def direction_cosines(references: Cameras, targets: Cameras) -> Float[Tensor, "targets refs"]:
+    """Cosines of the angles between the directions from which cameras see the world's origin."""
     a = torch.nn.functional.normalize(references.centres, dim=-1)
     b = torch.nn.functional.normalize(targets.centres, dim=-1)
-    return (b @ a.mT).argmax(dim=-1)
+    return b @ a.mT
+
+
+def nearest_reference(references: Cameras, targets: Cameras) -> Int[Tensor, " targets"]:
+    """Index of the reference that sees the world's origin from the direction nearest to each target's."""
+    return direction_cosines(references, targets).argmax(dim=-1)

@@ -58,3 +58,12 @@ def unproject(cameras: Cameras, depth: Float[Tensor, "*batch h w"]) -> Float[Ten
     origins, directions = camera_rays(cameras)
     along_axis = torch.einsum("...hwi,...i->...hw", directions, cameras.directions)
     return origins[..., None, None, :] + directions * (depth / along_axis)[..., None]
+
+
+def to_sampling_grid(pixels: Float[Tensor, "*batch n 2"], image_size: tuple[int, int]) -> Float[Tensor, "*batch n 2"]:
+    """Pixel coordinates as ``grid_sample`` takes them (``align_corners=False``): -1 and 1 are the image's borders.
+
+    What has no finite place in the image, as points in the plane of the camera, comes to lie outside of it.
+    """
+    h, w = image_size
+    return torch.nan_to_num(pixels / pixels.new_tensor([w, h]) * 2 - 1, nan=2.0, posinf=2.0, neginf=-2.0)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
-from anyview.geometry.poses import invert
+from anyview.geometry.rays import project, to_sampling_grid, unproject
 
+# Share of its depth by which a point may lie behind the surface that is seen there.
 _OCCLUDED = 0.02
 
 
@@ -53,16 +54,9 @@ def reproject(
         The second view from the first one's pixels (bilinear), and a mask of the pixels whose point has a depth, lies
         in the first image and is not hidden there (2 % of its depth).
     """
-    h, w = cameras.image_size
-    y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
-    k_first, k_second = cameras.intrinsics[0], cameras.intrinsics[1]
-    rays = torch.stack([x, y, torch.ones_like(x)], dim=-1).to(depth) @ torch.linalg.inv(k_second).mT
-    first_from_second = invert(cameras.world_from_cam[0]) @ cameras.world_from_cam[1]
-    points = (rays * other_depth[..., None]) @ first_from_second[:3, :3].mT + first_from_second[:3, 3]
-    z = points[..., 2]
-    pixels = points @ k_first.mT
-    pixels = pixels[..., :2] / z.clamp_min(1e-6)[..., None]
-    grid = (pixels / pixels.new_tensor([w, h]) * 2 - 1)[None]
+    size = cameras.image_size
+    pixels, z = project(cameras[0], unproject(cameras[1], other_depth).flatten(0, 1))
+    z, grid = z.unflatten(0, size), to_sampling_grid(pixels, size).unflatten(0, size)[None]
     seen = torch.nn.functional.grid_sample(image[None], grid, align_corners=False)[0]
     there = torch.nn.functional.grid_sample(depth[None, None], grid, mode="nearest", align_corners=False)[0, 0]
     inside = (grid[0].abs() < 1).all(-1) & (z > 0) & (other_depth > 0) & (there > 0)
