@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from anyview.cli.train import TrainOptions, train
+from anyview.evaluation.plots import Curve, draw_plot
 from anyview.families.kaleido.recipes.ablations import ablation_recipes, nano_scale
 from anyview.families.kaleido.recipes.recipe import KaleidoRecipe
 from benchmarks.common import write_result
-from benchmarks.curves import draw_curves
 
 
 def recipe(registers: int, steps: int, width: int) -> KaleidoRecipe:
@@ -53,9 +53,10 @@ def main() -> None:
         train(made, TrainOptions(out=options.out / f"registers-{count}", shards=(options.shards,), train=made.train,
                                  data=made.data, loss=made.loss))  # fmt: skip
     curves = {f"{count} registers": tops(options.out / f"registers-{count}") for count in options.registers}
-    draw_curves(
-        Path(__file__).with_suffix(".png"), "Largest output of any block", "training step", "top activation", curves
-    )
+    draw_plot(
+        Path(__file__).with_suffix(".png"), "Largest output of any block", "training step", "top activation",
+        [Curve(name, curve) for name, curve in curves.items()],
+    )  # fmt: skip
     lines = [
         f"Width {options.width}, 8 blocks, 32 px in blocks of 8, the paper's objective with AdamW, batch 8,",
         f"{options.steps} steps, one seed. The paper sees 15192 and 398 with 0 and 1 registers after 100K steps of",

@@ -7,10 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from anyview.cli.train import TrainOptions, train
+from anyview.evaluation.plots import Curve, draw_plot
 from anyview.families.kaleido.recipes.nano import kaleido_nano_3d, kaleido_nano_video
 from anyview.families.kaleido.recipes.recipe import KaleidoRecipe
 from benchmarks.common import write_result
-from benchmarks.curves import draw_curves
 
 
 def shortened(recipe: KaleidoRecipe, steps: int, batch: int, validate: int) -> KaleidoRecipe:
@@ -79,7 +79,8 @@ def main() -> None:
             when = "not reached" if reached is None else f"{reached:.0f} of {options.steps}"
             lines.append(f"| {seed} | {name} | " + " | ".join(f"{value:.2f}" for value in finals) + f" | {when} |")
     title = "Held-out PSNR with 3 references"
-    draw_curves(Path(__file__).with_suffix(".png"), title, "3D training step", "PSNR, dB", curves)
+    lines_drawn = [Curve(name, points) for name, points in curves.items()]
+    draw_plot(Path(__file__).with_suffix(".png"), title, "3D training step", "PSNR in dB", lines_drawn)
     write_result("video_pretraining", "Video first, then 3D", lines)
 
 
