@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,12 +16,14 @@ from anyview.cli.synthesize import write_capture
 from anyview.data.fitting import fit_views, seen_boxes
 from anyview.data.formats.registry import read_capture
 from anyview.errors import AnyViewError
+from anyview.evaluation.baselines import BASELINES
 from anyview.evaluation.benchmark_run import BenchmarkRun, CaptureViews, check_scenes, within
 from anyview.evaluation.benchmarks import BENCHMARKS, GSO30, NERF_REFERENCES, find_scenes
 from anyview.evaluation.comparison import compare, paired_difference
 from anyview.evaluation.metrics.image import psnr
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, make_metrics
-from anyview.evaluation.pictures import Curve, draw_plot, error_map
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS, make_metrics
+from anyview.evaluation.pictures import error_map
+from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.protocols import Protocol, Split, hold_out
 from anyview.evaluation.results import Method, protocol_differences, read_report, write_report
 from anyview.evaluation.run import HeldOutObject, score_scene
@@ -445,6 +448,24 @@ def test_error_maps_run_from_white_to_black():
 def test_the_models_own_lens_decides_the_crop():
     model = load("default")
     assert model.system.focal_over_height == pytest.approx(1.0946, abs=1e-3)
+
+
+def test_every_name_stands_in_the_help_and_the_document(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    told, document = " ".join(capsys.readouterr().out.split()), (REPOSITORY / "docs" / "evaluation.md").read_text()
+    for name in (*BENCHMARKS, *IMAGE_METRICS, *SET_METRICS, *BASELINES):
+        assert re.search(rf"[\s:(]{name}[,;.)\s]", told), name
+        assert f"`{name}`" in document, name
+
+
+def test_plots_of_many_points_are_to_scale(tmp_path):
+    """Two thousand steps: a round number of round ticks, and the line where it belongs."""
+    from PIL import Image
+
+    draw_plot(tmp_path / "plot.png", "t", "x", "y", [Curve("a", [(float(n), 3.0) for n in range(0, 2001, 10)])])
+    blue = [place for place in range(900) if Image.open(tmp_path / "plot.png").getpixel((place, 450)) == (0, 114, 178)]
+    assert min(blue) <= 82 and 648 <= max(blue) <= 652  # from end to end of an axis of 0 to 2000
 
 
 @pytest.mark.parametrize("values", [(7.0, 7.0), (-3.0, 12.0), (0.31, 0.32), (5.0, 900.0)])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from anyview.cli.common import parse
-from anyview.data.files import read_json
 from anyview.errors import AnyViewError
 from anyview.evaluation.comparison import compare, write_comparison
-from anyview.evaluation.results import REPORT, read_report
+from anyview.evaluation.documents import schema_of
+from anyview.evaluation.results import read_report
 from anyview.evaluation.timing import SCHEMA as SPEED_SCHEMA
 from anyview.evaluation.timing import SPEED, compare_speed, read_speed_report
 from anyview.rendering.outputs import whole_folder
@@ -34,13 +35,11 @@ class CompareOptions:
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(CompareOptions, argv, "compare")
-    if options.reports and _schema(options.reports[0]) == SPEED_SCHEMA:
+    if options.reports and _is_speed(options.reports[0]):
         _compare_speed(options)
         return
     reports = [read_report(path) for path in options.reports]
-    names = list(options.names) or [report.method.name for report in reports]
-    if len(names) != len(reports):
-        raise AnyViewError(f"{len(reports)} reports and {len(names)} --names do not match in number.")
+    names = _names(options, [report.method.name for report in reports])
     if len(set(names)) < len(names):
         names = [f"{name} ({path})" for name, path in zip(names, options.reports, strict=True)]
     print(compare(reports, names))
@@ -51,16 +50,22 @@ def main(argv: list[str]) -> None:
             print(f"wrote {options.out / path.name}")
 
 
-def _schema(path: Path) -> str:
-    file = path / SPEED if (path / SPEED).is_file() else path / REPORT if path.is_dir() else path
-    document = read_json(file)
-    return str(document.get("schema")) if isinstance(document, dict) else ""
+def _is_speed(path: Path) -> bool:
+    """Whether a report, or the one in a folder, is one of bench."""
+    if path.is_dir():
+        return (path / SPEED).is_file()
+    return schema_of(path) == SPEED_SCHEMA
+
+
+def _names(options: CompareOptions, given: Sequence[str]) -> list[str]:
+    """What to call the reports: as asked for, else as given."""
+    if options.names and len(options.names) != len(options.reports):
+        raise AnyViewError(f"{len(options.reports)} reports and {len(options.names)} --names do not match in number.")
+    return list(options.names or given)
 
 
 def _compare_speed(options: CompareOptions) -> None:
-    names = list(options.names) or [str(path) for path in options.reports]
-    if len(names) != len(options.reports):
-        raise AnyViewError(f"{len(options.reports)} reports and {len(names)} --names do not match in number.")
+    names = _names(options, [str(path) for path in options.reports])
     text = compare_speed([read_speed_report(path) for path in options.reports], names)
     print(text)
     if options.out is not None:

@@ -57,8 +57,8 @@ class EvaluateOptions:
     scenes: tuple[str, ...] = ()
     """Names of scenes; by default all, and one that is missing is an error."""
     metrics: tuple[str, ...] = ()
-    """psnr, psnr-uint8, ssim, ssim-uniform7-uint8, flip, lpips-alex, lpips-vgg, lpips-vgg-unscaled, fid, fd-dinov2; by
-    default those of the benchmark."""
+    """psnr, psnr-uint8, ssim, ssim-sample, ssim-uniform7-uint8, flip, lpips-alex, lpips-vgg, lpips-vgg-unscaled, fid,
+    fd-dinov2; by default those of the benchmark."""
     metric_weights: Path | None = None
     """Folder with the weights that LPIPS, FID and FD-DINOv2 need."""
     scale_sweep: tuple[float, ...] = ()

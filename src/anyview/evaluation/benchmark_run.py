@@ -20,7 +20,7 @@ from anyview.errors import AnyViewError
 from anyview.evaluation.adherence import ESTIMATORS, measure_adherence
 from anyview.evaluation.benchmarks import BenchmarkScene
 from anyview.evaluation.metrics.distribution import Features, frechet_distance
-from anyview.evaluation.metrics.registry import SMALLEST, PairMetric
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, PairMetric
 from anyview.evaluation.pictures import write_scene_pictures
 from anyview.evaluation.protocols import Protocol, Split
 from anyview.evaluation.results import Method, Report, SceneResult, SetResult, means
@@ -237,7 +237,7 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
     Raises:
         AnyViewError: A scene cannot be read, has no cameras or too few views, or shows too little of what is rendered.
     """
-    smallest = max([1, *(SMALLEST[name] for name in protocol.metrics if name in SMALLEST)])
+    smallest = max(IMAGE_METRICS[name].least_side for name in protocol.metrics if name in IMAGE_METRICS)
     for scene in scenes:
         capture = scene.read()
         split = scene.split(capture, protocol.counts)

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from anyview.errors import AnyViewError
-from anyview.evaluation.metrics.registry import IMAGE_METRICS
-from anyview.evaluation.pictures import Curve, draw_plot
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, axis_label
+from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE, caveat
 from anyview.evaluation.results import Report, count_scenes, protocol_differences
 from anyview.serialisation import write_aside
@@ -80,7 +80,7 @@ def compare(reports: Sequence[Report], names: Sequence[str]) -> str:
         kind = IMAGE_METRICS[metric]
         better = "higher" if kind.higher_is_better else "lower"
         head = " | ".join(f"N = {n}" for n in protocol.counts)
-        lines += [f"## {metric}{f' in {kind.unit}' if kind.unit else ''} ({better} is better)", ""]
+        lines += [f"## {axis_label(metric)} ({better} is better)", ""]
         lines += [f"| method | {head} |", "|---|" + "---|" * len(protocol.counts)]
         for report, name in zip(reports, names, strict=True):
             row = " | ".join(f"{report.mean[str(n)][metric]:.3f}" for n in protocol.counts)
@@ -126,10 +126,9 @@ def write_comparison(folder: Path, reports: Sequence[Report], names: Sequence[st
         Curve(f"{name} (published)", [(float(n), row[n]) for n in protocol.counts if n in row], dashed=True)
         for name, row in published.items()
     ]
-    unit = IMAGE_METRICS[metric].unit
     draw_plot(
         folder / "comparison.png", f"{protocol.benchmark}, {count_scenes(reports[0])}", "reference views",
-        f"{metric}{f' in {unit}' if unit else ''}", curves,
+        axis_label(metric), curves,
     )  # fmt: skip
     write_aside(folder / "comparison.md", text)
     return [folder / "comparison.md", folder / "comparison.png"]

@@ -7,8 +7,9 @@ import html
 import json
 from pathlib import Path
 
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS
-from anyview.evaluation.pictures import Curve, draw_plot, picture_name
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS, axis_label
+from anyview.evaluation.pictures import picture_name
+from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE, caveat
 from anyview.evaluation.results import REPORT, Report, SceneResult, count_scenes, write_report
 from anyview.serialisation import to_plain, write_aside
@@ -26,27 +27,22 @@ def write_all(folder: Path, report: Report) -> list[Path]:
         folder: With the pictures of the scenes below ``scenes``.
         report: What to write down.
     """
-    draw_plot(
-        folder / "curve.png",
-        f"{report.protocol.benchmark}: PSNR",
-        "reference views",
-        axis_label(_psnr_name(report)),
-        _curves(report),
-    )
+    title, label = f"{report.protocol.benchmark}, {count_scenes(report)}", axis_label(_main_metric(report))
+    draw_plot(folder / "curve.png", title, "reference views", label, _curves(report))
     write_aside(folder / "report.md", markdown(report))
     write_aside(folder / "report.html", _page(report, folder))
     write_report(folder / REPORT, report)
     return [folder / name for name in (REPORT, "report.md", "report.html", "curve.png")]
 
 
-def _psnr_name(report: Report) -> str:
+def _main_metric(report: Report) -> str:
     """The metric that curves and orders go by."""
     names = [name for name in report.protocol.metrics if name in IMAGE_METRICS]
     return next((name for name in ("psnr", "psnr-uint8") if name in names), names[0])
 
 
 def _curves(report: Report) -> list[Curve]:
-    name = _psnr_name(report)
+    name = _main_metric(report)
     rows = [(float(count), report.mean[str(count)]) for count in report.protocol.counts]
     return [
         Curve(report.method.name[-24:], [(n, row[name]) for n, row in rows]),
@@ -54,17 +50,11 @@ def _curves(report: Report) -> list[Curve]:
     ]
 
 
-def axis_label(metric: str) -> str:
-    """Name and unit of a metric of images."""
-    unit = IMAGE_METRICS[metric].unit
-    return f"{metric} in {unit}" if unit else metric
-
-
 def mean_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Header and rows: one for each number of references."""
     pairs = [name for name in report.protocol.metrics if name in IMAGE_METRICS]
     sets = [name for name in report.protocol.metrics if name in SET_METRICS]
-    main = _psnr_name(report)
+    main = _main_metric(report)
     header = ["references", *pairs, *sets, f"{main} of the copy", "gain"]
     header += ["oracle scale"] if any(result.oracle for result in report.scenes) else []
     rows = []
@@ -117,11 +107,8 @@ def markdown(report: Report) -> str:
             "",
         ]
         lines += [*_markdown_table(["model", *(f"N = {n}" for n in protocol.counts)], published), ""]
-    definitions = {
-        **{n: m.definition for n, m in IMAGE_METRICS.items()},
-        **{n: m.definition for n, m in SET_METRICS.items()},
-    }
-    lines += [f"- {name}: {definitions[name]}" for name in protocol.metrics]
+    known = {**IMAGE_METRICS, **SET_METRICS}
+    lines += [f"- {name}: {known[name].definition}" for name in protocol.metrics]
     lines += [
         f"- {count_scenes(report)}; {protocol.image_size[0]}x{protocol.image_size[1]} pixels, "
         f"{protocol.field_of_view:.1f} degrees high, what lies outside an image is not scored; "
@@ -140,7 +127,7 @@ def _markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def _page(report: Report, folder: Path) -> str:
     header, rows = mean_table(report)
-    name = _psnr_name(report)
+    name = _main_metric(report)
     sign = 1 if IMAGE_METRICS[name].higher_is_better else -1
     worst = sorted(report.scenes, key=lambda result: sign * result.mean(name))
     body = [

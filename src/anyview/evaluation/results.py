@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from anyview.data.files import read_json
 from anyview.errors import AnyViewError
 from anyview.evaluation.adherence import Adherence
+from anyview.evaluation.documents import read_document
 from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS
 from anyview.evaluation.protocols import Protocol, Split
 from anyview.evaluation.run import Score
-from anyview.serialisation import from_plain, to_plain, write_json
+from anyview.serialisation import to_plain, write_json
 
 SCHEMA = "anyview-evaluation"
 VERSION = 1
@@ -175,15 +175,7 @@ def read_report(path: Path) -> Report:
         AnyViewError: It is none, of another version of the schema, or its means do not follow from its scores.
     """
     path = path / REPORT if path.is_dir() else path
-    document = read_json(path)
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise AnyViewError(f"{path}: not a report of anyview evaluate.")
-    if document.get("version") != VERSION:
-        raise AnyViewError(
-            f"{path}: a report of schema version {document.get('version')!r}, this package reads {VERSION}; "
-            "evaluate again."
-        )
-    report = from_plain(Report, document, str(path))
+    report = read_document(Report, path, schema=SCHEMA, version=VERSION, verb="evaluate")
     _check(report, path)
     return report
 

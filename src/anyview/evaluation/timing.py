@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from anyview.data.files import read_json
 from anyview.errors import AnyViewError
-from anyview.serialisation import from_plain
+from anyview.evaluation.documents import read_document
 
 SCHEMA = "anyview-speed"
 VERSION = 1
@@ -148,15 +147,7 @@ def read_speed_report(path: Path) -> SpeedReport:
         AnyViewError: It is none, or of another version of the schema.
     """
     path = path / SPEED if path.is_dir() else path
-    document = read_json(path)
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise AnyViewError(f"{path}: not a report of anyview bench.")
-    if document.get("version") != VERSION:
-        raise AnyViewError(
-            f"{path}: a report of schema version {document.get('version')!r}, this package reads {VERSION}; "
-            "measure again."
-        )
-    return from_plain(SpeedReport, document, str(path))
+    return read_document(SpeedReport, path, schema=SCHEMA, version=VERSION, verb="bench")
 
 
 def speed_table(report: SpeedReport) -> tuple[list[str], list[list[str]]]:

@@ -28,6 +28,7 @@ class ImageMetric:
         higher_is_better: Which way is up.
         make: From the folder of weights.
         needs_weights: Whether that folder must be given.
+        least_side: Pixels that an image needs along each side.
     """
 
     definition: str
@@ -35,6 +36,7 @@ class ImageMetric:
     higher_is_better: bool
     make: Callable[[Path], PairMetric]
     needs_weights: bool = False
+    least_side: int = 1
 
 
 @dataclass(frozen=True)
@@ -54,31 +56,29 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
     "psnr-uint8": ImageMetric(
         "of 8-bit images, cut off as EscherNet's code does", "dB", True, lambda _: _of_bytes(psnr)
     ),
-    "ssim": ImageMetric("11 x 11 Gaussian of sigma 1.5, data range 1 (torchmetrics; SEVA)", "", True, lambda _: ssim),
+    "ssim": ImageMetric(
+        "11 x 11 Gaussian of sigma 1.5, data range 1 (torchmetrics; SEVA)", "", True, lambda _: ssim, least_side=11
+    ),
     "ssim-sample": ImageMetric(
         "11 x 11 Gaussian of sigma 1.5, data range 1, sample covariance (scikit-image's; LVSM, RnG)", "", True,
-        lambda _: partial(ssim, window="gaussian-sample"),
+        lambda _: partial(ssim, window="gaussian-sample"), least_side=11,
     ),
     "ssim-uniform7-uint8": ImageMetric(
         "7 x 7 box on 8-bit images (EscherNet's scikit-image default)", "", True,
-        lambda _: _of_bytes(partial(ssim, window="uniform")),
+        lambda _: _of_bytes(partial(ssim, window="uniform")), least_side=7,
     ),
     "flip": ImageMetric("LDR-FLIP at 67 pixels a degree, mean over pixels", "", False, lambda _: flip),
     "lpips-alex": ImageMetric(
-        "version 0.1, AlexNet, images in [-1, 1]", "", False, lambda weights: Lpips("alex", weights), True
+        "version 0.1, AlexNet, images in [-1, 1]", "", False, lambda weights: Lpips("alex", weights), True, 32,
     ),
     "lpips-vgg": ImageMetric(
-        "version 0.1, VGG-16, images in [-1, 1]", "", False, lambda weights: Lpips("vgg", weights), True
+        "version 0.1, VGG-16, images in [-1, 1]", "", False, lambda weights: Lpips("vgg", weights), True, 32,
     ),
     "lpips-vgg-unscaled": ImageMetric(
         "version 0.1, VGG-16, images in [0, 1] as they are (3D Gaussian splatting)", "", False,
-        lambda weights: Lpips("vgg", weights, rescale=False), True,
+        lambda weights: Lpips("vgg", weights, rescale=False), True, 32,
     ),
 }  # fmt: skip
-
-SMALLEST = {"ssim": 11, "ssim-sample": 11, "ssim-uniform7-uint8": 7, "lpips-alex": 32, "lpips-vgg": 32,
-            "lpips-vgg-unscaled": 32}  # fmt: skip
-"""Pixels along a side that a metric needs."""
 
 SET_METRICS: dict[str, SetMetric] = {
     "fid": SetMetric("Inception pool3, targets against their truth", InceptionFeatures),
@@ -87,6 +87,12 @@ SET_METRICS: dict[str, SetMetric] = {
         lambda weights: DinoV2ClassFeatures(weights / "dinov2"),
     ),
 }  # fmt: skip
+
+
+def axis_label(name: str) -> str:
+    """Name and unit of a metric of images."""
+    unit = IMAGE_METRICS[name].unit
+    return f"{name} in {unit}" if unit else name
 
 
 def make_metrics(names: Sequence[str], weights: Path | None) -> tuple[dict[str, PairMetric], dict[str, Features]]:
