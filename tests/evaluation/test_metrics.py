@@ -101,57 +101,71 @@ def test_flip_is_zero_for_equal_images_and_near_one_for_black_and_white():
     assert flip(1 - black, black).item() > 0.9  # the published measure runs from 0 to 1
 
 
-def torchvision_of(channels):
-    """What the package lpips takes of torchvision: its two networks, which have no build for every torch."""
+def alexnet_features():
+    sizes = [(3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1)]
+    layers = []
+    for number, (i, o, k, s, p) in enumerate(sizes):
+        layers += [nn.Conv2d(i, o, k, s, p), nn.ReLU()] + ([nn.MaxPool2d(3, 2)] if number in (0, 1, 4) else [])
+    return nn.Sequential(*layers)
 
-    def alexnet(pretrained=False):
-        sizes = [(3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1)]
-        layers = []
-        for number, (i, o, k, s, p) in enumerate(sizes):
-            layers += [nn.Conv2d(i, o, k, s, p), nn.ReLU()] + ([nn.MaxPool2d(3, 2)] if number in (0, 1, 4) else [])
-        return types.SimpleNamespace(features=nn.Sequential(*layers))
 
+def vgg_features():
+    layers, before = [], 3
+    for stage, width in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
+        for _ in range(stage):
+            layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
+            before = width
+        layers.append(nn.MaxPool2d(2, 2))
+    return nn.Sequential(*layers)
+
+
+@pytest.fixture
+def torchvision(monkeypatch):
+    """What the package lpips takes of torchvision, which has no build for every torch: the layers of two networks."""
     module, models = types.ModuleType("torchvision"), types.ModuleType("torchvision.models")
-    models.alexnet = alexnet
+    models.alexnet = lambda pretrained: types.SimpleNamespace(features=alexnet_features())
+    models.vgg16 = lambda pretrained: types.SimpleNamespace(features=vgg_features())
     module.models = models
-    return module, models, alexnet
+    monkeypatch.setitem(sys.modules, "torchvision", module)
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    return module
 
 
-def test_lpips_is_what_its_definition_says(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("net", "features", "taken", "file"),
+    [
+        ("alex", alexnet_features, (1, 4, 7, 9, 11), "alexnet-owt-7be5be79.pth"),
+        ("vgg", vgg_features, (3, 8, 15, 22, 29), "vgg16-397923af.pth"),
+    ],
+)
+def test_lpips_is_what_its_definition_says(net, features, taken, file, tmp_path, torchvision):
     """With random backbone weights in a file: the sum over layers of weighted squared unit-vector differences."""
-    pytest.importorskip("lpips.lpips" if "torchvision" in sys.modules else "numpy")
-    module, models, alexnet = torchvision_of(3)
-    if "torchvision" not in sys.modules:
-        monkeypatch.setitem(sys.modules, "torchvision", module)
-        monkeypatch.setitem(sys.modules, "torchvision.models", models)
     lpips = pytest.importorskip("lpips")
-    network = alexnet().features
-    torch.save({"features." + k: v for k, v in network.state_dict().items()}, tmp_path / "alexnet-owt-7be5be79.pth")
+    network = features()
+    torch.save({"features." + k: v for k, v in network.state_dict().items()}, tmp_path / file)
     a, b = pairs(2, (64, 80))
-    metric = Lpips("alex", tmp_path)
+    metric = Lpips(net, tmp_path)
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
-    layers = [m for m in metric.network.lins]
     total = torch.zeros(2)
     x, y = (((2 * z - 1) - shift[:, None, None]) / scale[:, None, None] for z in (a, b))
-    stage = 0
     with torch.no_grad():
-        for layer in network:
+        for place, layer in enumerate(network):
             x, y = layer(x), layer(y)
-            if isinstance(layer, nn.ReLU):
+            if place in taken:
                 unit_x, unit_y = (z / (z.square().sum(1, keepdim=True).sqrt() + 1e-10) for z in (x, y))
-                weight = layers[stage].model[-1].weight[0, :, 0, 0]
+                weight = metric.network.lins[taken.index(place)].model[-1].weight[0, :, 0, 0]
                 total += ((unit_x - unit_y).square() * weight[:, None, None]).sum(1).mean((1, 2))
-                stage += 1
-    assert stage == 5
     torch.testing.assert_close(metric(a, b), total, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(metric(a, a), torch.zeros(2))
-    raw = Lpips("alex", tmp_path, rescale=False)
+    raw = Lpips(net, tmp_path, rescale=False)
     torch.testing.assert_close(raw(a, b), lpips.LPIPS.forward(metric.network, a, b).reshape(-1).detach())
     assert not torch.allclose(raw(a, b), metric(a, b))
-    (tmp_path / "vgg16-397923af.pth").write_bytes(b"no weights")
-    models.vgg16 = lambda pretrained=False: types.SimpleNamespace(features=nn.Sequential(*[nn.ReLU()] * 30))
-    with pytest.raises(AnyViewError, match="vgg16-397923af.pth: not a file of weights"):
-        Lpips("vgg", tmp_path)
+    (tmp_path / file).write_bytes(b"no weights")
+    with pytest.raises(AnyViewError, match=f"{file}: not a file of weights"):
+        Lpips(net, tmp_path)
+    torch.save({"features.0.weight": torch.zeros(2, 2)}, tmp_path / file)
+    with pytest.raises(AnyViewError, match="no features.0.weight of shape"):
+        Lpips(net, tmp_path)
 
 
 def test_weights_that_are_not_there_are_named(tmp_path):
