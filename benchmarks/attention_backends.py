@@ -1,33 +1,88 @@
-"""Fused attention against the explicit softmax for training on a CPU, by the number of keys."""
+"""The three ways to compute attention on a CPU, with and without gradients, by type and number of keys."""
 
 import torch
 
-from anyview.nn.attention import attend_explicitly
+from anyview.api import load
+from anyview.families.kaleido import blocks
+from anyview.geometry.cameras import Cameras
+from anyview.geometry.poses import look_at
+from anyview.nn.attention import attend, attend_explicitly, attend_in_parts
 from benchmarks.common import interleaved_medians, write_result
+
+# Scenes, query tokens and key tokens of a call: spatial attention, windows and full cross-view attention.
+SHAPES = (
+    (256, 64, 64), (64, 128, 256), (16, 256, 256), (64, 256, 448), (64, 256, 704), (1, 1536, 1792), (2, 1024, 4096),
+)  # fmt: skip
+
+
+def _fused(q, k, v):
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.125, enable_gqa=True)
+
+
+WAYS = {
+    "fused": _fused,
+    "explicit": lambda q, k, v: attend_explicitly(q, k, v, scale=0.125),
+    "in blocks": lambda q, k, v: attend_in_parts(q, k, v, scale=0.125),
+}
 
 
 def main() -> None:
     lines = [
-        "Forward and backward in bf16, 4 query heads, 1 key/value head, 64 channels, 16384 tokens in all;",
-        "medians of 7 interleaved runs.",
-        "",
-        "| keys | fused ms | explicit ms | ratio |",
-        "|---|---|---|---|",
+        "4 query heads, 1 key/value head, 72 channels; milliseconds, medians of 5 interleaved runs. Fused:",
+        "`scaled_dot_product_attention`; explicit: two products and a softmax, the weights are kept; in blocks:",
+        "`nn/blocked_attention.py`.",
     ]
-    for keys in (16, 64, 256, 512, 1024):
-        batch = 16384 // keys
-        q, k, v = (torch.randn(batch, heads, keys, 64, dtype=torch.bfloat16, requires_grad=True) for heads in (4, 1, 1))
+    for training in (False, True):
+        for dtype in (torch.bfloat16, torch.float32):
+            passes = "forward and backward" if training else "forward"
+            lines += ["", f"{passes}, {str(dtype).removeprefix('torch.')}:", ""]
+            lines += ["| scenes x queries x keys | " + " | ".join(WAYS) + " |", "|---" * (len(WAYS) + 1) + "|"]
+            for shape in SHAPES:
+                seconds = _times(shape, dtype, training)
+                cells = " | ".join(f"{1e3 * seconds[name]:.1f}" for name in WAYS)
+                lines.append(f"| {' x '.join(map(str, shape))} | {cells} |")
+    before, after = _render_seconds()
+    lines += [
+        "",
+        "A whole request in bfloat16, 24 targets from 4 references, default weights, 8 steps, encoding and all:",
+        f"{before:.2f} s fused, {after:.2f} s as it is now, {before / after:.2f} times as fast.",
+    ]
+    write_result("attention_backends", "Ways to compute attention on a CPU", lines)
 
-        def fused(q=q, k=k, v=v) -> None:
-            torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.125, enable_gqa=True).sum().backward()
 
-        def explicit(q=q, k=k, v=v) -> None:
-            attend_explicitly(q, k, v, scale=0.125).sum().backward()
+def _times(shape: tuple[int, int, int], dtype: torch.dtype, training: bool) -> dict[str, float]:
+    scenes, queries, keys = shape
+    q = torch.randn(scenes, 4, queries, 72, dtype=dtype, requires_grad=training)
+    k, v = (torch.randn(scenes, 1, keys, 72, dtype=dtype, requires_grad=training) for _ in range(2))
 
-        seconds = interleaved_medians({"fused": fused, "explicit": explicit}, repeats=7)
-        a, b = 1e3 * seconds["fused"], 1e3 * seconds["explicit"]
-        lines.append(f"| {keys} | {a:.1f} | {b:.1f} | {a / b:.2f} |")
-    write_result("attention_backends", "Attention backends for training on a CPU", lines)
+    def call(way) -> None:
+        with torch.set_grad_enabled(training):
+            out = way(q, k, v)
+            if training:
+                torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+
+    return interleaved_medians({name: lambda way=way: call(way) for name, way in WAYS.items()}, repeats=5)
+
+
+def _render_seconds() -> tuple[float, float]:
+    """Seconds of a request with the fused kernel alone, and with what ``attend`` chooses."""
+    model = load("default", precision="bf16").with_sampling(steps=8)
+    renderer = model.system.renderer
+    angle = torch.arange(28) / 28 * 2 * torch.pi
+    eye = 1.8 * torch.stack([angle.cos(), angle.sin(), torch.full_like(angle, 0.4)], dim=-1)
+    poses = look_at(eye, torch.zeros_like(eye), torch.tensor([0.0, 0.0, 1.0]))
+    cameras = Cameras.from_field_of_view(poses[None], 0.857, model.image_size)
+    images = torch.rand(1, 4, 3, *model.image_size)
+
+    def request(way) -> None:
+        blocks.attend = way
+        renderer.render(renderer.encode(images, cameras[:, :4]), cameras[:, 4:], seeds=range(24))
+
+    def fused(q, k, v, *, scale, mask=None):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
+
+    seconds = interleaved_medians({"before": lambda: request(fused), "after": lambda: request(attend)}, repeats=5)
+    return seconds["before"], seconds["after"]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from anyview.nn.attention import attend, attend_explicitly
+from anyview.nn import blocked_attention
+from anyview.nn.attention import attend, attend_explicitly, attend_in_parts
 from anyview.nn.registers import Registers
 from anyview.nn.windows import Windows
 
@@ -38,6 +39,42 @@ def test_attend_is_the_same_with_and_without_gradients(keys):
     with torch.no_grad():
         quiet = attend(*inputs, scale=0.3)
     torch.testing.assert_close(attend(*inputs, scale=0.3), quiet, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 8 * 2 * QUERIES * KEYS, 8 * 4 * QUERIES * KEYS, 2**22])
+def test_attention_in_blocks_equals_the_explicit_one_in_values_and_gradients(monkeypatch, block_bytes):
+    """Blocks of one query, of one problem, of two problems of the six, and of all."""
+    monkeypatch.setattr(blocked_attention, "_BLOCK_BYTES", block_bytes)
+    inputs = [x.detach().double().requires_grad_() for x in tensors()]
+    explicit, blocked = (way(*inputs, scale=0.3) for way in (attend_explicitly, attend_in_parts))
+    torch.testing.assert_close(blocked, explicit)
+    weight = torch.randn_like(explicit)
+    expected = torch.autograd.grad((explicit * weight).sum(), inputs)
+    torch.testing.assert_close(torch.autograd.grad((blocked * weight).sum(), inputs), expected)
+
+
+def test_attention_in_blocks_is_an_operator_that_autograd_and_the_compiler_may_trust():
+    q, k = torch.randn(3, 5, 8, requires_grad=True), torch.randn(3, 7, 8, requires_grad=True)
+    v = torch.randn(3, 7, 4, requires_grad=True)
+    torch.library.opcheck(blocked_attention.attend_in_blocks, (q, k, v))
+    strided = torch.randn(3, 8, 5).mT.requires_grad_()
+    torch.library.opcheck(blocked_attention.attend_in_blocks, (strided, k, v))
+
+
+@pytest.mark.parametrize("keys", [KEYS, 600])
+def test_attention_in_bfloat16_is_that_in_fp32_within_its_rounding(keys):
+    inputs = tensors(keys)
+    low = [x.detach().bfloat16().requires_grad_() for x in inputs]
+    exact, rounded = attend(*inputs, scale=0.3), attend(*low, scale=0.3)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=0.02)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(*low, scale=0.3).float(), exact, rtol=0, atol=0.02)
+    weight = torch.randn_like(exact)
+    expected = torch.autograd.grad((exact * weight).sum(), inputs)
+    got = torch.autograd.grad((rounded.float() * weight).sum(), low)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a.float(), b, rtol=0, atol=0.05)
 
 
 def test_grouped_queries_share_keys():

@@ -4,9 +4,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# On CPUs PyTorch's fused backward is slow for short sequences (benchmarks/attention_backends.md); up to this many
-# keys the explicit softmax, which keeps the weights, is as fast or several times faster.
-_EXPLICIT_UP_TO_KEYS = 256
+from anyview.nn.blocked_attention import attend_in_blocks
+
+# In bfloat16 on a CPU, measured in benchmarks/attention_backends.md: PyTorch's fused kernel is no faster there than in
+# fp32 and its backward slow for short sequences. Up to this many keys keeping the weights is quickest in training.
+_EXPLICIT_UP_TO_KEYS = 128
 
 
 def attend(
@@ -26,9 +28,10 @@ def attend(
         scale: Factor on the logits.
         mask: Visibility of keys, or None where everything may be seen.
     """
-    training = torch.is_grad_enabled() and q.requires_grad
-    if q.device.type == "cpu" and training and mask is None and k.shape[2] <= _EXPLICIT_UP_TO_KEYS:
-        return attend_explicitly(q, k, v, scale=scale)
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and mask is None:
+        training = torch.is_grad_enabled() and q.requires_grad
+        few = training and k.shape[2] <= _EXPLICIT_UP_TO_KEYS
+        return (attend_explicitly if few else attend_in_parts)(q, k, v, scale=scale)
     grouped = q.shape[1] != k.shape[1]
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
 
@@ -53,3 +56,18 @@ def attend_explicitly(
     weights = torch.softmax(logits, dim=-1).to(v.dtype)
     out = torch.bmm(weights, v.reshape(batch * kv_heads, keys, dim))
     return out.view(batch, heads, queries, dim)
+
+
+def attend_in_parts(
+    q: Float[Tensor, "batch heads queries dim"],
+    k: Float[Tensor, "batch kv_heads keys dim"],
+    v: Float[Tensor, "batch kv_heads keys dim"],
+    *,
+    scale: float,
+) -> Float[Tensor, "batch heads queries dim"]:
+    """The same block after block (:mod:`anyview.nn.blocked_attention`): quick for many keys in bfloat16 on a CPU."""
+    batch, heads, queries, dim = q.shape
+    kv_heads, keys = k.shape[1:3]
+    q = (q * scale).reshape(batch * kv_heads, heads // kv_heads * queries, dim)
+    k, v = (x.reshape(batch * kv_heads, keys, dim) for x in (k, v))
+    return attend_in_blocks(q, k, v).view(batch, heads, queries, dim)

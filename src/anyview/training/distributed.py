@@ -24,6 +24,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from anyview.errors import AnyViewError
 from anyview.training.config import TrainConfig
 
+_COMPILED_CASES = 64
+
 
 @dataclass(frozen=True)
 class World:
@@ -150,6 +152,9 @@ def place(model: nn.Module, world: World, config: TrainConfig, initialise: Calla
     units = dict(_units(model)) if on_meta else {}
     blank = {name: copy.deepcopy(unit) for name, unit in units.items()}
     if config.compile:
+        # Numbers of references and targets vary from step to step, and each of the cases 1, few and many is compiled
+        # apart; beyond the limit, 8 by default, a block would go on uncompiled.
+        torch.compiler.config.recompile_limit = _COMPILED_CASES
         for block in model.blocks:  # pyright: ignore[reportGeneralTypeIssues]
             block.compile(dynamic=None)
     if world.mesh is not None:
