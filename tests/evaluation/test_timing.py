@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,11 +30,21 @@ def test_the_peak_is_that_of_a_matrix_product():
     assert 4 * 2 * 256**3 / (time.perf_counter() - started) <= 4 * peak
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+def test_the_memory_of_a_run_is_its_own_peak():
+    """64 MiB that are touched show; a later run without them does not inherit them."""
+    large = measure("large", lambda: torch.ones(16 * 2**20), count=1, unit="runs", runs=1)
+    small = measure("small", lambda: torch.ones(8), count=1, unit="runs", runs=1)
+    assert large.peak_mebibytes is not None and small.peak_mebibytes is not None
+    assert 48 < large.peak_mebibytes - small.peak_mebibytes < 96
+
+
 def report(seconds, spread=0.0, **machine):
     timing = Timing(name="render", seconds=seconds, spread=spread, runs=3, per_second=1 / seconds, unit="frames")
     return SpeedReport(
-        machine={"device": "one", "threads": 1, "cores": 2, **machine}, model="m", peak_flops=1.0, timings=(timing,)
-    )
+        machine={"device": "one", "threads": 1, "cores": 2, **machine}, model="m", peak_flops={"fp32": 1.0},
+        timings=(timing,),
+    )  # fmt: skip
 
 
 def test_changes_of_speed_are_told_from_noise():
@@ -54,36 +65,32 @@ def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
     from tests.data.test_training_data import scenes
 
     write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, views=10, size=(128, 128)) for n in range(2)])
-    common = [
-        "--references",
-        "1",
-        "--targets",
-        "2",
-        "--steps",
-        "1",
-        "--train-batch",
-        "1",
-        "--views",
-        "2",
-        "--runs",
-        "2",
-    ]
-    suites = ["--runs", "2", "--suites", "render", "train", "data", "codec"]
-    arguments = ["bench", *common, *suites, "--shards", str(tmp_path / "s")]
+    counts = "--references 1 --targets 2 --steps 1 --train-batch 1 --views 2 --runs 2".split()
+    suites = "--suites render train data codec --precision fp32 bf16 --sizes 64 --cache on off".split()
+    arguments = ["bench", *counts, *suites, "--shards", str(tmp_path / "s")]
     assert main([*arguments, "--out", str(tmp_path / "a"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     found = read_speed_report(tmp_path / "a")
-    assert [timing.name for timing in found.timings] == [
-        "encode N=1", "render N=1 M=2 steps=1", "train batch=1 views=2", "load batch=1", "codec encode", "codec decode",
+    rendered = [
+        f"{what} 64x64 {precision} cache {cache}" for precision in ("fp32", "bf16") for cache in ("on", "off")
+        for what in ("encode N=1", "render N=1 M=2 steps=1")
     ]  # fmt: skip
-    assert said["model"] == "default" and found.peak_flops > 0 and found.timings[1].flops > 1e8
+    trained = ["train batch=1 views=2 fp32", "train batch=1 views=2 bf16"]
+    names = [timing.name for timing in found.timings]
+    assert names == [*rendered, *trained, "load batch=1", "codec encode", "codec decode"]
+    assert said["model"] == "default" and found.peak_flops.keys() == {"fp32", "bf16"} and found.timings[1].flops > 1e7
+    by_name = {timing.name: timing for timing in found.timings}
+    kept, anew = (by_name[f"render N=1 M=2 steps=1 64x64 fp32 cache {cache}"] for cache in ("on", "off"))
+    assert kept.flops == pytest.approx(anew.flops, rel=0.2)  # in one step the references are read once either way
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a"), "--names", "a", "b"]) == 0
-    assert "| train batch=1 views=2 |" in capsys.readouterr().out
+    assert "| train batch=1 views=2 bf16 |" in capsys.readouterr().out
     (tmp_path / "a" / "speed.json").write_text(json.dumps({**said, "version": 9}))
     for words, told in (
         (["compare", str(tmp_path / "a"), str(tmp_path / "a")], "schema version 9"),
         ([*arguments[:-2], "--out", str(tmp_path / "b")], "give --shards"),
         ([*arguments, "--out", str(tmp_path / "b"), "--views", "1"], "--views must be at least 2"),
+        ([*arguments, "--out", str(tmp_path / "b"), "--sizes", "72"], "images of 72x72 are no whole number of tokens"),
+        ([*arguments, "--out", str(tmp_path / "b"), "--precision", "fp16"], "Training in fp16 needs a GPU"),
     ):
         assert main(words) == 1
         assert told in capsys.readouterr().err

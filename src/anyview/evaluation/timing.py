@@ -17,7 +17,7 @@ from anyview.errors import AnyViewError
 from anyview.evaluation.documents import read_document
 
 SCHEMA = "anyview-speed"
-VERSION = 1
+VERSION = 2
 SPEED = "speed.json"
 
 
@@ -34,6 +34,8 @@ class Timing:
         unit: What is counted: frames, scenes, images, FLOP.
         flops: Floating-point operations of a run; 0 where they are not counted.
         share_of_peak: Of the matrix products that this machine was measured to do; None without ``flops``.
+        peak_mebibytes: Memory at its highest in a run: of the whole process on a CPU, of tensors on a GPU; None where
+            the system does not tell.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Timing:
     unit: str
     flops: int = 0
     share_of_peak: float | None = None
+    peak_mebibytes: float | None = None
 
 
 def measure(
@@ -55,9 +58,9 @@ def measure(
     runs: int,
     flops: int = 0,
     peak: float | None = None,
-    synchronise: Callable[[], None] = lambda: None,
+    device: str = "cpu",
 ) -> Timing:
-    """Run something once for warm-up and then several times.
+    """Run something once for warm-up, which tells its memory, and then several times.
 
     Args:
         name: For the report.
@@ -67,10 +70,13 @@ def measure(
         runs: Timed runs, at least 1.
         flops: Of a run.
         peak: FLOP/s that the machine was measured to reach.
-        synchronise: Waits for the device.
+        device: Where it runs.
     """
+    synchronise = waiter(device)
+    memory = _PeakMemory(device)
     work()
     synchronise()
+    peak_mebibytes = memory.mebibytes()
     times = []
     for _ in range(runs):
         started = time.perf_counter()
@@ -82,16 +88,39 @@ def measure(
     return Timing(
         name=name, seconds=median, spread=(quartiles[2] - quartiles[0]) / 2 / median, runs=runs,
         per_second=count / median, unit=unit, flops=flops,
-        share_of_peak=flops / median / peak if flops and peak else None,
+        share_of_peak=flops / median / peak if flops and peak else None, peak_mebibytes=peak_mebibytes,
     )  # fmt: skip
+
+
+class _PeakMemory:
+    """Highest memory from now on."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.known = device.startswith("cuda")
+        if self.known:
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        try:
+            # Linux: sets the high-water mark of the resident set back to what is resident now.
+            Path("/proc/self/clear_refs").write_text("5")
+            self.known = True
+        except OSError:
+            pass
+
+    def mebibytes(self) -> float | None:
+        if not self.known:
+            return None
+        if self.device.startswith("cuda"):
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def matrix_peak(device: str, dtype: torch.dtype, *, side: int = 2048, runs: int = 5) -> float:
     """FLOP/s of one large matrix product: the peak that shares are given of."""
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return measure(
-        "matrix peak", lambda: a @ b, count=2 * side**3, unit="FLOP", runs=runs, synchronise=waiter(device)
-    ).per_second
+    return measure("matrix peak", lambda: a @ b, count=2 * side**3, unit="FLOP", runs=runs, device=device).per_second
 
 
 def waiter(device: str) -> Callable[[], None]:
@@ -128,7 +157,7 @@ class SpeedReport:
         version: Of the schema.
         machine: See :func:`describe_machine`.
         model: What was timed.
-        peak_flops: Of one large matrix product in the type that was timed.
+        peak_flops: Of one large matrix product, by the types that were timed.
         timings: By name.
     """
 
@@ -136,7 +165,7 @@ class SpeedReport:
     version: int = VERSION
     machine: dict[str, Any]
     model: str
-    peak_flops: float
+    peak_flops: dict[str, float]
     timings: tuple[Timing, ...]
 
 
@@ -156,8 +185,10 @@ def speed_table(report: SpeedReport) -> tuple[list[str], list[list[str]]]:
     for timing in report.timings:
         share = "" if timing.share_of_peak is None else f"{100 * timing.share_of_peak:.0f} %"
         spread = f"{100 * timing.spread:.0f} %"
-        rows.append([timing.name, f"{timing.seconds:.4f}", spread, f"{timing.per_second:.2f} {timing.unit}/s", share])
-    return ["what", "seconds", "spread", "speed", "share of the matrix peak"], rows
+        memory = "" if timing.peak_mebibytes is None else f"{timing.peak_mebibytes:.0f}"
+        speed = f"{timing.per_second:.2f} {timing.unit}/s"
+        rows.append([timing.name, f"{timing.seconds:.4f}", spread, speed, share, memory])
+    return ["what", "seconds", "spread", "speed", "share of the matrix peak", "peak MiB"], rows
 
 
 def compare_speed(reports: list[SpeedReport], names: list[str]) -> str:
@@ -170,7 +201,7 @@ def compare_speed(reports: list[SpeedReport], names: list[str]) -> str:
         raise AnyViewError(f"A comparison needs at least 2 reports, got {len(reports)}.")
     for report, name in zip(reports[1:], names[1:], strict=True):
         differing = [key for key in reports[0].machine if report.machine.get(key) != reports[0].machine[key]]
-        if hardware := [key for key in differing if key in ("device", "threads", "cores", "precision")]:
+        if hardware := [key for key in differing if key in ("device", "threads", "cores")]:
             raise AnyViewError(
                 f"{names[0]} and {name} were measured in different conditions ({hardware[0]}: "
                 f"{reports[0].machine[hardware[0]]!r}, {report.machine.get(hardware[0])!r}); times do not compare."

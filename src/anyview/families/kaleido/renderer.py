@@ -92,11 +92,16 @@ class KaleidoRenderer:
         self.image_size = settings.image_size
 
     def changed(
-        self, *, sampling: SamplingConfig | None = None, image_size: tuple[int, int] | None = None
+        self,
+        *,
+        sampling: SamplingConfig | None = None,
+        image_size: tuple[int, int] | None = None,
+        use_cache: bool | None = None,
     ) -> KaleidoRenderer:
-        """The same renderer with another way of sampling or another image size."""
+        """The same renderer with another way of sampling, another image size, with or without the cache."""
+        use_cache = self.use_cache if use_cache is None else use_cache
         other = KaleidoRenderer(
-            self.model, self.settings, self.codec, self.features, precision=self.precision, use_cache=self.use_cache
+            self.model, self.settings, self.codec, self.features, precision=self.precision, use_cache=use_cache
         )
         other.sampling = sampling or self.sampling
         other.image_size = image_size or self.image_size
