@@ -44,6 +44,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
 	# LPIPS asks for torchvision, which has no build for every torch; its test brings the two networks itself.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps lpips==0.1.4
+	# Of evo the tests need what works with NumPy alone; all it asks for is twenty packages.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps evo==1.38.1
 	touch $@ $(VENV)/.core
 
 clean:

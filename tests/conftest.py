@@ -1,6 +1,8 @@
 """Shared fixtures: the data folder (one setting), tiny models and scenes."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,15 @@ def tiny_renderer(
     model = randomised(Kaleido(config)).eval()
     assert isinstance(model, Kaleido)
     return KaleidoRenderer(model, settings, PixelCodec(4), use_cache=use_cache)
+
+
+def seen_by_browser(page: Path) -> str:
+    """The document of a page after a real browser has loaded it and run its scripts; skips where there is none."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    flags += [f"--user-data-dir={page.parent / 'profile'}", "--window-size=1000,700", "--virtual-time-budget=2000"]
+    return subprocess.run(
+        [browser, *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    ).stdout

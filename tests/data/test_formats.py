@@ -50,6 +50,64 @@ def test_eschernet_capture(shared_data):
         assert alpha is not None and alpha[246:266, 246:266].mean() > 0.1
 
 
+def test_rtmv_capture(tmp_path):
+    """Files as the data set has them: RGBA in linear floats, the pose transposed and in OpenGL axes."""
+    import OpenEXR
+
+    cameras, values = ring(3, (6, 10)), np.linspace(-0.5, 2.5, 6 * 10 * 4, dtype=np.float32).reshape(6, 10, 4)
+    for number in range(3):
+        with OpenEXR.File({}, {"RGBA": values.astype(np.float16 if number else np.float32)}) as file:
+            file.write(str(tmp_path / f"{number:05d}.exr"))
+        with OpenEXR.File({}, {"RGB": values[:3, :, :3]}) as file:
+            file.write(str(tmp_path / f"{number:05d}.depth.exr"))
+        pose = cameras.world_from_cam[number].double() @ torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
+        lens = {"fx": 11.0, "fy": 12.0, "cx": 4.5, "cy": 3.5}
+        camera = {"width": 10, "height": 6, "cam2world": pose.mT.tolist(), "intrinsics": lens}
+        (tmp_path / f"{number:05d}.json").write_text(json.dumps({"camera_data": camera}))
+    capture = read_capture(tmp_path)
+    assert (capture.format, len(capture), capture.centred, capture.cameras.image_size) == ("rtmv", 3, "object", (6, 10))
+    torch.testing.assert_close(capture.cameras.world_from_cam, cameras.world_from_cam)
+    assert capture.cameras.intrinsics[1].tolist() == [[11, 0, 4.5], [0, 12, 3.5], [0, 0, 1]]
+    expected = torch.from_numpy(values[..., :3]).clamp(0, 1).movedim(-1, 0)
+    torch.testing.assert_close(capture.images()[0], expected)
+    torch.testing.assert_close(capture.images()[2], expected, rtol=0, atol=2e-3)
+
+    def refused(message, change):
+        document = json.loads((tmp_path / "00001.json").read_text())
+        change(document["camera_data"])
+        shutil.copytree(tmp_path, tmp_path / "bad")
+        (tmp_path / "bad" / "00001.json").write_text(json.dumps(document))
+        with pytest.raises(AnyViewError, match=message):
+            read_capture(tmp_path / "bad").images()
+        shutil.rmtree(tmp_path / "bad")
+
+    refused("its camera is of 6x11", lambda camera: camera.update(width=11))
+    refused("fx is 'wide', expected a number", lambda camera: camera["intrinsics"].update(fx="wide"))
+    refused("cam2world is no 4x4 matrix", lambda camera: camera.update(cam2world=[[1, 0, 0, 0]] * 3))
+    refused("cam2world is no 4x4 matrix", lambda camera: camera.update(cam2world=[[1, 0, 0, "0"]] * 4))
+    (tmp_path / "00001.json").unlink()
+    with pytest.raises(AnyViewError, match="the camera of this image is missing .expected 00001.json"):
+        read_capture(tmp_path)
+
+
+def test_bad_openexr_images_are_refused(tmp_path):
+    import OpenEXR
+
+    grey, broken = tmp_path / "grey.exr", tmp_path / "broken.exr"
+    with OpenEXR.File({}, {"Y": np.ones((4, 6), np.float32)}) as file:
+        file.write(str(grey))
+    with pytest.raises(AnyViewError, match="channels Y, B is missing"):
+        read_image(grey)
+    with OpenEXR.File({}, {"RGB": np.full((4, 6, 3), np.inf, np.float32)}) as file:
+        file.write(str(broken))
+    with pytest.raises(AnyViewError, match="values that are not finite"):
+        read_image(broken)
+    broken.write_bytes(grey.read_bytes()[:150])
+    for path, message in ((broken, "not a readable OpenEXR image"), (tmp_path / "none.exr", "no such image")):
+        with pytest.raises(AnyViewError, match=message):
+            read_image(path)
+
+
 def looks_at_its_subject(capture) -> float:
     """Share of the cameras that have the capture's middle in front of them."""
     ahead = capture.origin() - capture.cameras.centres

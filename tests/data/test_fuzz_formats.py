@@ -44,6 +44,25 @@ def _eschernet(folder):
         np.save(folder / f"{number:03d}.npy", (np.diag([1, -1, -1]) @ camera[:3]).astype(np.float32))
 
 
+def _rtmv(folder):
+    write_rtmv(folder, 2)
+
+
+def write_rtmv(folder, views):
+    import OpenEXR
+
+    cameras = ring(views, (12, 20))
+    for number in range(views):
+        rgba = np.random.default_rng(number).random((12, 20, 4), dtype=np.float32) * 1.5
+        with OpenEXR.File({"compression": OpenEXR.NO_COMPRESSION}, {"RGBA": rgba}) as file:
+            file.write(str(folder / f"{number:05d}.exr"))
+        matrix = cameras.world_from_cam[number].double().numpy() @ np.diag([1.0, -1, -1, 1])
+        focal, (x, y) = cameras.intrinsics[number, 0, 0].item(), cameras.intrinsics[number, :2, 2].tolist()
+        lens = {"fx": focal, "fy": focal, "cx": x, "cy": y}
+        camera = {"width": 20, "height": 12, "cam2world": matrix.T.tolist(), "intrinsics": lens}
+        (folder / f"{number:05d}.json").write_text(json.dumps({"camera_data": camera, "objects": []}))
+
+
 def _colmap(folder, *, text=False):
     cameras = ring(2, (12, 20)).to(torch_double())
     _images(folder / "src", ["0.png", "1.png"])
@@ -165,7 +184,7 @@ def _video(folder):
 
 
 MAKERS = {
-    "transforms": (_transforms, "."), "eschernet": (_eschernet, "."), "colmap": (_colmap, "."),
+    "transforms": (_transforms, "."), "eschernet": (_eschernet, "."), "rtmv": (_rtmv, "."), "colmap": (_colmap, "."),
     "colmap text": (lambda folder: _colmap(folder, text=True), "."), "llff": (_llff, "."), "dtu": (_dtu, "."),
     "7scenes": (_seven_scenes, "."), "scannet": (_scannet, "."), "co3d": (_co3d, "apple/1"),
     "co3d sample": (_co3d_sample, "."), "uco3d": (_uco3d, "food/apple/1"), "re10k": (_re10k, "clip"),
@@ -269,8 +288,9 @@ def test_links_that_lead_out_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "image"),
-    [("llff", "images/0.png"), ("dtu", "image/0.png"), ("eschernet", "000.png"), ("7scenes", "frame-000000.color.png"),
-     ("scannet", "color/0.png"), ("colmap", "images/0.png"), ("re10k", "clip/0.png"), ("co3d sample", "0.png")],
+    [("llff", "images/0.png"), ("dtu", "image/0.png"), ("eschernet", "000.png"), ("rtmv", "00000.exr"),
+     ("7scenes", "frame-000000.color.png"), ("scannet", "color/0.png"), ("colmap", "images/0.png"),
+     ("re10k", "clip/0.png"), ("co3d sample", "0.png")],
 )  # fmt: skip
 def test_links_that_lead_out_are_refused_in_every_format(originals, tmp_path, name, image):
     shutil.copytree(originals / name, tmp_path / "in")

@@ -27,7 +27,8 @@ from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.protocols import Protocol, Split, hold_out
 from anyview.evaluation.results import Method, protocol_differences, read_report, write_report
 from anyview.evaluation.run import HeldOutObject, score_scene
-from tests.conftest import CAUSAL, REPOSITORY, ring, tiny_renderer
+from tests.conftest import CAUSAL, REPOSITORY, ring, seen_by_browser, tiny_renderer
+from tests.data.test_fuzz_formats import write_rtmv
 
 
 def write_objects(folder, names=("one", "two", "three"), views=25, size=(32, 32)):
@@ -84,6 +85,26 @@ def test_published_lists_have_their_lengths():
     assert len(NERF_REFERENCES) == 8
     for single, several in NERF_REFERENCES.values():
         assert len(set(several)) == 10 and all(0 <= view < 100 for view in (single, *several))
+
+
+def test_rtmv_is_evaluated_on_files_of_its_form(tmp_path, capsys):
+    for name, views in (("one", 20), ("two", 21)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        write_rtmv(tmp_path / "data" / name, views)
+    arguments = ["evaluate", "--benchmark", "rtmv", "--data", str(tmp_path / "data"), "--model", "baseline:nearest"]
+    assert main([*arguments, "--references", "2", "10", "--out", str(tmp_path / "out")]) == 0
+    report = read_report(tmp_path / "out")
+    assert [(scene.scene, scene.references) for scene in report.scenes] == [
+        ("one", 2), ("one", 10), ("two", 2), ("two", 10),
+    ]  # fmt: skip
+    assert "cut off at 1" in report.protocol.note
+    first = next(scene for scene in find_scenes(BENCHMARKS["rtmv"], tmp_path / "data"))
+    split = first.split(first.read(), (1, 10))
+    assert split.references[10] == tuple(range(10)) and split.targets == tuple(range(10, 20))
+    (tmp_path / "data" / "one" / "00019.json").unlink()
+    (tmp_path / "data" / "one" / "00019.exr").unlink()
+    assert main([*arguments, "--references", "2", "--out", str(tmp_path / "b")]) == 1
+    assert "19 views, protocol eschernet-rtmv needs 20" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -443,6 +464,26 @@ def test_error_maps_run_from_white_to_black():
     image = torch.tensor([0.0, 0.25, 0.8]).expand(3, 1, 3)
     expected = torch.tensor([[1.0, 1.0, 1.0], [0.9, 0.62, 0.0], [0.0, 0.0, 0.0]])
     torch.testing.assert_close(error_map(image, truth)[:, 0].mT, expected)
+
+
+def test_the_report_opens_in_a_browser(tmp_path):
+    """In a real one: every picture in it is decoded, nothing is asked from elsewhere, and the table can be read."""
+    write_objects(tmp_path / "data")
+    arguments = ["evaluate", "--data", str(tmp_path / "data"), "--model", "baseline:blend", "--references", "1", "3"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    look = """<script>window.addEventListener("load", () => {
+      const pictures = [...document.images].map(image => image.naturalWidth > 0);
+      document.body.dataset.drawn = pictures.filter(Boolean).length + "/" + pictures.length;
+      const fetched = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:"));
+      document.body.dataset.fetched = fetched.length;
+      document.body.dataset.wide = document.documentElement.scrollWidth <= window.innerWidth;
+    });</script>"""
+    page = tmp_path / "page.html"
+    page.write_text((tmp_path / "out" / "report.html").read_text() + look)
+    out = seen_by_browser(page)
+    # The curve, and three objects at two numbers of references.
+    assert 'data-drawn="7/7"' in out and 'data-fetched="0"' in out and 'data-wide="true"' in out
+    assert "<h1>objects: baseline:blend</h1>" in out
 
 
 def test_the_models_own_lens_decides_the_crop():

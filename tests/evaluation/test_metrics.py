@@ -283,6 +283,29 @@ def test_trajectory_errors_after_alignment():
     assert trajectory_errors(turned(exact, 7.0), truth).ate_r_radians == pytest.approx(math.radians(7.0), rel=1e-5)
 
 
+def test_trajectory_errors_are_those_of_evo():
+    """Rotations are off as well as places, by another amount in every camera."""
+    metrics, trajectory = pytest.importorskip("evo.core.metrics"), pytest.importorskip("evo.core.trajectory")
+    truth = ring(11).world_from_cam.double()
+    generator = torch.Generator().manual_seed(8)
+    noisy = truth.clone()
+    noisy[:, :3, 3] += 0.1 * torch.randn(11, 3, generator=generator, dtype=torch.float64)
+    for number in range(11):
+        noisy[number] = turned(noisy[number : number + 1], 3.0 * number)[0]
+    moved = some_similarity(0.4).cameras(Cameras(noisy, torch.eye(3).double().expand(11, 3, 3), (4, 4))).world_from_cam
+    theirs, real = (trajectory.PosePath3D(poses_se3=list(poses.numpy())) for poses in (moved, truth))
+    theirs.align(real, correct_scale=True)
+    found = {}
+    for name in ("translation_part", "rotation_angle_deg"):
+        error = metrics.APE(metrics.PoseRelation[name])
+        error.process_data((real, theirs))
+        found[name] = error.get_all_statistics()
+    score = trajectory_errors(moved, truth)
+    extent = (truth[:, :3, 3] - truth[0, :3, 3]).norm(dim=-1).max().item()
+    assert score.ate_t == pytest.approx(found["translation_part"]["rmse"] / extent, rel=1e-9)
+    assert score.ate_r == pytest.approx(found["rotation_angle_deg"]["mean"], rel=1e-6) and score.ate_r > 5
+
+
 def test_chamfer_variants_by_hand():
     pytest.importorskip("scipy")
     a = np.array([[0.0, 0, 0], [1, 0, 0]])

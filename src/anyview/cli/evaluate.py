@@ -41,8 +41,8 @@ class EvaluateOptions:
     """Score a model or a baseline on a benchmark; a second start goes on, several processes (torchrun) share scenes."""
 
     benchmark: str = "objects"
-    """One of: objects, gso30, nerf-synthetic, llff, mipnerf360, tanks-and-temples, omniobject3d, dl3dv, re10k, co3d,
-    capture (docs/evaluation.md tells their folders)."""
+    """One of: objects, gso30, rtmv, nerf-synthetic, llff, mipnerf360, tanks-and-temples, omniobject3d, dl3dv, re10k,
+    co3d, capture (docs/evaluation.md tells their folders)."""
     data: Path
     """Folder of the benchmark."""
     out: Path

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from anyview.data.exr import SUFFIX as EXR
+from anyview.data.exr import exr_size, read_exr
 from anyview.errors import AnyViewError
 
 _MOST_PIXELS = 178_000_000  # a little less than what Pillow refuses by itself
@@ -24,16 +26,19 @@ def read_image(
 ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "h w"] | None]:
     """RGB in [0, 1], with alpha laid on a plain background, and the alpha itself if there is one.
 
-    16-bit, palette, grey and CMYK images are brought to 8-bit RGB; colour profiles are not applied.
+    16-bit, palette, grey and CMYK images are brought to 8-bit RGB; colour profiles are not applied. Of OpenEXR images
+    the linear colours are cut off at 0 and 1, and their alpha is left out.
 
     Args:
-        path: Any file that Pillow reads.
+        path: Any file that Pillow reads, or an OpenEXR image.
         background: Grey level behind transparent pixels.
         upright: Apply the EXIF orientation.
 
     Raises:
         AnyViewError: The file is missing, truncated, no image, or unreasonably large.
     """
+    if path.suffix.lower() == EXR:
+        return read_exr(path).clamp(0, 1), None
     with _opened(path) as file:
         image = ImageOps.exif_transpose(file) if upright else file
         if image.mode.startswith("I"):
@@ -69,6 +74,10 @@ def read_thumbnail(path: Path, side: int, *, upright: bool = True) -> Image.Imag
     Raises:
         AnyViewError: The file is missing, truncated or no image.
     """
+    if path.suffix.lower() == EXR:
+        picture = Image.fromarray(to_bytes(read_exr(path)))
+        picture.thumbnail((side, side))
+        return picture
     with _opened(path) as file:
         file.draft("RGB", (2 * side, 2 * side))
         image = ImageOps.exif_transpose(file) if upright else file
@@ -126,6 +135,8 @@ def stored_size(path: Path) -> tuple[tuple[int, int], bool]:
     Raises:
         AnyViewError: The file is missing or no image.
     """
+    if path.suffix.lower() == EXR:
+        return exr_size(path), False
     with _opened(path) as file:
         sideways = file.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_SIDEWAYS
         return (file.height, file.width), sideways

@@ -11,7 +11,7 @@ from anyview.data.captures import Capture
 from anyview.data.files import read_json
 from anyview.data.formats.registry import FORMATS, read_capture
 from anyview.errors import AnyViewError, unknown_name
-from anyview.evaluation.protocols import ESCHERNET_GSO, Split, hold_out
+from anyview.evaluation.protocols import ESCHERNET_GSO, ESCHERNET_RTMV, FirstViews, Split, hold_out
 
 _PUBLISHED = ("psnr", "ssim")
 _ESCHERNET = ("psnr-uint8", "ssim-uniform7-uint8", "psnr", "ssim")
@@ -84,14 +84,18 @@ def _captures_below(folder: Path) -> list[Path]:
     return [folder] if any(form.find(folder) is not None for form in posed) else below
 
 
-def _first_views(folder: Path) -> list[BenchmarkScene]:
+def _first_views(folder: Path, views: FirstViews = ESCHERNET_GSO) -> list[BenchmarkScene]:
     def scene(path: Path) -> BenchmarkScene:
         return BenchmarkScene(
             path.name, lambda: read_capture(path),
-            lambda capture, counts: ESCHERNET_GSO.split(len(capture), counts, path.name),
+            lambda capture, counts: views.split(len(capture), counts, path.name),
         )  # fmt: skip
 
     return [scene(path) for path in _captures_below(folder)]
+
+
+def _rtmv(folder: Path) -> list[BenchmarkScene]:
+    return _first_views(folder, ESCHERNET_RTMV)
 
 
 def _gso(folder: Path) -> list[BenchmarkScene]:
@@ -249,6 +253,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             "gso30", _gso, "OBJECT/render_mvs_25/model/NNN.png and NNN.npy (EscherNet's renders)", GSO30,
             metrics=_ESCHERNET, note="references are views 0 to N - 1, targets views 10 to 24",
+        ),
+        Benchmark(
+            "rtmv", _rtmv, "SCENE/NNNNN.exr and NNNNN.json (the scenes of google_scanned)", metrics=_ESCHERNET,
+            note="references are views 0 to N - 1, targets views 10 to 19; linear colours are cut off at 1, where the "
+            "published code lets them wrap around",
         ),
         Benchmark(
             "nerf-synthetic", _nerf_synthetic, "OBJECT/transforms_train.json and transforms_test.json",

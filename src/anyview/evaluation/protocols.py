@@ -101,6 +101,9 @@ class FirstViews:
 ESCHERNET_GSO = FirstViews("eschernet-gso", 25, tuple(range(10, 25)))
 """25 random views an object; references are views 0..N-1, targets views 10..24 (method A.15)."""
 
+ESCHERNET_RTMV = FirstViews("eschernet-rtmv", 20, tuple(range(10, 20)))
+"""20 views a scene; references are views 0..N-1, targets views 10..19 (method A.15)."""
+
 
 def hold_out(views: int, counts: Sequence[int], where: str, *, every: int = 8) -> Split:
     """Every eighth view is a target, from the first; references are spread evenly over the others, in their order.

@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anyview.data.captures import Capture
-from anyview.data.formats import co3d, colmap, dtu, eschernet, llff, photos, pose_files, re10k, transforms_json, uco3d
+from anyview.data.formats import (
+    co3d,
+    colmap,
+    dtu,
+    eschernet,
+    llff,
+    photos,
+    pose_files,
+    re10k,
+    rtmv,
+    transforms_json,
+    uco3d,
+)
 from anyview.data.verification import verify
 from anyview.errors import AnyViewError, unknown_name
 
@@ -24,6 +36,7 @@ class Format(NamedTuple):
 FORMATS: dict[str, Format] = {
     "transforms": Format(transforms_json.find, transforms_json.read, transforms_json.EXPECTS),
     "eschernet": Format(eschernet.find, eschernet.read, eschernet.EXPECTS),
+    "rtmv": Format(rtmv.find, rtmv.read, rtmv.EXPECTS),
     "colmap": Format(colmap.find, colmap.read, colmap.EXPECTS),
     "llff": Format(llff.find, llff.read, llff.EXPECTS),
     "dtu": Format(dtu.find, dtu.read, dtu.EXPECTS),

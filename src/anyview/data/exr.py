@@ -1,0 +1,63 @@
+"""OpenEXR images: linear floating-point colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from anyview.errors import AnyViewError
+
+SUFFIX = ".exr"
+
+
+def read_exr(path: Path) -> Float[Tensor, "3 h w"]:
+    """Linear RGB as it is stored, not limited to [0, 1]; alpha and other channels are left out.
+
+    Raises:
+        AnyViewError: The file is missing or damaged, has no red, green and blue, or numbers that are not finite; or the
+            library for it is not installed.
+    """
+    with _opened(path) as file:
+        channels = file.channels()
+        if missing := {"R", "G", "B"} - set(channels):
+            raise AnyViewError(f"{path}: channels {', '.join(sorted(channels))}, {min(missing)} is missing.")
+        planes = [channels[name].pixels for name in "RGB"]
+    if len({plane.shape for plane in planes}) > 1:
+        raise AnyViewError(f"{path}: red, green and blue are of different sizes.")
+    image = torch.from_numpy(np.stack(planes).astype(np.float32))
+    if not bool(image.isfinite().all()):
+        raise AnyViewError(f"{path}: the image has values that are not finite.")
+    return image
+
+
+def exr_size(path: Path) -> tuple[int, int]:
+    """``(height, width)``, from the head of the file.
+
+    Raises:
+        AnyViewError: As :func:`read_exr`.
+    """
+    with _opened(path, header_only=True) as file:
+        (left, top), (right, bottom) = file.header()["dataWindow"]
+    return int(bottom - top) + 1, int(right - left) + 1
+
+
+@contextmanager
+def _opened(path: Path, **options: bool) -> Iterator[Any]:
+    try:
+        import OpenEXR  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise AnyViewError(f"{path}: OpenEXR images need OpenEXR: pip install 'anyview[eval]'.") from error
+    if not path.is_file():
+        raise AnyViewError(f"{path}: no such image.")
+    try:
+        with OpenEXR.File(str(path), separate_channels=True, **options) as file:
+            yield file
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise AnyViewError(f"{path}: not a readable OpenEXR image ({error}).") from error
