@@ -7,7 +7,7 @@ from anyview.families.kaleido.model import Kaleido
 from anyview.families.kaleido.recipes import kaleido_nano
 from anyview.geometry.poses import random_rigid
 from anyview.nn.positions import ViewPositions
-from benchmarks.common import median_seconds, write_result
+from benchmarks.common import median_seconds, network, train_step, write_result
 
 BATCH, REFERENCES, TARGETS = 32, 2, 3
 
@@ -42,6 +42,14 @@ def main() -> None:
 
         seconds = median_seconds(step, repeats=5, warmup=2)
         lines.append(f"| {name} | {seconds:.2f} | {flops / seconds / 1e9:.0f} | {100 * flops / seconds / peak:.0f} % |")
+    lines += ["", "Two blocks of greater width, 12 views (6 references) of 16 x 16 tokens, K = 4, eager:", ""]
+    lines += ["| width | key/value heads | seconds | GFLOP/s | share of peak |", "|---|---|---|---|---|"]
+    for width, kv_heads in ((768, 1), (768, 4), (1024, 2)):
+        model = network(width=width, depth=2, kv_heads=kv_heads)
+        flops = 3 * forward_flops(model.config, Request(12, 12, (16, 16)))
+        seconds = median_seconds(train_step(model, 12, 6, 32))
+        share = f"{flops / seconds / 1e9:.0f} | {100 * flops / seconds / peak:.0f} %"
+        lines.append(f"| {width} | {kv_heads} | {seconds:.2f} | {share} |")
     write_result("matrix_peak", "Share of the bf16 matrix peak in training", lines)
 
 

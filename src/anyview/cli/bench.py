@@ -105,7 +105,10 @@ def _print(report: SpeedReport) -> None:
     header, rows = speed_table(report)
     table = Table(title=f"{report.model} on {report.machine['device']}, peak {peaks}")
     for name in header:
-        table.add_column(name, justify="left" if name == "what" else "right")
+        table.add_column(name, justify="left" if name == "what" else "right", no_wrap=name == "what")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    # Names are long; lines that are folded cannot be read.
+    console.width = max(console.width, 120)
+    console.print(table)

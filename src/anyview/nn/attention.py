@@ -8,7 +8,7 @@ from anyview.nn.blocked_attention import attend_in_blocks
 
 # In bfloat16 on a CPU, measured in benchmarks/attention_backends.md: PyTorch's fused kernel is no faster there than in
 # fp32 and its backward slow for short sequences. Up to this many keys keeping the weights is quickest in training.
-_EXPLICIT_UP_TO_KEYS = 128
+_EXPLICIT_UP_TO_KEYS = 256
 
 
 def attend(
