@@ -25,8 +25,9 @@ from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS, make
 from anyview.evaluation.pictures import error_map
 from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.protocols import Protocol, Split, hold_out
+from anyview.evaluation.report import markdown
 from anyview.evaluation.results import Method, protocol_differences, read_report, write_report
-from anyview.evaluation.run import HeldOutObject, score_scene
+from anyview.evaluation.run import HeldOutObject, _moved, score_scene
 from tests.conftest import CAUSAL, REPOSITORY, ring, seen_by_browser, tiny_renderer
 from tests.data.test_fuzz_formats import write_rtmv
 
@@ -223,6 +224,19 @@ def test_the_oracle_of_the_scale_sweep_is_marked_and_never_worse(tmp_path):
     assert one.oracle_scale in (0.5, 1.0, 2.0) and one.mean("psnr", "oracle") >= one.mean("psnr")
     assert "oracle_psnr" in swept.mean["1"] and "oracle_psnr" not in swept.mean["3"]
     assert protocol_differences(plain, swept) == ["scale_sweep: (), (0.5, 1.0, 2.0)"]
+    axes = whole(make_run(tmp_path / "axes", data, scale_sweep=(0.5, 1.0, 2.0), sweep_axes=("all", "x", "y", "z")))
+    assert axes.scenes[0].mean("psnr", "oracle") >= one.mean("psnr", "oracle") and one.oracle_axes == "all"
+    assert "the best of 12 by the truth" in markdown(axes) and "the best of 3 by the truth" in markdown(swept)
+
+
+def test_a_sweep_moves_targets_along_the_axes_of_the_reference():
+    reference, targets = ring(1), ring(4, seed=3)
+    local = reference.cam_from_world[0] @ targets.world_from_cam
+    for axes, factors in (("all", (2, 2, 2)), ("x", (2, 1, 1)), ("y", (1, 2, 1)), ("z", (1, 1, 2))):
+        moved = reference.cam_from_world[0] @ _moved(targets, reference, 2.0, axes).world_from_cam
+        expected = local[:, :3, 3] * torch.tensor(factors)
+        torch.testing.assert_close(moved[:, :3, 3], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(moved[:, :3, :3], local[:, :3, :3], rtol=0, atol=1e-5)
 
 
 def test_reports_are_checked_when_they_are_read(tmp_path):

@@ -22,7 +22,7 @@ from anyview.evaluation.baselines import BASELINES, make_baseline
 from anyview.evaluation.benchmark_run import IDENTITY, BenchmarkRun, check_scenes
 from anyview.evaluation.benchmarks import BENCHMARKS, find_scenes
 from anyview.evaluation.metrics.registry import make_metrics
-from anyview.evaluation.protocols import Protocol
+from anyview.evaluation.protocols import Protocol, SweepAxes
 from anyview.evaluation.report import mean_table, write_all
 from anyview.evaluation.results import Method, Report, count_scenes
 from anyview.evaluation.run import HeldOutObject
@@ -64,6 +64,9 @@ class EvaluateOptions:
     scale_sweep: tuple[float, ...] = ()
     """With one reference: factors on the distance of targets, of which the best by the truth is reported as an oracle
     beside the score without it (SEVA: 0.1 0.2 ... 2.0)."""
+    sweep_axes: tuple[SweepAxes, ...] = ("all",)
+    """What the factors are tried on: the whole distance, or its part along an axis of the reference camera (Kaleido:
+    all x y z)."""
     adherence: str | None = None
     """Estimate the cameras of the rendered views again and compare them with those asked for: pycolmap."""
     joint: bool = False
@@ -112,7 +115,7 @@ def _evaluate(options: EvaluateOptions, world: World) -> Report | None:
     if len(set(counts)) < len(counts) or min(counts) < 1:
         raise AnyViewError(f"--references must be different positive numbers, got {' '.join(map(str, counts))}.")
     names = tuple(options.metrics) or benchmark.metrics
-    _check_sweep(options.scale_sweep, counts, names)
+    _check_sweep(options, counts, names)
     if options.adherence is not None and options.adherence not in ESTIMATORS:
         raise unknown_name("estimator of cameras", options.adherence, ESTIMATORS)
     pairs, sets = make_metrics(names, options.metric_weights)
@@ -123,7 +126,8 @@ def _evaluate(options: EvaluateOptions, world: World) -> Report | None:
     protocol = Protocol(
         benchmark=benchmark.name, counts=counts, image_size=renderer.image_size,
         field_of_view=round(math.degrees(2 * math.atan(0.5 / focal)), 6), metrics=names, joint=options.joint,
-        scale_sweep=options.scale_sweep, adherence=options.adherence or "", note=scenes[0].note or benchmark.note,
+        scale_sweep=options.scale_sweep, sweep_axes=options.sweep_axes, adherence=options.adherence or "",
+        note=scenes[0].note or benchmark.note,
     )  # fmt: skip
     check_scenes(scenes, protocol, focal)
     if world.is_main:
@@ -143,9 +147,14 @@ def _evaluate(options: EvaluateOptions, world: World) -> Report | None:
     return report
 
 
-def _check_sweep(factors: tuple[float, ...], counts: tuple[int, ...], metrics: tuple[str, ...]) -> None:
+def _check_sweep(options: EvaluateOptions, counts: tuple[int, ...], metrics: tuple[str, ...]) -> None:
+    factors, axes = options.scale_sweep, options.sweep_axes
+    if not factors and axes != ("all",):
+        raise AnyViewError("--sweep-axes is for --scale-sweep: give its factors.")
     if not factors:
         return
+    if not axes or len({*axes}) < len(axes) or len({*factors}) < len(factors):
+        raise AnyViewError("--scale-sweep and --sweep-axes need different values.")
     if "psnr" not in metrics or not all(math.isfinite(factor) and factor > 0 for factor in factors):
         raise AnyViewError("--scale-sweep needs positive factors, and psnr among the metrics, which it chooses by.")
     if 1 not in counts:

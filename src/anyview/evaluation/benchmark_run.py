@@ -160,6 +160,7 @@ class BenchmarkRun:
             score = score_scene(
                 self.renderer, views, split, count, metrics=self.metrics, seed=self.seed,
                 independent=not self.protocol.joint, scale_sweep=self.protocol.scale_sweep,
+                sweep_axes=self.protocol.sweep_axes,
             )  # fmt: skip
             shown = within(score.images, boxes)
             kept = None if estimate is None else measure_adherence(shown, cameras, estimate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
+
+SweepAxes = Literal["all", "x", "y", "z"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,8 @@ class Protocol:
         background: What lies behind transparent pixels.
         scale_sweep: Factors on the distance of targets from a single reference, of which the best by the truth is
             reported as an oracle beside the score without it; empty for none.
+        sweep_axes: What of the distance the factors are tried on: all of it, or its part along an axis of the
+            reference camera (x right, y down, z forward).
         adherence: What estimates the cameras of the rendered views again; empty for nothing.
         note: What the split is, where it is not a published one.
     """
@@ -65,6 +70,7 @@ class Protocol:
     joint: bool = False
     background: str = "white"
     scale_sweep: tuple[float, ...] = ()
+    sweep_axes: tuple[SweepAxes, ...] = ("all",)
     adherence: str = ""
     note: str = ""
 

@@ -96,7 +96,8 @@ def markdown(report: Report) -> str:
         lines += [f"Cameras estimated again ({protocol.adherence}) against those that were asked for:", ""]
         lines += [*_markdown_table(*adherence_table(report)), ""]
     if "oracle scale" in header:
-        lines += ["The oracle's scale of translations was chosen by looking at the truth.", ""]
+        tries = len(protocol.scale_sweep) * len(protocol.sweep_axes)
+        lines += [f"The oracle's scale of translations is the best of {tries} by the truth.", ""]
     if protocol.benchmark in PUBLISHED_PSNR:
         published = [
             [f"{name} (published)", *(f"{row[n]:.2f}" if n in row else "" for n in protocol.counts)]
@@ -157,7 +158,7 @@ def _html_table(header: list[str], rows: list[list[str]]) -> str:
 def _figure(result: SceneResult, metric: str, folder: Path) -> str:
     picture = folder / "scenes" / picture_name(result.scene, result.references)
     caption = (
-        f"{result.scene}, {result.references} references: {_number(metric, result.mean(metric))} "
+        f"{result.scene}, {result.references} reference{'s' if result.references > 1 else ''}: {_number(metric, result.mean(metric))} "
         f"(copy {_number(metric, result.mean(metric, 'copy'))})"
     )
     return _image(picture, caption)

@@ -12,7 +12,7 @@ from anyview.errors import AnyViewError
 from anyview.evaluation.adherence import Adherence
 from anyview.evaluation.documents import read_document
 from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS
-from anyview.evaluation.protocols import Protocol, Split
+from anyview.evaluation.protocols import Protocol, Split, SweepAxes
 from anyview.evaluation.run import Score
 from anyview.serialisation import to_plain, write_json
 
@@ -49,6 +49,7 @@ class SceneResult:
         values: By metric, of every target.
         copy: Likewise, of copying the reference with the nearest viewing direction.
         oracle_scale: See :class:`anyview.evaluation.run.Score`.
+        oracle_axes: Likewise.
         oracle: Likewise.
         adherence: Of the rendered views to the cameras that were asked for, if it was measured.
         truth_adherence: Of the true images of the same views: what the estimator itself is off.
@@ -62,6 +63,7 @@ class SceneResult:
     values: dict[str, tuple[float, ...]]
     copy: dict[str, tuple[float, ...]]
     oracle_scale: float | None = None
+    oracle_axes: SweepAxes | None = None
     oracle: dict[str, tuple[float, ...]] | None = None
     adherence: Adherence | None = None
     truth_adherence: Adherence | None = None
@@ -85,7 +87,8 @@ class SceneResult:
             scene=score.scene, data=data, references=score.references,
             reference_views=split.references[score.references],
             target_views=split.targets, values=fixed(score.values), copy=fixed(score.copy),
-            oracle_scale=score.oracle_scale, oracle=None if score.oracle is None else fixed(score.oracle),
+            oracle_scale=score.oracle_scale, oracle_axes=score.oracle_axes,
+            oracle=None if score.oracle is None else fixed(score.oracle),
             adherence=adherence, truth_adherence=truth_adherence,
         )  # fmt: skip
 

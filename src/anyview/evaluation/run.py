@@ -14,7 +14,7 @@ from torch import Tensor
 from anyview.errors import AnyViewError
 from anyview.evaluation.metrics.image import psnr, ssim
 from anyview.evaluation.metrics.registry import PairMetric
-from anyview.evaluation.protocols import FirstViews, Split, nearest_reference
+from anyview.evaluation.protocols import FirstViews, Split, SweepAxes, nearest_reference
 from anyview.geometry.cameras import Cameras
 from anyview.rendering.renderer import Renderer
 
@@ -62,6 +62,7 @@ class Score:
         copy: Likewise, of copying the reference with the nearest viewing direction.
         images: What was rendered.
         oracle_scale: The factor on the distance of targets that scores best, where a sweep was asked for.
+        oracle_axes: What of the distance it was applied to.
         oracle: Scores at that factor, chosen by looking at the truth.
     """
 
@@ -71,6 +72,7 @@ class Score:
     copy: dict[str, list[float]]
     images: Float[Tensor, "targets 3 h w"]
     oracle_scale: float | None = None
+    oracle_axes: SweepAxes | None = None
     oracle: dict[str, list[float]] | None = None
 
     def mean(self, metric: str) -> float:
@@ -88,6 +90,7 @@ def score_scene(
     seed: int = 0,
     independent: bool = True,
     scale_sweep: Sequence[float] = (),
+    sweep_axes: Sequence[SweepAxes] = ("all",),
 ) -> Score:
     """Render and score the targets of a split from ``count`` of its references.
 
@@ -100,6 +103,7 @@ def score_scene(
         seed: Of the noise.
         independent: Render every target alone; else all targets see each other.
         scale_sweep: See :class:`anyview.evaluation.protocols.Protocol`; used with one reference.
+        sweep_axes: Likewise.
 
     Raises:
         AnyViewError: An image holds numbers that are not finite.
@@ -132,16 +136,18 @@ def score_scene(
     score = Score(scene.name, count, judge(images), judge(references[nearest_reference(at, cameras)]), images)
     if count > 1 or not scale_sweep:
         return score
-    tried = {factor: judge(shoot(_moved(cameras, at, factor))) for factor in scale_sweep}
-    best = max(tried, key=lambda factor: sum(tried[factor]["psnr"]))
-    return replace(score, oracle_scale=best, oracle=tried[best])
+    tries = {(factor, axes): _moved(cameras, at, factor, axes) for axes in sweep_axes for factor in scale_sweep}
+    tried = {choice: judge(shoot(moved)) for choice, moved in tries.items()}
+    best = max(tried, key=lambda choice: sum(tried[choice]["psnr"]))
+    return replace(score, oracle_scale=best[0], oracle_axes=best[1], oracle=tried[best])
 
 
-def _moved(cameras: Cameras, reference: Cameras, factor: float) -> Cameras:
-    """Cameras whose distance from the reference is multiplied."""
+def _moved(cameras: Cameras, reference: Cameras, factor: float, axes: SweepAxes) -> Cameras:
+    """Cameras whose distance from the reference is multiplied, or its part along an axis of the reference."""
     poses = cameras.world_from_cam.clone()
-    centre = reference.centres[0]
-    poses[:, :3, 3] = centre + factor * (poses[:, :3, 3] - centre)
+    centre, rotation = reference.centres[0], reference.world_from_cam[0, :3, :3]
+    factors = torch.tensor([factor if axes in ("all", axis) else 1.0 for axis in "xyz"], dtype=poses.dtype)
+    poses[:, :3, 3] = centre + (poses[:, :3, 3] - centre) @ rotation * factors @ rotation.mT
     return replace(cameras, world_from_cam=poses)
 
 
