@@ -158,7 +158,7 @@ def _html_table(header: list[str], rows: list[list[str]]) -> str:
 def _figure(result: SceneResult, metric: str, folder: Path) -> str:
     picture = folder / "scenes" / picture_name(result.scene, result.references)
     caption = (
-        f"{result.scene}, {result.references} reference{'s' if result.references > 1 else ''}: {_number(metric, result.mean(metric))} "
+        f"{result.scene}, N = {result.references}: {_number(metric, result.mean(metric))} "
         f"(copy {_number(metric, result.mean(metric, 'copy'))})"
     )
     return _image(picture, caption)
