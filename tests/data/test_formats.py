@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 import shutil
 import sqlite3
 import struct
@@ -13,9 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
+from anyview.cli.main import main
+from anyview.data import images
 from anyview.data.formats import dtu, transforms_json
 from anyview.data.formats.registry import read_capture, scan_capture
-from anyview.data.images import read_depth, read_image
+from anyview.data.images import image_size, read_depth, read_image
 from anyview.errors import AnyViewError
 from anyview.geometry.distortion import Distortion
 from anyview.geometry.normalisation import focus_point
@@ -50,6 +53,21 @@ def test_eschernet_capture(shared_data):
         assert alpha is not None and alpha[246:266, 246:266].mean() > 0.1
 
 
+def write_rtmv(folder, views):
+    import OpenEXR
+
+    cameras = ring(views, (12, 20))
+    for number in range(views):
+        rgba = np.random.default_rng(number).random((12, 20, 4), dtype=np.float32) * 1.5
+        with OpenEXR.File({"compression": OpenEXR.NO_COMPRESSION}, {"RGBA": rgba}) as file:
+            file.write(str(folder / f"{number:05d}.exr"))
+        matrix = cameras.world_from_cam[number].double().numpy() @ np.diag([1.0, -1, -1, 1])
+        focal, (x, y) = cameras.intrinsics[number, 0, 0].item(), cameras.intrinsics[number, :2, 2].tolist()
+        lens = {"fx": focal, "fy": focal, "cx": x, "cy": y}
+        camera = {"width": 20, "height": 12, "cam2world": matrix.T.tolist(), "intrinsics": lens}
+        (folder / f"{number:05d}.json").write_text(json.dumps({"camera_data": camera, "objects": []}))
+
+
 def test_rtmv_capture(tmp_path):
     """Files as the data set has them: RGBA in linear floats, the pose transposed and in OpenGL axes."""
     import OpenEXR
@@ -63,9 +81,11 @@ def test_rtmv_capture(tmp_path):
         pose = cameras.world_from_cam[number].double() @ torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
         lens = {"fx": 11.0, "fy": 12.0, "cx": 4.5, "cy": 3.5}
         camera = {"width": 10, "height": 6, "cam2world": pose.mT.tolist(), "intrinsics": lens}
+        camera["scene_center_3d_box"] = [0.5, -0.25, 2]
         (tmp_path / f"{number:05d}.json").write_text(json.dumps({"camera_data": camera}))
     capture = read_capture(tmp_path)
-    assert (capture.format, len(capture), capture.centred, capture.cameras.image_size) == ("rtmv", 3, "object", (6, 10))
+    assert (capture.format, len(capture), capture.cameras.image_size) == ("rtmv", 3, (6, 10))
+    assert capture.origin().tolist() == [0.5, -0.25, 2.0]
     torch.testing.assert_close(capture.cameras.world_from_cam, cameras.world_from_cam)
     assert capture.cameras.intrinsics[1].tolist() == [[11, 0, 4.5], [0, 12, 3.5], [0, 0, 1]]
     expected = torch.from_numpy(values[..., :3]).clamp(0, 1).movedim(-1, 0)
@@ -81,28 +101,77 @@ def test_rtmv_capture(tmp_path):
             read_capture(tmp_path / "bad").images()
         shutil.rmtree(tmp_path / "bad")
 
-    refused("its camera is of 6x11", lambda camera: camera.update(width=11))
-    refused("fx is 'wide', expected a number", lambda camera: camera["intrinsics"].update(fx="wide"))
+    refused("frame 1 .00001.exr.*6x10.*6x11", lambda camera: camera.update(width=11))
+    refused("fx has 'wide', expected a number", lambda camera: camera["intrinsics"].update(fx="wide"))
+    refused("width has '1000+', expected a number", lambda camera: camera.update(width=10**400))
     refused("cam2world is no 4x4 matrix", lambda camera: camera.update(cam2world=[[1, 0, 0, 0]] * 3))
-    refused("cam2world is no 4x4 matrix", lambda camera: camera.update(cam2world=[[1, 0, 0, "0"]] * 4))
-    (tmp_path / "00001.json").unlink()
-    with pytest.raises(AnyViewError, match="the camera of this image is missing .expected 00001.json"):
-        read_capture(tmp_path)
+    refused("cam2world has '0', expected a number", lambda camera: camera.update(cam2world=[[1, 0, 0, "0"]] * 4))
+    refused("frame 1 .00001.exr.: the last row of the pose", lambda camera: camera.update(cam2world=[[2, 0, 0, 0]] * 4))
+    for end, what in ((".json", "camera"), (".exr", "image")):
+        shutil.copytree(tmp_path, tmp_path / "gap")
+        (tmp_path / "gap" / f"00001{end}").unlink()
+        with pytest.raises(AnyViewError, match=f"the {what} of view 00001 is missing .expected 00001{end}"):
+            read_capture(tmp_path / "gap")
+        (tmp_path / "gap" / "00001.exr").unlink(missing_ok=True)
+        (tmp_path / "gap" / "00001.json").unlink(missing_ok=True)
+        with pytest.raises(AnyViewError, match="the image of view 00001 is missing"):
+            read_capture(tmp_path / "gap")
+        shutil.rmtree(tmp_path / "gap")
 
 
-def test_bad_openexr_images_are_refused(tmp_path):
+def test_rtmv_is_checked_and_converted_like_other_captures(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    write_rtmv(tmp_path / "in", 4)
+    assert main(["convert", str(tmp_path / "in"), str(tmp_path / "out"), "--to", "nerfstudio"]) == 0
+    source, copy = read_capture(tmp_path / "in"), read_capture(tmp_path / "out")
+    torch.testing.assert_close(copy.images(), source.images(), rtol=0, atol=0.5 / 255 + 1e-6)
+    torch.testing.assert_close(copy.cameras.world_from_cam, source.cameras.world_from_cam)
+    for number in (1, 2):
+        path = tmp_path / "in" / f"{number:05d}.exr"
+        path.write_bytes(path.read_bytes()[:200])
+    capsys.readouterr()
+    assert main(["check", str(tmp_path / "in")]) == 1
+    told = capsys.readouterr().out
+    assert "00001.exr" in told and "00002.exr" in told
+    shutil.copyfile(tmp_path / "in" / "00000.exr", tmp_path / "out" / "images" / "00000.exr")
+    document = tmp_path / "out" / "transforms.json"
+    document.write_text(document.read_text().replace("00000.png", "00000.exr"))
+    with pytest.raises(AnyViewError, match="an OpenEXR image, which is read for RTMV only"):
+        read_capture(tmp_path / "out")
+
+
+def test_bad_openexr_images_are_refused(tmp_path, monkeypatch):
     import OpenEXR
 
     grey, broken = tmp_path / "grey.exr", tmp_path / "broken.exr"
     with OpenEXR.File({}, {"Y": np.ones((4, 6), np.float32)}) as file:
         file.write(str(grey))
-    with pytest.raises(AnyViewError, match="channels Y, B is missing"):
+    with pytest.raises(AnyViewError, match=f"^{re.escape(str(grey))}: channels Y, B is missing.$"):
         read_image(grey)
+    with OpenEXR.File({}, {"RGB": np.full((4, 6, 3), 128, np.uint32)}) as file:
+        file.write(str(broken))
+    with pytest.raises(AnyViewError, match="no floating-point numbers"):
+        read_image(broken)
+    window = (np.array([2, 3], np.int32), np.array([11, 9], np.int32))
+    with OpenEXR.File({"displayWindow": window}, {"RGB": np.ones((4, 6, 3), np.float32)}) as file:
+        file.write(str(broken))
+    with pytest.raises(AnyViewError, match="a part of its picture only"):
+        read_image(broken)
     with OpenEXR.File({}, {"RGB": np.full((4, 6, 3), np.inf, np.float32)}) as file:
         file.write(str(broken))
     with pytest.raises(AnyViewError, match="values that are not finite"):
         read_image(broken)
     broken.write_bytes(grey.read_bytes()[:150])
+    whole = np.random.default_rng(0).random((40, 60, 3), dtype=np.float32)
+    with OpenEXR.File({}, {"RGB": whole}) as file:
+        file.write(str(tmp_path / "cut.exr"))
+    assert image_size(tmp_path / "cut.exr") == (40, 60)
+    (tmp_path / "cut.exr").write_bytes((tmp_path / "cut.exr").read_bytes()[:900])
+    with pytest.raises(AnyViewError, match="damaged|not a readable OpenEXR"):
+        read_image(tmp_path / "cut.exr")
+    monkeypatch.setattr(images, "_MOST_PIXELS", 20)
+    with pytest.raises(AnyViewError, match="4x6 pixels are more than is read"):
+        read_image(grey)
     for path, message in ((broken, "not a readable OpenEXR image"), (tmp_path / "none.exr", "no such image")):
         with pytest.raises(AnyViewError, match=message):
             read_image(path)

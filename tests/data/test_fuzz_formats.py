@@ -23,7 +23,7 @@ from anyview.data.formats.registry import read_capture
 from anyview.data.frames import Frame, PointCloud
 from anyview.errors import AnyViewError
 from tests.conftest import REPOSITORY, ring
-from tests.data.test_formats import pytorch3d_of, write_clip
+from tests.data.test_formats import pytorch3d_of, write_clip, write_rtmv
 
 
 def _images(folder: Path, names) -> None:
@@ -46,21 +46,6 @@ def _eschernet(folder):
 
 def _rtmv(folder):
     write_rtmv(folder, 2)
-
-
-def write_rtmv(folder, views):
-    import OpenEXR
-
-    cameras = ring(views, (12, 20))
-    for number in range(views):
-        rgba = np.random.default_rng(number).random((12, 20, 4), dtype=np.float32) * 1.5
-        with OpenEXR.File({"compression": OpenEXR.NO_COMPRESSION}, {"RGBA": rgba}) as file:
-            file.write(str(folder / f"{number:05d}.exr"))
-        matrix = cameras.world_from_cam[number].double().numpy() @ np.diag([1.0, -1, -1, 1])
-        focal, (x, y) = cameras.intrinsics[number, 0, 0].item(), cameras.intrinsics[number, :2, 2].tolist()
-        lens = {"fx": focal, "fy": focal, "cx": x, "cy": y}
-        camera = {"width": 20, "height": 12, "cam2world": matrix.T.tolist(), "intrinsics": lens}
-        (folder / f"{number:05d}.json").write_text(json.dumps({"camera_data": camera, "objects": []}))
 
 
 def _colmap(folder, *, text=False):

@@ -29,7 +29,7 @@ from anyview.evaluation.report import markdown
 from anyview.evaluation.results import Method, protocol_differences, read_report, write_report
 from anyview.evaluation.run import HeldOutObject, _moved, score_scene
 from tests.conftest import CAUSAL, REPOSITORY, ring, seen_by_browser, tiny_renderer
-from tests.data.test_fuzz_formats import write_rtmv
+from tests.data.test_formats import write_rtmv
 
 
 def write_objects(folder, names=("one", "two", "three"), views=25, size=(32, 32)):
@@ -428,7 +428,7 @@ def test_one_command_and_a_comparison(tmp_path, capsys):
     page = (tmp_path / "ours" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 + 4 and "src=" in page and "http" not in page
     worst = min(report.scenes, key=lambda r: r.mean("psnr"))
-    assert page.index(f"{worst.scene}, {worst.references} references") < page.index("Protocol and method")
+    assert page.index(f"{worst.scene}, N = {worst.references}") < page.index("Protocol and method")
     assert (
         "definition" not in page and IMAGE_METRICS["psnr"].definition in (tmp_path / "ours" / "report.md").read_text()
     )

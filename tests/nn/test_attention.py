@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from anyview.nn import blocked_attention
+from anyview.nn import attention, blocked_attention
 from anyview.nn.attention import attend, attend_explicitly, attend_in_parts
 from anyview.nn.registers import Registers
 from anyview.nn.windows import Windows
@@ -33,14 +33,6 @@ def test_fused_and_explicit_attention_agree_in_values_and_gradients(masked):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("keys", [KEYS, 600])
-def test_attend_is_the_same_with_and_without_gradients(keys):
-    inputs = tensors(keys)
-    with torch.no_grad():
-        quiet = attend(*inputs, scale=0.3)
-    torch.testing.assert_close(attend(*inputs, scale=0.3), quiet, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("block_bytes", [1, 8 * 2 * QUERIES * KEYS, 8 * 4 * QUERIES * KEYS, 2**22])
 def test_attention_in_blocks_equals_the_explicit_one_in_values_and_gradients(monkeypatch, block_bytes):
     """Blocks of one query, of one problem, of two problems of the six, and of all."""
@@ -59,10 +51,20 @@ def test_attention_in_blocks_is_an_operator_that_autograd_and_the_compiler_may_t
     torch.library.opcheck(blocked_attention.attend_in_blocks, (q, k, v))
     strided = torch.randn(3, 8, 5).mT.requires_grad_()
     torch.library.opcheck(blocked_attention.attend_in_blocks, (strided, k, v))
+    for few_q, few_k, few_v in ((q[:, :0], k, v), (q[:0], k[:0], v[:0])):
+        assert blocked_attention.attend_in_blocks(few_q, few_k, few_v).shape == (*few_q.shape[:2], 4)
+    assert blocked_attention.attend_in_blocks(q, k[:, :0], v[:, :0]).shape == (3, 5, 4)
 
 
+@pytest.mark.parametrize("blocks", [False, True])
 @pytest.mark.parametrize("keys", [KEYS, 600])
-def test_attention_in_bfloat16_is_that_in_fp32_within_its_rounding(keys):
+def test_attention_in_bfloat16_is_that_in_fp32_within_its_rounding(monkeypatch, keys, blocks):
+    """On processors of either kind, with and without gradients, for few keys and many."""
+    calls = []
+    monkeypatch.setattr(attention, "_BLOCKS_PAY", blocks)
+    monkeypatch.setattr(
+        attention, "attend_in_blocks", lambda *x: calls.append(1) or blocked_attention.attend_in_blocks(*x)
+    )
     inputs = tensors(keys)
     low = [x.detach().bfloat16().requires_grad_() for x in inputs]
     exact, rounded = attend(*inputs, scale=0.3), attend(*low, scale=0.3)
@@ -70,6 +72,7 @@ def test_attention_in_bfloat16_is_that_in_fp32_within_its_rounding(keys):
     torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=0.02)
     with torch.no_grad():
         torch.testing.assert_close(attend(*low, scale=0.3).float(), exact, rtol=0, atol=0.02)
+    assert len(calls) == ((2 if keys > 256 else 1) if blocks else 0)
     weight = torch.randn_like(exact)
     expected = torch.autograd.grad((exact * weight).sum(), inputs)
     got = torch.autograd.grad((rounded.float() * weight).sum(), low)

@@ -22,7 +22,7 @@ from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
 from anyview.training.checkpoint import list_checkpoints
 from anyview.training.checkpoint import load_training_state as load_state
-from anyview.training.distributed import World
+from anyview.training.distributed import World, place
 from anyview.training.ema import Ema
 from anyview.training.health import first_not_finite, top_activations
 from anyview.training.optim import OptimConfig, Optimisers
@@ -195,6 +195,25 @@ def test_micro_batches_are_the_batch_cut_in_pieces(shards, tmp_path, masking):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-6)
+
+
+def test_casts_of_weights_are_not_kept(shards, tmp_path):
+    """Autocast would keep one of every weight until the pass ends: of sharded weights, the whole model."""
+    task, seen = make_task(), []
+    task.model.register_forward_pre_hook(
+        lambda *_: seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
+    )
+    make_trainer(shards, tmp_path, task, precision="bf16", steps=1).train()
+    assert seen and set(seen[:1]) == {(True, False)}
+
+
+def test_compiling_allows_for_all_cases_of_references_and_targets(monkeypatch):
+    """PyTorch's own limit is 8, and what comes after it runs uncompiled; a higher one of the user stays."""
+    for own in (8, 1000):
+        monkeypatch.setattr(torch.compiler.config, "recompile_limit", own)
+        task = make_task()
+        place(task.model, World(), TrainConfig(compile=True), task.initialise)
+        assert torch.compiler.config.recompile_limit == max(own, 64)
 
 
 def test_bf16_training_stays_close_to_fp32(shards, tmp_path):

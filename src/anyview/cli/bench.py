@@ -35,7 +35,7 @@ class BenchOptions:
     steps: tuple[int, ...] = (1, 8)
     """Numbers of denoising steps."""
     sizes: tuple[int, ...] = ()
-    """Image heights in pixels, the shape stays; by default the model's. What comes out at others is not looked at."""
+    """Image heights in pixels, the shape stays; by default the model's. Other sizes than that are only timed."""
     cache: tuple[Literal["on", "off"], ...] = ()
     """Render with references kept, read anew in every step, or both; by default as the model does."""
     precision: tuple[Precision, ...] = ("fp32",)
@@ -87,7 +87,9 @@ def main(argv: list[str]) -> None:
 
 def _check(options: BenchOptions) -> None:
     lists = (options.references, options.targets, options.steps, options.suites, options.precision)
-    if not all((*lists, options.runs, options.train_batch)):
+    if any(len({*values}) < len(values) for values in (*lists, options.sizes, options.cache)):
+        raise AnyViewError("A value that is given twice would be timed twice under one name; give different ones.")
+    if not all(lists):
         raise AnyViewError("--references, --targets, --steps, --suites and --precision need a value each.")
     counts = (*options.references, *options.targets, *options.steps, *options.sizes, options.runs, options.train_batch)
     if min(counts) < 1:

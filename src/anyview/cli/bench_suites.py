@@ -64,13 +64,14 @@ class Stopwatch:
 def _render(settings: BenchSettings, precision: Precision, watch: Stopwatch) -> Iterator[Timing]:
     """Encoding of references, and whole requests (encoding and all steps), over N, M, steps, sizes and the cache."""
     loaded = load(settings.model, device=settings.device, precision=precision)
-    for size in settings.sizes or (loaded.image_size[0],):
-        for cache in settings.cache or (None,):
-            model = _variant(loaded, size, cache)
-            h, w = model.image_size
-            suffix = f"{w}x{h} {precision}" + ("" if cache is None else f" cache {cache}")
-            for n in settings.references:
-                yield from _requests(model, n, settings, suffix, watch)
+    sizes = settings.sizes or (loaded.image_size[0],)
+    # All of them before the first is timed: what cannot be built is said at once.
+    variants = [(_variant(loaded, size, cache), cache) for size in sizes for cache in settings.cache or (None,)]
+    for model, cache in variants:
+        h, w = model.image_size
+        suffix = f"{w}x{h} {precision}" + ("" if cache is None else f" cache {cache}")
+        for n in settings.references:
+            yield from _requests(model, n, settings, suffix, watch)
 
 
 def _variant(model: Model, height: int, cache: Literal["on", "off"] | None) -> Model:

@@ -21,16 +21,19 @@ def read_exr(path: Path) -> Float[Tensor, "3 h w"]:
     """Linear RGB as it is stored, not limited to [0, 1]; alpha and other channels are left out.
 
     Raises:
-        AnyViewError: The file is missing or damaged, has no red, green and blue, or numbers that are not finite; or the
-            library for it is not installed.
+        AnyViewError: The file is missing or damaged, shows a part of its picture only, has no red, green and blue, or
+            numbers that are not finite; or the library for it is not installed.
     """
+    exr_size(path)
     with _opened(path) as file:
-        channels = file.channels()
-        if missing := {"R", "G", "B"} - set(channels):
-            raise AnyViewError(f"{path}: channels {', '.join(sorted(channels))}, {min(missing)} is missing.")
-        planes = [channels[name].pixels for name in "RGB"]
-    if len({plane.shape for plane in planes}) > 1:
-        raise AnyViewError(f"{path}: red, green and blue are of different sizes.")
+        planes = {name: channel.pixels for name, channel in file.channels().items()} if file.parts else {}
+    if not planes:
+        raise AnyViewError(f"{path}: the pixels of this OpenEXR image are damaged.")
+    if missing := {"R", "G", "B"} - set(planes):
+        raise AnyViewError(f"{path}: channels {', '.join(sorted(planes))}, {min(missing)} is missing.")
+    planes = [planes[name] for name in "RGB"]
+    if len({plane.shape for plane in planes}) > 1 or any(plane.dtype.kind != "f" for plane in planes):
+        raise AnyViewError(f"{path}: red, green and blue are of different sizes, or no floating-point numbers.")
     image = torch.from_numpy(np.stack(planes).astype(np.float32))
     if not bool(image.isfinite().all()):
         raise AnyViewError(f"{path}: the image has values that are not finite.")
@@ -41,10 +44,15 @@ def exr_size(path: Path) -> tuple[int, int]:
     """``(height, width)``, from the head of the file.
 
     Raises:
-        AnyViewError: As :func:`read_exr`.
+        AnyViewError: The file is missing or damaged, or shows a part of its picture only.
     """
     with _opened(path, header_only=True) as file:
-        (left, top), (right, bottom) = file.header()["dataWindow"]
+        header = dict(file.header()) if file.parts else {}
+    if not header:
+        raise AnyViewError(f"{path}: not a readable OpenEXR image (no parts).")
+    if not np.array_equal(header["dataWindow"], header["displayWindow"]):
+        raise AnyViewError(f"{path}: the pixels of this OpenEXR image are a part of its picture only (data window).")
+    (left, top), (right, bottom) = header["dataWindow"]
     return int(bottom - top) + 1, int(right - left) + 1
 
 

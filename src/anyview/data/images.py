@@ -38,7 +38,7 @@ def read_image(
         AnyViewError: The file is missing, truncated, no image, or unreasonably large.
     """
     if path.suffix.lower() == EXR:
-        return read_exr(path).clamp(0, 1), None
+        return _linear(path), None
     with _opened(path) as file:
         image = ImageOps.exif_transpose(file) if upright else file
         if image.mode.startswith("I"):
@@ -75,7 +75,7 @@ def read_thumbnail(path: Path, side: int, *, upright: bool = True) -> Image.Imag
         AnyViewError: The file is missing, truncated or no image.
     """
     if path.suffix.lower() == EXR:
-        picture = Image.fromarray(to_bytes(read_exr(path)))
+        picture = Image.fromarray(to_bytes(_linear(path)))
         picture.thumbnail((side, side))
         return picture
     with _opened(path) as file:
@@ -88,6 +88,13 @@ def read_thumbnail(path: Path, side: int, *, upright: bool = True) -> Image.Imag
         plain = Image.new("RGBA", small.size, "white")
         plain.alpha_composite(small)
         return plain.convert("RGB")
+
+
+def _linear(path: Path) -> Float[Tensor, "3 h w"]:
+    h, w = exr_size(path)
+    if h * w > _MOST_PIXELS:
+        raise AnyViewError(f"{path}: {h}x{w} pixels are more than is read ({_MOST_PIXELS}).")
+    return read_exr(path).clamp(0, 1)
 
 
 @contextmanager

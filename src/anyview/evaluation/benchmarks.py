@@ -84,10 +84,10 @@ def _captures_below(folder: Path) -> list[Path]:
     return [folder] if any(form.find(folder) is not None for form in posed) else below
 
 
-def _first_views(folder: Path, views: FirstViews = ESCHERNET_GSO) -> list[BenchmarkScene]:
+def _first_views(folder: Path, views: FirstViews = ESCHERNET_GSO, format: str | None = None) -> list[BenchmarkScene]:
     def scene(path: Path) -> BenchmarkScene:
         return BenchmarkScene(
-            path.name, lambda: read_capture(path),
+            path.name, lambda: read_capture(path, format=format),
             lambda capture, counts: views.split(len(capture), counts, path.name),
         )  # fmt: skip
 
@@ -95,7 +95,7 @@ def _first_views(folder: Path, views: FirstViews = ESCHERNET_GSO) -> list[Benchm
 
 
 def _rtmv(folder: Path) -> list[BenchmarkScene]:
-    return _first_views(folder, ESCHERNET_RTMV)
+    return _first_views(folder, ESCHERNET_RTMV, "rtmv")
 
 
 def _gso(folder: Path) -> list[BenchmarkScene]:

@@ -6,9 +6,13 @@ from torch import Tensor
 
 from anyview.nn.blocked_attention import attend_in_blocks
 
-# In bfloat16 on a CPU, measured in benchmarks/attention_backends.md: PyTorch's fused kernel is no faster there than in
-# fp32 and its backward slow for short sequences. Up to this many keys keeping the weights is quickest in training.
+# In bfloat16 on a CPU PyTorch's fused backward is slow for short sequences: up to this many keys it is quicker to keep
+# the weights (benchmarks/attention_backends.md).
 _EXPLICIT_UP_TO_KEYS = 256
+# Processors that multiply bfloat16 matrices but do not have AMX, which is all that the fused kernel makes use of; on
+# those without either, bfloat16 products are many times slower than the fused kernel, which computes in fp32.
+_CAPABILITIES = torch.cpu.get_capabilities()
+_BLOCKS_PAY = bool(_CAPABILITIES.get("avx512_bf16")) and not _CAPABILITIES.get("amx_bf16")
 
 
 def attend(
@@ -30,8 +34,10 @@ def attend(
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and mask is None:
         training = torch.is_grad_enabled() and q.requires_grad
-        few = training and k.shape[2] <= _EXPLICIT_UP_TO_KEYS
-        return (attend_explicitly if few else attend_in_parts)(q, k, v, scale=scale)
+        if training and k.shape[2] <= _EXPLICIT_UP_TO_KEYS:
+            return attend_explicitly(q, k, v, scale=scale)
+        if _BLOCKS_PAY:
+            return attend_in_parts(q, k, v, scale=scale)
     grouped = q.shape[1] != k.shape[1]
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
 

@@ -1,9 +1,10 @@
 """Attention on a CPU in blocks whose logits stay in the cache, as matrix products in the type of the inputs.
 
 PyTorch's fused kernel computes in fp32 on CPUs that have no AMX, so that bfloat16 gains nothing there
-(benchmarks/attention_backends.md). Here queries go block after block through two matrix products and a softmax; the
-backward pass makes the weights again instead of keeping them, as FlashAttention does (Dao et al. 2022, section 3).
-It is an operator of its own, so that torch.compile takes it whole instead of unrolling the loop.
+(benchmarks/attention_backends.md, which also has what rounding the logits costs). Here queries go block after block
+through two matrix products and a softmax; the backward pass makes the weights again instead of keeping them, as
+FlashAttention does (Dao et al. 2022, section 3). It is an operator of its own, so that torch.compile takes it whole
+instead of unrolling the loop.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _BLOCK_BYTES = 4 * 2**20
     "anyview::attend_in_blocks", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v) -> Tensor"
 )
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """``softmax(q k^T) v`` with the softmax in fp32 inside and products in the type of the inputs.
+    """``softmax(q k^T) v``; sums are fp32 inside, logits and weights are rounded to the type of the inputs.
+
+    It can be differentiated once, in reverse mode.
 
     Args:
         q: Scaled queries ``(problems, queries, dim)``.
@@ -81,8 +84,8 @@ attend_in_blocks.register_autograd(lambda ctx, grad: _backward(grad, *ctx.saved_
 def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
     """Several whole problems where these are small, else parts of the queries of one."""
     problems, queries = q.shape[:2]
-    row = k.shape[1] * q.element_size()
-    together = _BLOCK_BYTES // (queries * row)
+    row = max(1, k.shape[1]) * q.element_size()
+    together = _BLOCK_BYTES // (max(1, queries) * row)
     if together:
         for first in range(0, problems, together):
             yield slice(first, first + together), slice(None)

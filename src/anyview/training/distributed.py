@@ -154,7 +154,7 @@ def place(model: nn.Module, world: World, config: TrainConfig, initialise: Calla
     if config.compile:
         # Numbers of references and targets vary from step to step, and each of the cases 1, few and many is compiled
         # apart; beyond the limit, 8 by default, a block would go on uncompiled.
-        torch.compiler.config.recompile_limit = _COMPILED_CASES
+        torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, _COMPILED_CASES)
         for block in model.blocks:  # pyright: ignore[reportGeneralTypeIssues]
             block.compile(dynamic=None)
     if world.mesh is not None:

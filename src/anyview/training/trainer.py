@@ -273,7 +273,9 @@ class Trainer:
     def _forward(self, views: Views) -> dict[str, Tensor]:
         device = torch.device(self.world.device).type
         dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
-        with torch.autocast(device, dtype) if self.config.precision != "fp32" else nullcontext():
+        # Every weight is used once, so that keeping its cast gains nothing, and of sharded weights would keep them all.
+        low = torch.autocast(device, dtype, cache_enabled=False) if self.config.precision != "fp32" else nullcontext()
+        with low:
             return self.task.losses(views.to(self.world.device), self.config.seed)
 
     def _places_of_forward(self, parts: list[Views]) -> list[str]:

@@ -10,7 +10,7 @@ from anyview.data.captures import Capture
 from anyview.data.files import read_json
 from anyview.data.findings import Finding
 from anyview.data.frames import Frame, frame_size
-from anyview.data.images import image_size, read_image
+from anyview.data.images import image_size, read_depth, read_image
 from anyview.errors import AnyViewError
 
 
@@ -49,7 +49,7 @@ def _mask(number: int, frame: Frame) -> Iterator[Finding]:
         if path is None:
             continue
         try:
-            size = image_size(path)
+            size = image_size(path) if what == "mask" else tuple(read_depth(path, 1.0).shape)
             wrong = "" if what != "mask" or size == frame_size(frame) else f"is {size[0]}x{size[1]}, its image is not"
         except AnyViewError as error:
             wrong = f"cannot be used: {str(error).rstrip('.')}"

@@ -12,8 +12,9 @@ import torch
 from PIL import Image, ImageOps
 
 from anyview.data.captures import Capture
+from anyview.data.exr import SUFFIX as EXR
 from anyview.data.frames import Frame, frame_size
-from anyview.data.images import is_turned, to_bytes
+from anyview.data.images import is_turned, read_image, to_bytes
 from anyview.data.videos import video_frames
 from anyview.errors import AnyViewError
 from anyview.geometry.distortion import Distortion
@@ -82,7 +83,8 @@ def file_names(capture: Capture) -> list[str]:
 def write_images(capture: Capture, folder: Path) -> Capture:
     """Copy the images, masks and depth maps of a capture below a folder; what has no file of its own becomes PNG.
 
-    Photographs that their EXIF turns are stored turned, as other programs do not agree on who turns them.
+    Photographs that their EXIF turns are stored turned, as other programs do not agree on who turns them; OpenEXR
+    images become PNG, since few programs take them.
 
     Returns:
         The capture with the copies as its files.
@@ -101,6 +103,9 @@ def write_images(capture: Capture, folder: Path) -> Capture:
         path = folder / "images" / name
         if frame.position is not None:
             pass  # written above, while its video was read
+        elif frame.image.suffix.lower() == EXR:
+            path = path.with_suffix(".png")
+            Image.fromarray(to_bytes(read_image(frame.image)[0])).save(path)
         elif is_turned(frame.image):
             path = path.with_suffix(".png")
             _store_turned(frame, path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anyview.data.captures import Capture
+from anyview.data.exr import SUFFIX as EXR
 from anyview.data.formats import (
     co3d,
     colmap,
@@ -89,6 +90,7 @@ def _scan(path: Path, format: str | None) -> Capture:
         if (found := FORMATS[name].find(path)) is not None:
             capture = FORMATS[name].read(found)
             _stay_inside(capture, path)
+            _are_linear_only_where_known(capture)
             why = "as it was told to be" if format else f"there is {_shown(found, path)}"
             return replace(capture, notes=(f"read as {capture.format}: {why}", *capture.notes))
     expected = ", or ".join(FORMATS[name].expects for name in names)
@@ -109,6 +111,20 @@ def _stay_inside(capture: Capture, path: Path) -> None:
                 raise AnyViewError(
                     f"{path}: frame {number} leads out of the capture folder: {file} is {file.resolve()}."
                 )
+
+
+def _are_linear_only_where_known(capture: Capture) -> None:
+    """Of OpenEXR images, whose colours are linear, only RTMV says what is to be made of them.
+
+    Raises:
+        AnyViewError: Another format has one.
+    """
+    for number, frame in enumerate(capture.frames):
+        if frame.image.suffix.lower() == EXR and capture.format != "rtmv":
+            raise AnyViewError(
+                f"{capture.root}: frame {number}: {frame.image} is an OpenEXR image, which is read for RTMV only "
+                "(its colours are linear); convert the images to PNG first."
+            )
 
 
 def _shown(found: Path, path: Path) -> str:
