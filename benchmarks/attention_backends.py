@@ -48,7 +48,7 @@ def main() -> None:
         "",
         "A whole request in bfloat16, 24 targets from 4 references, default weights, 8 steps, encoding and all:",
         f"{before:.2f} s fused, {after:.2f} s as it is now, {before / after:.2f} times as fast. Against fp32 the",
-        f"images are at {fused:.1f} dB fused and at {blocked:.1f} dB now that logits and weights are rounded to bfloat16.",
+        f"images are at {fused:.1f} dB fused, at {blocked:.1f} dB now that logits and weights are rounded to bfloat16.",
     ]
     write_result("attention_backends", "Ways to compute attention on a CPU", lines)
 
