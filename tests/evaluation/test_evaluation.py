@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from anyview.errors import AnyViewError
+from anyview.evaluation import run
 from anyview.evaluation.metrics.image import psnr
 from anyview.evaluation.protocols import ESCHERNET_GSO, nearest_reference
 from anyview.evaluation.run import HeldOutObject, evaluate, means
@@ -53,6 +56,9 @@ def test_a_perfect_renderer_scores_100():
         def encode(self, images, cameras):
             return renderer.encode(images, cameras)
 
+        def expect(self, scene, cameras):
+            return renderer.expect(scene, cameras)
+
         def render(self, scene, cameras, *, seeds, independent=False, on_step=None):
             from anyview.rendering.renderer import Rendering
 
@@ -63,6 +69,19 @@ def test_a_perfect_renderer_scores_100():
             raise AssertionError
 
     assert evaluate(Oracle(), [target], ESCHERNET_GSO, [2])[0].mean("psnr") == 100
+
+
+@pytest.mark.parametrize("scale_from", ["references", "all"])
+def test_targets_that_are_rendered_alone_do_not_depend_on_their_groups(monkeypatch, scale_from):
+    """Nor does the scale that the paper takes from all views."""
+    renderer = tiny_renderer(steps=1, guidance=1.0)
+    renderer.settings = replace(renderer.settings, scale_from=scale_from)
+    scene, values = thing(0), []
+    for group in (2, 5, 99):
+        monkeypatch.setattr(run, "_CHUNK", group)
+        values.append(evaluate(renderer, [scene], ESCHERNET_GSO, [3])[0].images)
+    for other in values[1:]:
+        torch.testing.assert_close(other, values[0], rtol=0, atol=1e-4)
 
 
 def test_too_few_views_are_refused():

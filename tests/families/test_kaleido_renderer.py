@@ -121,6 +121,33 @@ def test_autoregressive_rendering_visits_every_target_once_with_bounded_referenc
     assert seen == [3, 4, 5, 5, 5]
 
 
+@pytest.mark.parametrize("mode", ["independent", "autoregressive"])
+def test_a_scale_from_all_views_is_that_of_all_chunks(mode):
+    """One scale for the whole request: chunks of one, the farthest target in the last, give what one call gives."""
+    images, references, targets = scene_inputs()
+    far = targets.world_from_cam.clone()
+    far[:, -1, :3, 3] *= 3
+    targets = replace(targets, world_from_cam=far)
+    renderer, seen = tiny_renderer(steps=1, guidance=1.0), []
+    renderer.settings = replace(renderer.settings, scale_from="all")
+    original = renderer.render
+
+    def spy(scene, cameras, **kwargs):
+        seen.append(scene.normalisation.scale)
+        return original(scene, cameras, **kwargs)
+
+    renderer.render = spy
+    scene, out = renderer.encode(images, references), {}
+    for chunk in (1, TARGETS):
+        plan = RenderPlan(mode=mode, chunk=chunk, max_references=9)
+        chunks = list(render_in_order(renderer, scene, references[0], targets[0], plan, seed=0))
+        out[chunk] = torch.cat([c.images for c in chunks])
+    assert len(seen) == TARGETS + 1 and all(scale.equal(seen[0]) for scale in seen)
+    assert not seen[0].equal(scene.normalisation.scale)
+    if mode == "independent":
+        torch.testing.assert_close(out[1], out[TARGETS], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("order", ["trajectory", "nearest"])
 def test_autoregressive_cached_equals_uncached(order):
     """Over a whole run in which references come and go."""

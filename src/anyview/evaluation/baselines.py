@@ -65,6 +65,10 @@ class BaselineRenderer:
         """Keep the references."""
         return ReferenceViews(images[0], cameras[0])
 
+    def expect(self, scene: Scene, cameras: Cameras) -> Scene:
+        """The same: nothing depends on what else will be rendered."""
+        return scene
+
     def render(
         self,
         scene: Scene,

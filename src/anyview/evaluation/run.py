@@ -117,12 +117,13 @@ def score_scene(
     seeds = [seed * 1_000_003 + target for target in targets]
 
     def shoot(cameras: Cameras) -> Tensor:
+        ready = renderer.expect(made, cameras.reshape(1, len(targets)))
         step = _CHUNK if independent else len(targets)
         parts = []
         for start in range(0, len(targets), step):
             part = cameras[list(range(start, min(start + step, len(targets))))]
             views = renderer.render(
-                made, part.reshape(1, len(part)), seeds=seeds[start : start + step], independent=independent
+                ready, part.reshape(1, len(part)), seeds=seeds[start : start + step], independent=independent
             )
             parts.append(views.images[0].cpu())
         images = torch.cat(parts)

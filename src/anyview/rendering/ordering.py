@@ -89,6 +89,7 @@ def render_in_order(
     given = len(reference_cameras)
     if plan.mode == "autoregressive" and given > plan.max_references:
         raise AnyViewError(f"{given} references were given, max_references is {plan.max_references}.")
+    scene = renderer.expect(scene, cameras.reshape(1, len(cameras)))
     size = plan.chunk or (1 if plan.mode == "autoregressive" else len(cameras))
     known = reference_cameras.centres
     left = list(range(len(cameras)))

@@ -51,6 +51,13 @@ class Renderer(Protocol):
         """Make a scene of references; cameras have batch shape ``(batch, refs)`` and world units."""
         ...
 
+    def expect(self, scene: Scene, cameras: Cameras) -> Scene:
+        """The scene when these targets ``(batch, targets)`` will be asked for, in one call or in several.
+
+        Models that take the scale of the world from all views take it from these as well, and keep it for all calls.
+        """
+        ...
+
     def render(
         self,
         scene: Scene,

@@ -36,10 +36,11 @@ class KaleidoScene:
     Attributes:
         latents: Latents of the references.
         cameras: Their cameras ``(batch, refs)``, world units.
-        normalisation: Origin and scale of the network's world; fixed when the scene is made.
+        normalisation: Origin and scale of the network's world; fixed when the scene is made, or its targets are known.
         features: Auxiliary features of the references.
         cache: Keys and values of a causal model.
         clip: Places of the references in a clip, where they are frames of a video and their cameras mean nothing.
+        knows_targets: Whether the scale counts all targets, where it depends on them.
     """
 
     latents: Float[Tensor, "batch refs c h w"]
@@ -48,6 +49,7 @@ class KaleidoScene:
     features: Float[Tensor, "batch refs tokens feature"] | None
     cache: KVCache | None
     clip: ViewPositions | None = None
+    knows_targets: bool = False
 
     @property
     def num_references(self) -> int:
@@ -153,7 +155,15 @@ class KaleidoRenderer:
         lenses = torch.cat([scene.cameras.intrinsics[:, kept], cameras.intrinsics], dim=1)
         together = Cameras(poses, lenses, cameras.image_size)
         # All references are read anew: their keys know of each other, so that no old ones can be kept exactly.
-        return self._with_cache(KaleidoScene(latents, together, scene.normalisation, features, None))
+        grown = KaleidoScene(latents, together, scene.normalisation, features, None, knows_targets=scene.knows_targets)
+        return self._with_cache(grown)
+
+    def expect(self, scene: Scene, cameras: Cameras) -> KaleidoScene:
+        """The scene with its scale from references and these targets, in models with ``scale_from="all"``."""
+        assert isinstance(scene, KaleidoScene)
+        if self.settings.scale_from == "references":
+            return scene
+        return replace(scene, normalisation=_scale_of_all(scene, cameras), knows_targets=True)
 
     @torch.no_grad()
     def render(
@@ -178,8 +188,7 @@ class KaleidoRenderer:
             raise AnyViewError(f"{targets} targets need as many seeds, got {len(seeds)}.")
         shape = scene.latents.shape[2:]
         noise = _noise(batch, shape, seeds)
-        if self.settings.scale_from == "all":
-            scene = replace(scene, normalisation=_scale_of_all(scene, cameras))
+        scene = scene if scene.knows_targets else self.expect(scene, cameras)
         positions = self._positions(scene.normalisation.normalise(cameras))
         if independent:
             noise, positions, scene = _fold(noise, positions, scene)
