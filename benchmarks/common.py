@@ -69,8 +69,8 @@ def train_step(model: Kaleido, views: int, references: int, side: int) -> Callab
     return step
 
 
-def write_result(script: str, title: str, lines: list[str]) -> None:
-    """Print a result and write it beside its script, with date and machine."""
+def write_result(script: str, title: str, lines: list[str], *, start: str = "python") -> None:
+    """Print a result and write it beside its script, with date and machine, and how the script is started."""
     cpu = next(
         (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
     )
@@ -80,7 +80,7 @@ def write_result(script: str, title: str, lines: list[str]) -> None:
         f"# {title}",
         "",
         f"{datetime.date.today()}, {torch.get_num_threads()} threads of {cpu or platform.machine()}{fast}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}. `python -m benchmarks.{script}`",
+        f"torch {torch.__version__}, Python {platform.python_version()}. `{start} -m benchmarks.{script}`",
         "",
     ]
     text = "\n".join(head + lines) + "\n"

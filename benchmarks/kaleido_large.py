@@ -56,7 +56,8 @@ def main() -> None:
             f"Peaks are beyond the {before:.0f} MiB of PyTorch itself; half of the weights are "
             f"{2 * parameters / 2**20:.0f} MiB.",
         ]
-        write_result("kaleido_large", "Kaleido-Large on two processes", lines)
+        start = "torchrun --nproc-per-node=2"
+        write_result("kaleido_large", "Kaleido-Large on two processes", lines, start=start)
     leave_world()
     os._exit(0)
 

@@ -197,8 +197,8 @@ def test_micro_batches_are_the_batch_cut_in_pieces(shards, tmp_path, masking):
             torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-6)
 
 
-def test_casts_of_weights_are_not_kept(shards, tmp_path):
-    """Autocast would keep one of every weight until the pass ends: of sharded weights, the whole model."""
+def test_autocast_does_not_cache_the_casts_of_weights(shards, tmp_path):
+    """It would keep one of every weight until the pass ends, also where blocks are recomputed."""
     task, seen = make_task(), []
     task.model.register_forward_pre_hook(
         lambda *_: seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))

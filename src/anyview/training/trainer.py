@@ -273,7 +273,8 @@ class Trainer:
     def _forward(self, views: Views) -> dict[str, Tensor]:
         device = torch.device(self.world.device).type
         dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
-        # Every weight is used once, so that keeping its cast gains nothing, and of sharded weights would keep them all.
+        # Weights are used once in a pass: a cache of their casts gains nothing, and where blocks are recomputed it
+        # would hold a copy of the whole of sharded weights.
         low = torch.autocast(device, dtype, cache_enabled=False) if self.config.precision != "fp32" else nullcontext()
         with low:
             return self.task.losses(views.to(self.world.device), self.config.seed)
