@@ -113,7 +113,9 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(capsys, checkpoi
         "render", str(capture), "--out", str(tmp_path / "out"), "--model", str(checkpoint), "--frames", "4000",
         "--mode", "independent", "--chunk", "1",
     ]  # fmt: skip
-    program = "import sys; from anyview.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    # Processes of a suite that a shell runs in the background inherit that the signal is ignored.
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from anyview.cli.main import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
