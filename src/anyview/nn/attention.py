@@ -53,15 +53,13 @@ def attend_explicitly(
     """The same by two matrix products and a softmax: readable, differentiable twice, quick for few keys."""
     batch, heads, queries, dim = q.shape
     kv_heads, keys = k.shape[1:3]
-    # The heads of a group share keys, so they can stand in one matrix product.
-    q = (q * scale).reshape(batch * kv_heads, heads // kv_heads * queries, dim)
-    logits = torch.bmm(q, k.reshape(batch * kv_heads, keys, dim).mT)
+    q, k, v = _grouped(q * scale, k, v)
+    logits = torch.bmm(q, k.mT)
     if mask is not None:
         logits = logits.view(batch, kv_heads, heads // kv_heads, queries, keys)
         logits = logits.masked_fill(~mask[:, :, None], -torch.inf).view(batch * kv_heads, -1, keys)
     weights = torch.softmax(logits, dim=-1).to(v.dtype)
-    out = torch.bmm(weights, v.reshape(batch * kv_heads, keys, dim))
-    return out.view(batch, heads, queries, dim)
+    return torch.bmm(weights, v).view(batch, heads, queries, dim)
 
 
 def attend_in_parts(
@@ -72,8 +70,10 @@ def attend_in_parts(
     scale: float,
 ) -> Float[Tensor, "batch heads queries dim"]:
     """The same block after block (:mod:`anyview.nn.blocked_attention`): quick for many keys in bfloat16 on a CPU."""
-    batch, heads, queries, dim = q.shape
-    kv_heads, keys = k.shape[1:3]
-    q = (q * scale).reshape(batch * kv_heads, heads // kv_heads * queries, dim)
-    k, v = (x.reshape(batch * kv_heads, keys, dim) for x in (k, v))
-    return attend_in_blocks(q, k, v).view(batch, heads, queries, dim)
+    return attend_in_blocks(*_grouped(q * scale, k, v)).view(q.shape)
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Problems ``(batch * kv_heads, tokens, dim)``: the heads of a group share keys and stand in one product."""
+    q = q.reshape(q.shape[0] * k.shape[1], -1, q.shape[3])
+    return q, k.flatten(0, 1), v.flatten(0, 1)

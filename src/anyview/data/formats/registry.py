@@ -27,17 +27,18 @@ from anyview.errors import AnyViewError, unknown_name
 
 
 class Format(NamedTuple):
-    """How a format is recognised and read."""
+    """How a format is recognised and read, and whether it says how linear colours (OpenEXR) are to be shown."""
 
     find: Callable[[Path], Path | None]
     read: Callable[[Path], Capture]
     expects: str
+    linear: bool = False
 
 
 FORMATS: dict[str, Format] = {
     "transforms": Format(transforms_json.find, transforms_json.read, transforms_json.EXPECTS),
     "eschernet": Format(eschernet.find, eschernet.read, eschernet.EXPECTS),
-    "rtmv": Format(rtmv.find, rtmv.read, rtmv.EXPECTS),
+    "rtmv": Format(rtmv.find, rtmv.read, rtmv.EXPECTS, linear=True),
     "colmap": Format(colmap.find, colmap.read, colmap.EXPECTS),
     "llff": Format(llff.find, llff.read, llff.EXPECTS),
     "dtu": Format(dtu.find, dtu.read, dtu.EXPECTS),
@@ -90,7 +91,8 @@ def _scan(path: Path, format: str | None) -> Capture:
         if (found := FORMATS[name].find(path)) is not None:
             capture = FORMATS[name].read(found)
             _stay_inside(capture, path)
-            _are_linear_only_where_known(capture)
+            if not FORMATS[name].linear:
+                _have_display_colours(capture)
             why = "as it was told to be" if format else f"there is {_shown(found, path)}"
             return replace(capture, notes=(f"read as {capture.format}: {why}", *capture.notes))
     expected = ", or ".join(FORMATS[name].expects for name in names)
@@ -113,14 +115,14 @@ def _stay_inside(capture: Capture, path: Path) -> None:
                 )
 
 
-def _are_linear_only_where_known(capture: Capture) -> None:
-    """Of OpenEXR images, whose colours are linear, only RTMV says what is to be made of them.
+def _have_display_colours(capture: Capture) -> None:
+    """Raise where a format that does not say how linear colours are to be shown has some.
 
     Raises:
-        AnyViewError: Another format has one.
+        AnyViewError: There is an OpenEXR image.
     """
     for number, frame in enumerate(capture.frames):
-        if frame.image.suffix.lower() == EXR and capture.format != "rtmv":
+        if frame.image.suffix.lower() == EXR:
             raise AnyViewError(
                 f"{capture.root}: frame {number}: {frame.image} is an OpenEXR image, which is read for RTMV only "
                 "(its colours are linear); convert the images to PNG first."

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from anyview.data.captures import Capture
 from anyview.data.files import read_json
+from anyview.data.formats.transforms_json import OPENGL_FROM_OPENCV
 from anyview.data.frames import Frame
 from anyview.errors import AnyViewError
 
 EXPECTS = "NNNNN.exr with NNNNN.json (RTMV)"
-_OPENCV_FROM_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 _LARGEST = 1e9
 _NUMBERED = "[0-9][0-9][0-9][0-9][0-9]"
 
@@ -82,7 +82,7 @@ def _pose(camera: dict[str, Any], where: Path) -> Tensor:
     if not isinstance(rows, list) or len(rows) != 4:
         raise AnyViewError(f"{where}: cam2world is no 4x4 matrix.")
     columns = [_numbers(row, 4, "cam2world", where) for row in rows]
-    return torch.tensor(columns, dtype=torch.float64).mT @ _OPENCV_FROM_OPENGL
+    return torch.tensor(columns, dtype=torch.float64).mT @ OPENGL_FROM_OPENCV
 
 
 def _numbers(values: Any, count: int, name: str, where: Path) -> list[float]:
