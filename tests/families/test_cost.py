@@ -13,7 +13,7 @@ from anyview.nn.positions import ViewPositions
 from tests.conftest import CAUSAL, tiny_config
 
 
-@pytest.mark.parametrize("changes", [dict(), dict(window=2), dict(depth=5, kv_heads=2)])
+@pytest.mark.parametrize("changes", [dict(), dict(window=2), dict(depth=5, kv_heads=2), dict(reprojection_depths=200)])
 def test_operations_agree_with_the_counter(changes):
     config: KaleidoConfig = tiny_config(**changes)
     model = Kaleido(config).eval()
@@ -22,7 +22,7 @@ def test_operations_agree_with_the_counter(changes):
     # The counter knows matrix products, not the fused CPU kernel.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         model(latents, torch.tensor([0.5, 0.6]), positions, 2)
-    expected = forward_flops(config, Request(5, 5, (4, 6), batch=2))
+    expected = forward_flops(config, Request(5, 5, (4, 6), batch=2, references=2))
     # Not counted: registers, transforms and the timestep embedding; the counter sees targets alone at the head.
     assert expected == pytest.approx(counter.get_total_flops(), rel=0.12)
 

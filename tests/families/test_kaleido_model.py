@@ -43,6 +43,8 @@ VARIANTS = [
     dict(**CAUSAL, window=2),
     dict(**CAUSAL, ray_bias=True),
     dict(ray_bias=True, registers=0, window=4),
+    dict(reprojection_depths=40),
+    dict(**CAUSAL, reprojection_depths=40),
 ]
 
 
@@ -89,7 +91,7 @@ def test_identity_registers_and_ray_maps_do_depend_on_the_world_frame(changes):
     assert (after - before).abs().max() > 1e-2 * before.abs().max()
 
 
-@pytest.mark.parametrize("changes", [{}, CAUSAL])
+@pytest.mark.parametrize("changes", [{}, CAUSAL, dict(reprojection_depths=9)])
 def test_permuting_targets_permutes_outputs_and_references_have_no_order(changes):
     model = network(**changes)
     latents, t, poses = inputs()
@@ -127,7 +129,9 @@ def test_windows_do_not_interact_in_cross_view_attention(window):
     assert moved.equal(expected)
 
 
-@pytest.mark.parametrize("changes", [{}, CAUSAL, dict(window=4), dict(**CAUSAL, registers=0)])
+@pytest.mark.parametrize(
+    "changes", [{}, CAUSAL, dict(window=4), dict(**CAUSAL, registers=0), dict(**CAUSAL, reprojection_depths=9)]
+)
 def test_hidden_views_have_no_influence_and_ragged_equals_short(changes):
     """A hidden view changes nothing, and a scene padded with hidden views equals the scene without them."""
     model = network(**changes)
@@ -184,8 +188,9 @@ def test_bidirectional_references_do_see_targets():
     assert (seen[0] - seen[1]).abs().max() > 1e-3
 
 
-def test_cached_forward_equals_uncached():
-    model = network(**CAUSAL)
+@pytest.mark.parametrize("reprojection_depths", [0, 9])
+def test_cached_forward_equals_uncached(reprojection_depths):
+    model = network(**CAUSAL, reprojection_depths=reprojection_depths)
     latents, t, poses = inputs()
     positions = ViewPositions.from_poses(poses)
     cache = model.allocate_cache(BATCH, REFS, (H, W), torch.float32)

@@ -25,11 +25,13 @@ def render(renderer, seeds=range(TARGETS), **kwargs):
     return renderer.render(renderer.encode(images, references), targets, seeds=list(seeds), **kwargs).images
 
 
+@pytest.mark.parametrize("depths", [0, 9])
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
 @pytest.mark.parametrize("independent", [False, True])
-def test_cached_equals_uncached_over_a_whole_sampling_run(guidance, independent):
-    cached = render(tiny_renderer(**CAUSAL, guidance=guidance), independent=independent)
-    plain = render(tiny_renderer(**CAUSAL, guidance=guidance, use_cache=False), independent=independent)
+def test_cached_equals_uncached_over_a_whole_sampling_run(guidance, independent, depths):
+    changes = dict(**CAUSAL, guidance=guidance, reprojection_depths=depths)
+    cached = render(tiny_renderer(**changes), independent=independent)
+    plain = render(tiny_renderer(**changes, use_cache=False), independent=independent)
     torch.testing.assert_close(cached, plain, rtol=0, atol=1e-4)  # observed 4e-6
     assert cached.std() > 0.05
 

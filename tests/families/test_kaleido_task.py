@@ -87,6 +87,27 @@ def test_the_same_generator_gives_the_same_loss():
     assert values[0] == values[1] != values[2]
 
 
+def test_reprojection_is_trained_on_a_lattice_that_moves():
+    """Its pixels differ from step to step, are the same for the same seed, and the loss reaches what weighs them."""
+    task = make(prediction="data", reprojection_depths=9)
+    randomised(task.model)
+    corners = {(task._lattice(seed, (8, 12)).row, task._lattice(seed, (8, 12)).col) for seed in range(40)}
+    assert len(corners) > 8 and all(0 <= place < 4 for corner in corners for place in corner)
+    assert task._lattice(3, (8, 12)) == task._lattice(3, (8, 12))
+    task.losses(views(), 0)["loss"].backward()
+    for name, p in task.model.reprojection.named_parameters():
+        assert p.grad is not None and p.grad.abs().max() > 0, name
+
+
+def test_pixels_of_the_lattice_count_as_much_as_all():
+    task, batch = make(reprojection_depths=9), views()
+    prepared, lattice = task.prepare(batch, 0), task._lattice(0, (2, 3))
+    wrong = torch.zeros_like(prepared.data)
+    lattice.of(wrong).fill_(1.0)
+    task.model = Spy(lambda noised: velocity(prepared.data, prepared.noise) + wrong)
+    torch.testing.assert_close(task.losses(batch, 0)["loss"], 1 + wrong.mean(), rtol=1e-4, atol=0)
+
+
 def test_batches_without_references_train_the_unconditional_branch():
     loss = make(**CAUSAL).losses(views(references=0), 0)["loss"]
     assert torch.isfinite(loss)

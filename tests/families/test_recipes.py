@@ -14,6 +14,7 @@ from anyview.data.buckets import bucket_sizes
 from anyview.data.sampling import ViewSampling
 from anyview.data.shards import write_shard
 from anyview.data.synthetic.prerender import SyntheticScenes
+from anyview.errors import AnyViewError
 from anyview.families.kaleido.recipes import RECIPES, KaleidoRecipe, kaleido_debug
 from anyview.families.kaleido.recipes.ablations import ROWS, ablation_recipes, nano_scale, paper_scale
 from anyview.families.kaleido.recipes.paper import ASPECT_RATIOS
@@ -111,6 +112,32 @@ def test_a_stage_starts_from_exactly_the_weights_it_is_given(tmp_path):
         one.system.renderer.model.named_parameters(), two.system.renderer.model.named_parameters(), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
+
+
+def test_parts_that_are_new_begin_anew_where_that_is_said(tmp_path):
+    write_shard(tmp_path / "scenes" / "shard-000000.tar", [scenes(n, size=(8, 8)) for n in range(6)])
+    recipe = tiny(RECIPES["kaleido-nano-3d"](), image_size=(8, 8))
+    options = TrainOptions(out=tmp_path / "a", shards=(tmp_path / "scenes",), train=recipe.train, data=recipe.data)
+    first = train(recipe, options)
+    network = replace(recipe.settings.model, reprojection_depths=5)
+    optim = replace(recipe.train.optim, learning_rate=0.0, muon_learning_rate=0.0)
+    more = replace(recipe, settings=replace(recipe.settings, model=network), train=replace(recipe.train, optim=optim))
+    options = replace(options, out=tmp_path / "b", init=str(first), train=more.train)
+    with pytest.raises(AnyViewError, match="9 tensors are missing, the first is 'reprojection"):
+        train(more, options)
+    with pytest.raises(AnyViewError, match="'reprojecton': did you mean 'reprojection'"):
+        train(more, replace(options, fresh=("reprojecton",)))
+    with pytest.raises(AnyViewError, match="2 tensors do not belong to this model, the first is 'head.bias'"):
+        train(more, replace(options, fresh=("reprojection", "head")))
+    with pytest.raises(AnyViewError, match="give --init as well"):
+        train(more, replace(options, fresh=("reprojection",), init=None))
+    second = train(more, replace(options, fresh=("reprojection",)))
+    before = dict(load(str(first)).system.renderer.model.named_parameters())
+    after = dict(load(str(second)).system.renderer.model.named_parameters())
+    assert {name.split(".")[0] for name in set(after) - set(before)} == {"reprojection"}
+    for name, p in before.items():
+        torch.testing.assert_close(after[name], p, rtol=0, atol=1e-6, msg=name)
+    assert after["reprojection.log_sharpness"] == 2.5 and after["reprojection.weigh.weight"].std() > 0
 
 
 def test_video_weights_continue_a_video_and_render_a_pose(tmp_path):

@@ -54,6 +54,8 @@ class TrainOptions:
     """Folder of captures to score while training (N = 1, 3, 5 on up to 16 objects)."""
     init: str | None = None
     """Checkpoint, run folder or 'default' to start the weights from."""
+    fresh: tuple[str, ...] = ()
+    """Parts of the network that the checkpoint of --init does not have and that begin anew (such as reprojection)."""
     distil: Distillation = field(default_factory=Distillation)
     """Learn to follow a trained model in fewer steps; start from its weights with --init."""
     force_recipe: bool = False
@@ -104,6 +106,8 @@ def train(recipe: KaleidoRecipe, options: TrainOptions) -> Path:
         raise AnyViewError(f"--rollback must be above 0 and at most 1, got {options.rollback}.")
     if options.distil.teacher is None and options.distil != Distillation():
         raise AnyViewError("--distil needs its teacher: give --distil.teacher RUN.")
+    if options.fresh and options.init is None:
+        raise AnyViewError("--fresh names parts that --init does not have: give --init as well.")
     if options.distil.teacher is not None and options.init is None and not list_checkpoints(options.out):
         raise AnyViewError("A student starts from its teacher's weights: give --init as well.")
     if launched_processes() == 1:  # every process of several has a device of its own
@@ -123,7 +127,7 @@ def _train(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> Path:
     done = list_checkpoints(out)
     initial = None if options.init is None or done else read_weights(resolve(options.init))
     if initial is not None:
-        check_weights(task.model, initial, str(options.init))
+        check_weights(task.model, initial, str(options.init), fresh=options.fresh)
     validate = None if options.held_out is None else _validation(options.held_out, task, recipe.train)
     batches = ViewBatches(_sources(recipe, options, world), recipe.batches)
     if done and world.is_main:

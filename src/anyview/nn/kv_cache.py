@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from anyview.nn.ray_points import Sources
+
 
 @dataclass(frozen=True, eq=False)
 class LayerCache:
@@ -50,6 +52,7 @@ class KVCache:
     keys: Float[Tensor, "layers batch capacity tokens kv_heads key_dim"]
     values: Float[Tensor, "layers batch capacity tokens kv_heads dim"]
     num_views: int = 0
+    sources: Sources | None = None
 
     @classmethod
     def allocate(
@@ -88,9 +91,15 @@ class KVCache:
         """Count ``views`` more views, which all layers have written."""
         self.num_views += views
 
+    def add_sources(self, sources: Sources) -> None:
+        """Keep what can be copied from the new views."""
+        self.sources = sources if self.sources is None else self.sources.join(sources)
+
     def expand(self, times: int) -> KVCache:
         """The same cache for ``times`` independent copies of each scene (a view for batch 1, no copy)."""
+        sources = None if self.sources is None else self.sources.repeat(times)
         if self.keys.shape[1] == 1:
             shape = (-1, times, -1, -1, -1, -1)
-            return KVCache(self.keys.expand(shape), self.values.expand(shape), self.num_views)
-        return KVCache(self.keys.repeat_interleave(times, 1), self.values.repeat_interleave(times, 1), self.num_views)
+            return KVCache(self.keys.expand(shape), self.values.expand(shape), self.num_views, sources)
+        keys, values = self.keys.repeat_interleave(times, 1), self.values.repeat_interleave(times, 1)
+        return KVCache(keys, values, self.num_views, sources)

@@ -66,6 +66,25 @@ class ViewPositions:
         names = ("cam_from_world", "lens", "times", "is_video")
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
+    def join(self, others: ViewPositions) -> ViewPositions:
+        """These views and others of the same scenes behind them."""
+        return ViewPositions(
+            torch.cat([self.cam_from_world, others.cam_from_world], 1),
+            torch.cat([self.lens, others.lens], 1),
+            torch.cat([self.times, others.times], 1),
+            self.is_video,
+        )
+
+    def repeat(self, times: int) -> ViewPositions:
+        """``times`` copies of each scene, next to each other."""
+        parts = (self.cam_from_world, self.lens, self.times, self.is_video)
+        return ViewPositions(*(part.repeat_interleave(times, 0) for part in parts))
+
+    def scene(self, number: int) -> ViewPositions:
+        """One scene of the batch."""
+        at = slice(number, number + 1)
+        return ViewPositions(self.cam_from_world[at], self.lens[at], self.times[at], self.is_video[at])
+
     def select(self, views: slice) -> ViewPositions:
         """A range of the views."""
         return ViewPositions(self.cam_from_world[:, views], self.lens[:, views], self.times[:, views], self.is_video)

@@ -209,9 +209,10 @@ def set_gradient_reduction(model: nn.Module, reduce: bool) -> None:
 
 @torch.no_grad()
 def assign(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy whole tensors into parameters, each process its share of them."""
-    for name, p in module.named_parameters():
-        p.copy_(like(tensors[name], p))
+    """Copy whole tensors into the parameters of the same names, each process its share of them."""
+    parameters = dict(module.named_parameters())
+    for name, tensor in tensors.items():
+        parameters[name].copy_(like(tensor, parameters[name]))
 
 
 def like(whole: Tensor, parameter: Tensor) -> Tensor:

@@ -35,7 +35,6 @@ from anyview.training.health import Divergence, Spikes, first_not_finite, not_fi
 from anyview.training.log import RunLog, past_records
 from anyview.training.optim import Optimisers
 from anyview.training.task import Task
-from anyview.training.weights import check_weights
 
 __all__ = ["Batches", "TrainConfig", "Trainer", "Validate"]
 
@@ -78,7 +77,8 @@ class Trainer:
         validate: Held-out numbers of the averaged weights.
         identity: What else a resumed run must have in common with its beginning.
         world: The processes; each makes a trainer of its own.
-        initial: Weights to begin with, for a run without checkpoints.
+        initial: Weights to begin with, for a run without checkpoints; parameters that are not among them keep their
+            first values.
         force: Go on although the recipe has changed.
         rollback: Go back to the last good checkpoint and multiply the learning rates by this.
     """
@@ -106,7 +106,6 @@ class Trainer:
             setattr(self.model, "activation_checkpointing", True)  # noqa: B010  a plain flag, not a module
         place(self.model, self.world, config, task.initialise)
         if initial is not None and self._last_checkpoint() is None:
-            check_weights(self.model, initial, "initial weights")
             assign(self.model, initial)
         self.optimisers = Optimisers(self.model, config.optim)
         self.ema = Ema(self.model, config.ema_decay)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from anyview.errors import AnyViewError
+from anyview.errors import AnyViewError, unknown_name
 
 
 def check_names(where: Path | str, found: Iterable[str], expected: Iterable[str]) -> None:
@@ -23,13 +23,24 @@ def check_names(where: Path | str, found: Iterable[str], expected: Iterable[str]
         raise AnyViewError(f"{where}: {len(extra)} tensors do not belong to this model, the first is {extra[0]!r}.")
 
 
-def check_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path | str) -> None:
+def check_weights(
+    model: nn.Module, tensors: dict[str, Tensor], where: Path | str, *, fresh: Sequence[str] = ()
+) -> None:
     """Refuse tensors that are not exactly the parameters of a model.
+
+    Args:
+        model: What they are for.
+        tensors: By name.
+        where: They come from, for messages.
+        fresh: Children of the model that they must not hold.
 
     Raises:
         AnyViewError: Tensors are missing, left over or of the wrong shape; the message names the first.
     """
-    expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for part in fresh:
+        if part not in dict(model.named_children()):
+            raise unknown_name("part of the network", part, dict(model.named_children()))
+    expected = {name: tuple(p.shape) for name, p in model.named_parameters() if name.split(".")[0] not in fresh}
     check_names(where, tensors, expected)
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:

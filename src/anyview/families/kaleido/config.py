@@ -74,6 +74,9 @@ class KaleidoConfig:
     Ours: it tells tokens where they stand in the image and the field of view, and no world frame enters."""
     ray_bias: bool = False
     """Heads of cross-view attention start out following rays (``nn/ray_bias.py``; ours, not the paper's)."""
+    reprojection_depths: int = 0
+    """Points on a target's ray at which latents of references may be copied (``nn/reprojection.py``; ours, not the
+    paper's); 0 is without."""
     reference_attention: Literal["bidirectional", "causal"] = "bidirectional"
     """``causal`` hides targets from references."""
     reference_time: Literal["shared", "zero"] = "shared"

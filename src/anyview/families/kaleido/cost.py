@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from anyview.families.kaleido.config import HEAD_DIM, KaleidoConfig
 from anyview.nn.ray_bias import CHANNELS as RAY_CHANNELS
+from anyview.nn.reprojection import flops as reprojection_flops
 from anyview.nn.windows import Windows
 
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
@@ -22,12 +23,14 @@ class Request:
         keys: Views that each of them may see.
         grid: Token grid of a view.
         batch: Scenes in the call.
+        references: Of the queries, those that nothing is predicted for.
     """
 
     queries: int
     keys: int
     grid: tuple[int, int]
     batch: int = 1
+    references: int = 0
 
 
 def forward_flops(config: KaleidoConfig, request: Request) -> int:
@@ -42,9 +45,12 @@ def forward_flops(config: KaleidoConfig, request: Request) -> int:
     spatial_keys = request.grid[0] * request.grid[1]
     attention = 4 * config.num_heads * HEAD_DIM * (spatial_keys + request.keys * window_tokens)
     ends = 2 * 2 * width * config.patch_channels
+    if config.reprojection_depths:
+        token, pixel = reprojection_flops(width, config.latent_channels, config.reprojection_depths)
+        ends += (token + config.patch_size**2 * pixel) * (1 - request.references / request.queries)
     vectors = {"full": 9, "shift": 3, "none": 0}[config.modulation]
     modulation = 2 * request.batch * request.queries * vectors * width * config.condition_channels
-    return tokens * (config.depth * (per_token + attention) + ends) + config.depth * modulation
+    return round(tokens * (config.depth * (per_token + attention) + ends)) + config.depth * modulation
 
 
 def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], bytes_per_number: int) -> int:

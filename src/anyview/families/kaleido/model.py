@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +21,9 @@ from anyview.nn.patches import patchify, unpatchify
 from anyview.nn.positions import ViewPositions
 from anyview.nn.ray_bias import CHANNELS as RAY_CHANNELS
 from anyview.nn.ray_bias import RayBias, TokenRays
+from anyview.nn.ray_points import Lattice, Sources
 from anyview.nn.registers import Registers
+from anyview.nn.reprojection import Reprojection
 from anyview.nn.timestep import TimestepEmbedding
 from anyview.nn.windows import Windows
 
@@ -96,7 +99,7 @@ def initialise(unit: nn.Module) -> None:
         elif isinstance(module, Registers | RayBias | Head):
             module.reset_parameters()
     for module in unit.modules():
-        if isinstance(module, Modulation | FinalModulation | TimestepEmbedding):
+        if isinstance(module, Modulation | FinalModulation | TimestepEmbedding | Reprojection):
             module.reset_parameters()
 
 
@@ -115,6 +118,8 @@ class Kaleido(nn.Module):
         self.blocks = nn.ModuleList(KaleidoBlock(config) for _ in range(config.depth))
         self.final_modulation = FinalModulation(config)
         self.head = Head(config.width, config.patch_channels)
+        depths = config.reprojection_depths
+        self.reprojection = Reprojection(config.width, config.latent_channels, depths) if depths else None
         self.activation_checkpointing = False
         self.reset_parameters()
 
@@ -134,6 +139,7 @@ class Kaleido(nn.Module):
         present: Bool[Tensor, "batch views"] | None = None,
         features: Float[Tensor, "batch refs tokens feature"] | None = None,
         cache: KVCache | None = None,
+        lattice: Lattice | None = None,
     ) -> Float[Tensor, "batch targets c h w"]:
         """Predict the targets of every scene.
 
@@ -145,6 +151,7 @@ class Kaleido(nn.Module):
             present: False hides a view from all others: ragged batches and random attention masking.
             features: Auxiliary features of the references (``config.feature_channels``).
             cache: References as :meth:`encode_references` left them.
+            lattice: Where reprojection takes part, which saves time in training; None: everywhere.
 
         Raises:
             AnyViewError: A cache was given to a model whose references attend to targets.
@@ -163,8 +170,17 @@ class Kaleido(nn.Module):
         for number, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layer(number)
             x = self._run(block, x, condition, geometry, num_references, layer)
-        x, condition = x[:, num_references:], condition[:, num_references:]
-        return unpatchify(self.head(self.final_modulation(x, condition)).float(), self.config.patch_size, grid)
+        sources = None if cache is None else cache.sources
+        if self.reprojection is not None and num_references:
+            sources = self._sources(x, condition, latents, positions, num_references, grid)
+            if present is not None:
+                sources = replace(sources, present=present[:, :num_references])
+        x = self.final_modulation(x[:, num_references:], condition[:, num_references:])
+        painted = unpatchify(self.head(x).float(), self.config.patch_size, grid)
+        if self.reprojection is None or sources is None:
+            return painted
+        targets = positions.select(slice(num_references, None))
+        return self.reprojection(painted, x, sources, targets, grid, lattice)
 
     def encode_references(
         self,
@@ -187,6 +203,8 @@ class Kaleido(nn.Module):
         for number, block in enumerate(self.blocks):
             x = block(x, condition, geometry, count, cache.layer(number), fill_cache=True)
         cache.advance(count)
+        if self.reprojection is not None:
+            cache.add_sources(self._sources(x, condition, latents, positions, count, grid))
 
     def allocate_cache(self, batch: int, capacity: int, grid: tuple[int, int], dtype: torch.dtype) -> KVCache:
         """An empty cache for ``capacity`` references of a token grid.
@@ -201,6 +219,21 @@ class Kaleido(nn.Module):
             kv_heads=self.config.kv_heads, dim=HEAD_DIM, key_dim=HEAD_DIM + rays,
             dtype=dtype, device=self.head.weight.device,
         )  # fmt: skip
+
+    def _sources(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        latents: Tensor,
+        positions: ViewPositions,
+        count: int,
+        grid: tuple[int, int],
+    ) -> Sources:
+        """What may be copied from the first ``count`` views."""
+        assert self.reprojection is not None
+        tokens = self.final_modulation(x[:, :count], condition[:, :count])
+        surfaces = self.reprojection.surfaces(tokens, grid)
+        return Sources(latents[:, :count], surfaces, positions.select(slice(0, count)))
 
     def _require_cacheable(self) -> None:
         if not self.config.cacheable:

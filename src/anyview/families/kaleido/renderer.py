@@ -246,7 +246,7 @@ class KaleidoRenderer:
                     out = self.model(x, time, positions, 0, cache=None if scene is None else scene.cache)
                 else:
                     n = scene.num_references
-                    both = _join_views(self._reference_positions(scene), positions)
+                    both = self._reference_positions(scene).join(positions)
                     latents = torch.cat([scene.latents, x], dim=1)
                     out = self.model(latents, time, both, n, features=scene.features)
             return velocity_from_data(x, out, time) if self.settings.model.prediction == "data" else out
@@ -290,16 +290,6 @@ def _noise(batch: int, shape: Sequence[int], seeds: Sequence[int]) -> Float[Tens
     """Noise of targets, each from its own seed."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return draw_noise((len(seeds), batch, *shape), generators).transpose(0, 1)
-
-
-def _join_views(first: ViewPositions, second: ViewPositions) -> ViewPositions:
-    """References and targets of the same scenes, one behind the other."""
-    return ViewPositions(
-        torch.cat([first.cam_from_world, second.cam_from_world], 1),
-        torch.cat([first.lens, second.lens], 1),
-        torch.cat([first.times, second.times], 1),
-        first.is_video,
-    )
 
 
 def _scale_of_all(scene: KaleidoScene, targets: Cameras) -> SceneNormalisation:

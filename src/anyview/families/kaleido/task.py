@@ -21,6 +21,7 @@ from anyview.flow.timesteps import TimestepSampler
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.normalisation import SceneNormalisation
 from anyview.nn.positions import ViewPositions
+from anyview.nn.ray_points import Lattice
 from anyview.randomness import draw_noise, seeded
 
 
@@ -33,6 +34,8 @@ class KaleidoLoss:
     """Data predictions become velocities by dividing by t; times are kept above this (prediction ``data`` only)."""
     weighting: Literal["velocity", "data"] = "velocity"
     """``velocity`` is the mean square of the velocity error (paper); ``data`` that of the data error, t^2 times it."""
+    reprojection_stride: int = 4
+    """Of the lattice of pixels at which reprojection takes part in a training step, which starts anywhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +108,23 @@ class KaleidoTask:
         if config.prediction == "data":
             t = t.clamp_min(self.loss.min_time)
         noised = interpolate(prepared.data, prepared.noise, t)
-        out = self.velocity(self.model, prepared, noised, t)
+        lattice = self._lattice(seed, noised.shape[-2:])
+        out = self.velocity(self.model, prepared, noised, t, lattice)
         weight = (t**2)[:, None].expand(-1, noised.shape[1]) if self.loss.weighting == "data" else None
-        return {
-            "loss": masked_mean_square(out, velocity(prepared.data, prepared.noise), prepared.counts, weight)
-        }  # fmt: skip
+        true = velocity(prepared.data, prepared.noise)
+        loss = masked_mean_square(out, true, prepared.counts, weight)
+        if lattice is not None:
+            # Painted pixels, most of them, count as much as the few that are composed: they are what is left to paint.
+            loss = loss + masked_mean_square(lattice.of(out), lattice.of(true), prepared.counts, weight)
+        return {"loss": loss}
+
+    def _lattice(self, seed: int, size: Sequence[int]) -> Lattice | None:
+        """Pixels of this step that reprojection is trained on, where the network has any."""
+        if not self.settings.model.reprojection_depths:
+            return None
+        stride = min(self.loss.reprojection_stride, *size)
+        row, col = torch.randint(stride, (2,), generator=seeded(seed, 5)).tolist()
+        return Lattice(row, col, stride)
 
     def prepare(self, views: Views, seed: int) -> Prepared:
         """Latents, noise, times and positions of a batch."""
@@ -143,11 +158,13 @@ class KaleidoTask:
             return views.features[:, : views.num_references]
         return None if self.features is None else self.features(views.images[:, : views.num_references])
 
-    def velocity(self, model: nn.Module, prepared: Prepared, noised: Tensor, t: Tensor) -> Tensor:
+    def velocity(
+        self, model: nn.Module, prepared: Prepared, noised: Tensor, t: Tensor, lattice: Lattice | None = None
+    ) -> Tensor:
         """What a network says of targets at time ``t``, as a velocity."""
         out = model(
             torch.cat([prepared.references, noised], dim=1), t, prepared.positions, prepared.references.shape[1],
-            present=prepared.present, features=prepared.features,
+            present=prepared.present, features=prepared.features, lattice=lattice,
         )  # fmt: skip
         return velocity_from_data(noised, out, t) if self.settings.model.prediction == "data" else out
 

@@ -10,6 +10,7 @@ from anyview.families.kaleido.recipes.nano import (
     kaleido_nano_32,
     kaleido_nano_128,
     kaleido_nano_mixed,
+    kaleido_nano_reprojection,
     kaleido_nano_video,
 )
 from anyview.families.kaleido.recipes.paper import PAPER_RECIPES
@@ -22,6 +23,7 @@ RECIPES: dict[str, Callable[[], KaleidoRecipe]] = {
     "kaleido-nano-video": kaleido_nano_video,
     "kaleido-nano-3d": kaleido_nano_3d,
     "kaleido-nano-128": kaleido_nano_128,
+    "kaleido-nano-reprojection": kaleido_nano_reprojection,
     "kaleido-nano-mixed": kaleido_nano_mixed,
     **PAPER_RECIPES,
     **ABLATION_RECIPES,

@@ -15,6 +15,7 @@ from anyview.families.kaleido.recipes.recipe import KaleidoRecipe
 from anyview.families.kaleido.settings import KaleidoSettings, SamplingConfig
 from anyview.families.kaleido.task import KaleidoLoss
 from anyview.flow.schedules import Schedule
+from anyview.flow.timesteps import TimestepSampler
 from anyview.nn.gta import Frequencies
 from anyview.training.config import TrainConfig
 from anyview.training.optim import OptimConfig
@@ -106,6 +107,22 @@ def kaleido_nano_128() -> KaleidoRecipe:
             image_size=(128, 128), views=10, scenes=16384, wide_share=0.2, near_share=0.4, seed=11
         ),
         train=replace(base.train, steps=1500, optim=optim),
+    )
+
+
+def kaleido_nano_reprojection() -> KaleidoRecipe:
+    """The default weights: stage 3 with pixels that are copied where references show them (``nn/reprojection.py``).
+
+    Tokens and weights are those of stage 3, but latents are single pixels, sixteen by sixteen a token.
+    """
+    base = kaleido_nano_128()
+    model = replace(base.settings.model, latent_channels=3, patch_size=16, reprojection_depths=32)
+    return replace(
+        base,
+        settings=replace(base.settings, model=model, codec=CodecConfig(factor=1)),
+        loss=replace(base.loss, timesteps=TimestepSampler(shift=10.0)),
+        data=replace(base.data, batch_size=48),
+        train=replace(base.train, ema_decay=0.995, optim=replace(base.train.optim, learning_rate=1e-3)),
     )
 
 

@@ -1,0 +1,222 @@
+"""Copying from references at the resolution of latents: every pixel of a target looks along its ray for a surface.
+
+Ours, not Kaleido's. A small transformer learns quickly where things are and slowly how to paint them: its tokens must
+carry every pixel through their width. Here the network says of each pixel of a target how likely its ray meets a
+surface at each of some depths, and the colour there is taken from the references, into which the point is projected.
+What it meets nowhere, or what no reference shows, stays as the network has painted it:
+
+    x = sum_k w_k c_k + (1 - sum_k w_k) x_painted,    w_k = o_k prod_{j < k} (1 - o_j)
+
+with o_k the occupancy at depth k, nearest first, and c_k the blend of the references there. References, too, say how
+far away their surface is, so that points in front of it count as empty and what it hides is not taken for it.
+
+Depths are counted along rays from the point nearest to the scene's origin: rotations of the world change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from anyview.nn.positions import ViewPositions
+from anyview.nn.ray_points import Lattice, RayPoints, Sighting, Sources
+
+# Rows and columns of a token in which the network speaks of depths, channels of the network that weighs evidence, and
+# numbers of evidence beside the colour.
+CELLS, HIDDEN, _EVIDENCE = 4, 16, 9
+# Points that are looked at in one go where no gradient is wanted.
+_POINTS = 2**19
+# Weights are kept this much smaller than they act: optimisers take steps of about one size for all of them.
+_GAIN = 4.0
+# Below all weights that count.
+_TINY = 1e-12
+
+
+class Reprojection(nn.Module):
+    """Weighs painted against copied pixels.
+
+    Args:
+        width: Channels of tokens.
+        channels: Channels of latents.
+        depths: Points that are looked at on every ray.
+    """
+
+    def __init__(self, width: int, channels: int, depths: int) -> None:
+        super().__init__()
+        self.depths = depths
+        self.context = nn.Linear(width, CELLS**2 * (depths + HIDDEN))
+        self.surface = nn.Linear(width, CELLS**2)
+        self.weigh = nn.Linear(channels + _EVIDENCE, HIDDEN)
+        self.occupancy = nn.Linear(HIDDEN, 1)
+        self.log_sharpness = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Little is copied at first, and surfaces lie a little in front of the origin."""
+        for layer in (self.context, self.surface, self.occupancy):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.xavier_uniform_(self.weigh.weight, gain=1 / _GAIN)
+        nn.init.zeros_(self.weigh.bias)
+        nn.init.constant_(self.occupancy.bias, -0.5)
+        nn.init.constant_(self.log_sharpness, 2.5)
+
+    def surfaces(self, tokens: Tensor, grid: tuple[int, int]) -> Float[Tensor, "batch refs rows cols"]:
+        """Where references see something, in cells; tokens ``(batch, refs, tokens, width)``."""
+        return _cells(self.surface(tokens).float(), grid)[:, :, 0] - 0.2
+
+    def forward(
+        self,
+        painted: Float[Tensor, "batch targets c h w"],
+        tokens: Float[Tensor, "batch targets tokens width"],
+        sources: Sources,
+        targets: ViewPositions,
+        grid: tuple[int, int],
+        lattice: Lattice | None = None,
+    ) -> Float[Tensor, "batch targets c h w"]:
+        """Targets with what can be copied.
+
+        Args:
+            painted: As the network painted them.
+            tokens: That they were painted from.
+            sources: References of the same scenes.
+            targets: Positions of the targets.
+            grid: Of the tokens.
+            lattice: Pixels at which anything is copied; None: all.
+        """
+        context = _cells(_GAIN * self.context(tokens).float(), grid)
+        if lattice is None and not torch.is_grad_enabled():
+            return self._in_bands(painted, context, sources, targets)
+        lattice = lattice or Lattice()
+        rows, cols = lattice.places(painted.shape[-2:], painted.device)
+        new = self._at(lattice.of(painted), context, sources, targets, rows, cols)
+        if lattice.stride == 1:
+            return new
+        out = painted.clone()
+        lattice.of(out).copy_(new)
+        return out
+
+    def _in_bands(self, painted: Tensor, context: Tensor, sources: Sources, targets: ViewPositions) -> Tensor:
+        """The same, a target and some rows at a time, so that memory does not grow with what is asked for."""
+        out = torch.empty_like(painted)
+        rows, cols = Lattice().places(painted.shape[-2:], painted.device)
+        height = max(1, _POINTS // (len(cols) * self.depths))
+        for scene in range(len(painted)):
+            some = sources.scene(scene)
+            for view in range(painted.shape[1]):
+                at = (slice(scene, scene + 1), slice(view, view + 1))
+                alone = targets.scene(scene).select(at[1])
+                for band in range(0, len(rows), height):
+                    part = (*at, slice(None), slice(band, band + height))
+                    out[part] = self._at(painted[part], context[at], some, alone, rows[band : band + height], cols)
+        return out
+
+    def _at(
+        self, painted: Tensor, context: Tensor, sources: Sources, targets: ViewPositions, rows: Tensor, cols: Tensor
+    ) -> Tensor:
+        """Of the pixels where ``rows`` and ``cols`` (places of their centres, as shares of the image) cross."""
+        with torch.autocast(painted.device.type, enabled=False):
+            colours, evidence, seen = self._look(sources, RayPoints.of(targets, rows, cols, self.depths))
+            ups = _interpolation(rows, context.shape[-2]), _interpolation(cols, context.shape[-1])
+            context = torch.einsum("pr,bmkrs,qs->bmpqk", ups[0], context, ups[1]).flatten(2, 3)
+        return self._compose(colours, evidence, seen, context, painted.flatten(3).mT).mT.reshape(painted.shape)
+
+    def _look(
+        self, sources: Sources, points: RayPoints
+    ) -> tuple[
+        Float[Tensor, "batch targets pixels depths c"],
+        Float[Tensor, "batch targets pixels depths evidence"],
+        Bool[Tensor, "batch targets pixels depths"],
+    ]:
+        """Blend of the references at all points, what speaks for a surface there, and whether any reference sees it."""
+        sharpness, agreement = self.log_sharpness.exp(), Agreement()
+        none = torch.zeros_like(points.usable, dtype=torch.float32)
+        own, there, free, copied = none + _TINY, none, none, none[..., None]
+        for view in points.seen_from(sources):
+            offset = (view.along - view.surface) * sharpness
+            on_surface = 1 / (1 + offset.square())
+            own_weight = view.weight * (on_surface + 0.05)
+            own, copied = own + own_weight, copied + own_weight[..., None] * view.colours
+            there, free = there + view.weight * on_surface, free + view.weight * torch.sigmoid(-offset)
+            agreement.add(view)
+        colours, total = copied / own[..., None], agreement.total
+        speaks = torch.stack([there / total, free / total, *agreement.numbers(sources.counts())], -1)
+        return colours, torch.cat([colours, speaks], -1), agreement.count > 0
+
+    def _compose(
+        self, colours: Tensor, evidence: Tensor, seen: Tensor, context: Tensor, painted: Tensor
+    ) -> Float[Tensor, "batch targets pixels c"]:
+        hidden = _GAIN * self.weigh(evidence).float()
+        depth, token = context.split([self.depths, HIDDEN], dim=-1)
+        hidden = nn.functional.silu(hidden + token[..., None, :])
+        logit = 5 * _GAIN * self.occupancy(hidden)[..., 0].float() + _GAIN * depth
+        keep = torch.where(seen, nn.functional.logsigmoid(-logit), 0.0)
+        through = keep.cumsum(-1)
+        share = (through - keep).exp() * -torch.expm1(keep)
+        copied = (share[..., None, :] @ colours)[..., 0, :]
+        return copied + through[..., -1:].exp() * painted
+
+
+@dataclass(eq=False)
+class Agreement:
+    """Running sums over references that tell how much alike they are at every point; without gradients."""
+
+    total: Any = _TINY
+    count: Any = 0
+    _colour: Any = 0
+    _square: Any = 0
+    _plain_colour: Any = 0
+    _plain_square: Any = 0
+    _cosine: Any = -1.0
+    _brightest: Any = -1.0
+
+    @torch.no_grad()
+    def add(self, view: Sighting) -> None:
+        """Count one more reference."""
+        square, seen = view.colours.square().sum(-1), view.seen
+        self.total, self.count = self.total + view.weight, self.count + seen
+        self._colour = self._colour + view.weight[..., None] * view.colours
+        self._square = self._square + view.weight * square
+        self._plain_colour = self._plain_colour + seen[..., None] * view.colours
+        self._plain_square = self._plain_square + seen * square
+        self._cosine = torch.where(seen, view.cosines, -1.0).clamp_min(self._cosine)
+        self._brightest = torch.where(seen, view.colours.amin(-1), -1.0).clamp_min(self._brightest)
+
+    @torch.no_grad()
+    def numbers(self, references: Tensor) -> list[Tensor]:
+        """Spread of colours with and without weights, best cosine, whiteness, share that sees the point, weight, and
+        the brightest of the darkest channels: what lies before a plain bright background is empty where any sees that.
+        """
+        several = self.count.clamp_min(1)
+        white = torch.sigmoid(40 * (self._brightest - 0.93))
+        return [
+            _deviation(self._square / self.total, self._colour / self.total[..., None]),
+            _deviation(self._plain_square / several, self._plain_colour / several[..., None]),
+            self._cosine, white, self.count / references, self.total.log() / 4, self._brightest,
+        ]  # fmt: skip
+
+
+def _deviation(square: Tensor, mean: Tensor) -> Tensor:
+    return (square - mean.square().sum(-1)).clamp_min(0).add(1e-4).sqrt()
+
+
+def flops(width: int, channels: int, depths: int) -> tuple[int, int]:
+    """Multiply-adds times two for a token and for a pixel, matrix products only."""
+    pixel = depths * ((channels + _EVIDENCE) * HIDDEN + HIDDEN + channels)
+    return 2 * width * CELLS**2 * (depths + HIDDEN), 2 * pixel
+
+
+def _cells(x: Float[Tensor, "batch views tokens numbers"], grid: tuple[int, int]) -> Tensor:
+    """Numbers of tokens, ``CELLS`` x ``CELLS`` times some, as maps ``(batch, views, some, rows, cols)``."""
+    x = x.unflatten(-1, (CELLS, CELLS, -1)).unflatten(2, grid)
+    return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(3, 4).flatten(4, 5)
+
+
+def _interpolation(places: Float[Tensor, " pixels"], cells: int) -> Float[Tensor, "pixels cells"]:
+    """Weights of linear interpolation from the centres of cells to places, both as shares of a side."""
+    place = (places * cells - 0.5).clamp(0, cells - 1)
+    return (1 - (place[:, None] - torch.arange(cells, device=places.device)).abs()).clamp_min(0)
