@@ -31,7 +31,7 @@ CELLS, HIDDEN, _EVIDENCE = 4, 16, 9
 # Points that are looked at in one go where no gradient is wanted.
 _POINTS = 2**19
 # Weights are kept this much smaller than they act: optimisers take steps of about one size for all of them.
-_GAIN = 4.0
+_GAIN, _OCCUPANCY_GAIN = 4.0, 64.0
 # Below all weights that count.
 _TINY = 1e-12
 
@@ -62,7 +62,7 @@ class Reprojection(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.xavier_uniform_(self.weigh.weight, gain=1 / _GAIN)
         nn.init.zeros_(self.weigh.bias)
-        nn.init.constant_(self.occupancy.bias, -0.5)
+        nn.init.constant_(self.occupancy.bias, -4.5 / _OCCUPANCY_GAIN)
         nn.init.constant_(self.log_sharpness, 2.5)
 
     def surfaces(self, tokens: Tensor, grid: tuple[int, int]) -> Float[Tensor, "batch refs rows cols"]:
@@ -153,7 +153,7 @@ class Reprojection(nn.Module):
         hidden = _GAIN * self.weigh(evidence).float()
         depth, token = context.split([self.depths, HIDDEN], dim=-1)
         hidden = nn.functional.silu(hidden + token[..., None, :])
-        logit = 5 * _GAIN * self.occupancy(hidden)[..., 0].float() + _GAIN * depth
+        logit = _OCCUPANCY_GAIN * self.occupancy(hidden)[..., 0].float() + _GAIN * depth
         keep = torch.where(seen, nn.functional.logsigmoid(-logit), 0.0)
         through = keep.cumsum(-1)
         share = (through - keep).exp() * -torch.expm1(keep)
