@@ -71,6 +71,7 @@ def test_ranks_and_micro_batches_only_cut_the_batch(sources, ranks, parts):
     batches = ViewBatches(sources, config())
     for step in (0, 5):
         whole = [batches.part(step, Share(parts=6), part) for part in range(6)]
+        assert {views.step for views in whole} == {step}
         expected = {n: image for views in whole for n, image in zip(views.numbers, views.images, strict=True)}
         pieces = [batches.part(step, Share(rank, ranks, parts), p) for rank in range(ranks) for p in range(parts)]
         found = {n: image for views in pieces for n, image in zip(views.numbers, views.images, strict=True)}

@@ -22,7 +22,7 @@ def test_operations_agree_with_the_counter(changes):
     # The counter knows matrix products, not the fused CPU kernel.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         model(latents, torch.tensor([0.5, 0.6]), positions, 2)
-    expected = forward_flops(config, Request(5, 5, (4, 6), batch=2, references=2))
+    expected = forward_flops(config, Request(5, 5, (4, 6), batch=2, composed=3 / 5))
     # Not counted: registers, transforms and the timestep embedding; the counter sees targets alone at the head.
     assert expected == pytest.approx(counter.get_total_flops(), rel=0.12)
 

@@ -18,10 +18,10 @@ from tests.conftest import randomised, tiny_config
 from tests.families.test_kaleido_task import views
 
 
-def make(teacher=None, weighting="velocity", **options):
+def make(teacher=None, weighting="velocity", depths=0, **options):
     base = KaleidoSettings(
-        model=tiny_config(), codec=CodecConfig(factor=4), image_size=(8, 12), scale_from="references",
-        sampling=SamplingConfig(schedule=Schedule(steps=50)),
+        model=tiny_config(reprojection_depths=depths), codec=CodecConfig(factor=4), image_size=(8, 12),
+        scale_from="references", sampling=SamplingConfig(schedule=Schedule(steps=50)),
     )  # fmt: skip
     options = Distillation(**{"teacher": "x", "steps": 4, **options})
     settings = student_settings(base, options)
@@ -82,6 +82,15 @@ def test_guidance_is_distilled():
     task.model = Field(lambda z, t: torch.full_like(z, 1 + 1.5 * 2))
     assert task.losses(views(), 0)["loss"] < 1e-9
     assert {n for n, _ in teacher.asked} == {0, 2}
+
+
+def test_a_student_composes_on_the_lattice_alone():
+    task, asked = make(depths=9), []
+    task.model.register_forward_pre_hook(lambda m, a, k: asked.append(k["lattice"]), with_kwargs=True)
+    randomised(task.model, seed=5)
+    task.losses(views(), 0)["loss"].backward()
+    assert asked == [task._lattice(0, 0, (2, 3))] and asked[0].stride == 2
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in task.model.reprojection.parameters())
 
 
 def test_only_the_student_learns_and_samples_in_its_own_steps():

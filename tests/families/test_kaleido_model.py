@@ -261,6 +261,7 @@ def test_sizes_of_the_paper(size, encoder, stated):
     [
         (dict(width=100), "multiple of 64"), (dict(kv_heads=3), "divide"), (dict(window=0), "window"),
         (dict(reference_time="zero"), "go together"), (dict(depth=0), "depth"),
+        (dict(reprojection_depths=-1), "reprojection_depths"),
     ],
 )  # fmt: skip
 def test_impossible_architectures_are_refused(changes, reason):

@@ -150,13 +150,13 @@ def test_a_scale_from_all_views_is_that_of_all_chunks(mode):
         torch.testing.assert_close(out[1], out[TARGETS], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("order", ["trajectory", "nearest"])
-def test_autoregressive_cached_equals_uncached(order):
+@pytest.mark.parametrize(("order", "depths"), [("trajectory", 0), ("nearest", 0), ("nearest", 9)])
+def test_autoregressive_cached_equals_uncached(order, depths):
     """Over a whole run in which references come and go."""
     images, references, targets = scene_inputs()
     results = []
     for use_cache in (True, False):
-        renderer = tiny_renderer(**CAUSAL, use_cache=use_cache, steps=2)
+        renderer = tiny_renderer(**CAUSAL, use_cache=use_cache, steps=2, reprojection_depths=depths)
         plan = RenderPlan(mode="autoregressive", chunk=1, order=order, max_references=5)
         scene = renderer.encode(images, references)
         chunks = list(render_in_order(renderer, scene, references[0], targets[0], plan, seed=0))

@@ -9,6 +9,13 @@ from anyview.nn.patches import patchify, unpatchify
 from anyview.nn.timestep import sinusoid
 
 
+def test_patches_of_pixels_are_blocks_of_the_pixel_codec():
+    """So that tokens of 16 x 16 single pixels and of one latent pixel of 16 x 16 take the same weights."""
+    x = torch.randn(2, 3, 6, 10)
+    tokens = patchify(torch.nn.functional.pixel_unshuffle(x, 2), 1)
+    assert tokens.equal(patchify(x, 2))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_unpatchify_inverts_patchify(size):
     x = torch.randn(2, 3, 5, 2 * size, 4 * size)

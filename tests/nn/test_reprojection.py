@@ -85,7 +85,7 @@ def test_in_training_only_the_lattice_is_touched():
 def test_bands_are_the_whole(monkeypatch: pytest.MonkeyPatch):
     made = layer()
     whole = made(*inputs())  # with gradients: in one piece
-    monkeypatch.setattr(module, "_POINTS", 5 * W * DEPTHS)
+    monkeypatch.setattr(module, "BAND", 5 * W * DEPTHS)
     with torch.no_grad():
         torch.testing.assert_close(made(*inputs()), whole.detach(), rtol=0, atol=1e-5)
 
@@ -142,15 +142,17 @@ def test_at_first_little_is_copied():
     assert (made(painted, *rest) - painted).abs().max() < 0.05
 
 
-def test_a_view_from_where_a_reference_stands_is_that_reference():
-    """Whatever the depth, every point of the ray projects to the same pixel."""
+@pytest.mark.parametrize("half", [False, True])
+def test_a_view_from_where_a_reference_stands_is_that_reference(half):
+    """Whatever the depth, every point of the ray projects to the same pixel; copies are not rounded to bf16."""
     painted, tokens, sources, _, grid = inputs()
     alone = Sources(sources.latents[:, :1], sources.surfaces[:, :1], sources.positions.select(slice(0, 1)))
     made = layer()
     with torch.no_grad():
         made.occupancy.weight.zero_()
         made.occupancy.bias.fill_(3.0)
-    out = made(painted[:, :1], tokens[:, :1], alone, alone.positions, grid)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        out = made(painted[:, :1], tokens[:, :1], alone, alone.positions, grid)
     torch.testing.assert_close(out, alone.latents, rtol=0, atol=1e-4)
 
 
@@ -214,7 +216,12 @@ def slow_twin(made: Reprojection, painted, tokens, sources: Sources, targets: Vi
             ray = point + seen_from[:3, :3].T @ seen_from[:3, 3]
             ray = ray / ray.norm()
             found.append(
-                (read[0], torch.exp(8 * (ray @ d - 1)), ray @ d, (ray @ point - read[1][0]) * made.log_sharpness.exp())
+                (
+                    read[0],
+                    torch.exp(8 * (ray @ d - 1)),
+                    ray @ d,
+                    (ray @ point - read[1][0]) * made.log_sharpness.exp()[0],
+                )
             )
         if not found:
             continue

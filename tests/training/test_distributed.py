@@ -59,6 +59,7 @@ def close(a, b, tolerance):
     ("processes", "options"),
     [
         (2, dict(sharding="fsdp", accumulate=3)),
+        (2, dict(sharding="fsdp", share_counts=3, reference_dropout=0.5, network=dict(reprojection_depths=5))),
         (3, dict(sharding="fsdp")),
         (2, dict(sharding="ddp", accumulate=1)),
         (4, dict(sharding="hybrid", shard_size=2, batch_size=4, activation_checkpointing=True)),
@@ -66,7 +67,10 @@ def close(a, b, tolerance):
 )
 def test_many_processes_follow_the_losses_of_one(shards, tmp_path, processes, options):  # noqa: F811
     """Same global batch, same losses and gradient norms: fp32 sums in another order differ by about 1e-6."""
-    expected = train_alone(shards, tmp_path / "one", batch_size=options.get("batch_size", 6))
+    same = {name: options[name] for name in ("batch_size", "share_counts", "reference_dropout") if name in options}
+    task = make_task(**options.get("network", {}))
+    parts = 2 if "share_counts" in same else 1
+    expected = train_alone(shards, tmp_path / "one", task=task, accumulate=parts, **same)
     done = torchrun(processes, shards, tmp_path / "many", **options)
     assert done.returncode == 0, done.stdout + done.stderr
     close(expected, losses(tmp_path / "many"), 2e-4)

@@ -146,6 +146,7 @@ def _train(bench: BenchSettings, precision: Precision, watch: Stopwatch) -> Iter
     cost = training_cost(
         settings.model, parameters, views=float(bench.views), batch=bench.train_batch,
         grid=token_grid(settings, settings.image_size), placement=Placement(1, 1, 1, False),
+        reprojection_stride=task.loss.reprojection_stride,
     )  # fmt: skip
     name = f"train batch={bench.train_batch} views={bench.views} {precision}"
     yield watch(name, step, bench.train_batch, "scenes", cost.flops)

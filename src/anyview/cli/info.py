@@ -114,6 +114,7 @@ def describe_training(recipe: KaleidoRecipe, hardware: Hardware) -> dict[str, fl
         training_cost(
             config, parameters, views=recipe.data.sampling.of(shape.views).mean_views(), batch=shape.batch_size,
             grid=token_grid(recipe.settings, shape.image_size or recipe.settings.image_size), placement=placement,
+            reprojection_stride=recipe.loss.reprojection_stride,
         )
         for shape in shapes
     ]  # fmt: skip

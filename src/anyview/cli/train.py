@@ -136,7 +136,7 @@ def _train(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> Path:
     identity |= {"distil": to_plain(options.distil)} if options.distil.teacher is not None else {}
     trainer = Trainer(
         task, batches, recipe.train, out, validate=validate, identity=identity, world=world, initial=initial,
-        force=options.force_recipe, rollback=options.rollback,
+        fresh=options.fresh, force=options.force_recipe, rollback=options.rollback,
     )  # fmt: skip
     return trainer.train()
 

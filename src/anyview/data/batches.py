@@ -221,6 +221,7 @@ class ViewBatches(Dataset[Views]):
         return replace(
             _stacked(scenes, counts, depth=self.config.depth),
             numbers=tuple(first + place for place in chosen),
+            step=step,
             damaged=tuple(damaged),
         )
 

@@ -28,6 +28,7 @@ class Views:
         latents: Mean and standard deviation of the codec's latents, where they were made ahead.
         features: Auxiliary features of all views, where they were made ahead.
         numbers: Places of the scenes in the training run; everything random about a scene comes from its own.
+        step: Of the training run that they are for; what all scenes of a batch share at random comes from it.
         damaged: Scenes that could not be read and were replaced, with the reason.
     """
 
@@ -43,6 +44,7 @@ class Views:
     latents: tuple[Float[Tensor, "batch views c lh lw"], Float[Tensor, "batch views c lh lw"]] | None = None
     features: Float[Tensor, "batch views tokens feature"] | None = None
     numbers: tuple[int, ...] = ()
+    step: int = 0
     damaged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

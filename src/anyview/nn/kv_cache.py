@@ -80,8 +80,12 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes: layers * batch * capacity * tokens * kv_heads * (key_dim + dim) numbers."""
-        return self.keys.nbytes + self.values.nbytes
+        """Memory held, in bytes: layers * batch * capacity * tokens * kv_heads * (key_dim + dim) numbers.
+
+        With sources there are 16 fp32 numbers more for every token of a reference; their latents are the scene's.
+        """
+        surfaces = 0 if self.sources is None else self.sources.surfaces.nbytes
+        return self.keys.nbytes + self.values.nbytes + surfaces
 
     def layer(self, number: int) -> LayerCache:
         """What one layer of attention reads and writes."""

@@ -8,7 +8,8 @@ What it meets nowhere, or what no reference shows, stays as the network has pain
     x = sum_k w_k c_k + (1 - sum_k w_k) x_painted,    w_k = o_k prod_{j < k} (1 - o_j)
 
 with o_k the occupancy at depth k, nearest first, and c_k the blend of the references there. References, too, say how
-far away their surface is, so that points in front of it count as empty and what it hides is not taken for it.
+far away their surface is, so that points in front of it count as empty and what it hides is not taken for it. Part of
+the evidence is made for pixels in [-1, 1] and objects before white: it says little on other latents.
 
 Depths are counted along rays from the point nearest to the scene's origin: rotations of the world change nothing.
 """
@@ -16,7 +17,6 @@ Depths are counted along rays from the point nearest to the scene's origin: rota
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,8 +28,9 @@ from anyview.nn.ray_points import Lattice, RayPoints, Sighting, Sources
 # Rows and columns of a token in which the network speaks of depths, channels of the network that weighs evidence, and
 # numbers of evidence beside the colour.
 CELLS, HIDDEN, _EVIDENCE = 4, 16, 9
-# Points that are looked at in one go where no gradient is wanted.
-_POINTS = 2**19
+# Points that are looked at in one go where no gradient is wanted, and how many fp32 numbers are held for each of them
+# at the peak, in all and for every channel: 80 were measured with 3 channels, 152 with 16.
+BAND, POINT_NUMBERS, POINT_CHANNELS = 2**17, 80, 7
 # Weights are kept this much smaller than they act: optimisers take steps of about one size for all of them.
 _GAIN, _OCCUPANCY_GAIN = 4.0, 20.0
 # Below all weights that count.
@@ -52,7 +53,7 @@ class Reprojection(nn.Module):
         self.surface = nn.Linear(width, CELLS**2)
         self.weigh = nn.Linear(channels + _EVIDENCE, HIDDEN)
         self.occupancy = nn.Linear(HIDDEN, 1)
-        self.log_sharpness = nn.Parameter(torch.empty(()))
+        self.log_sharpness = nn.Parameter(torch.empty(1))  # sharding wants an axis
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -107,7 +108,7 @@ class Reprojection(nn.Module):
         """The same, a target and some rows at a time, so that memory does not grow with what is asked for."""
         out = torch.empty_like(painted)
         rows, cols = Lattice().places(painted.shape[-2:], painted.device)
-        height = max(1, _POINTS // (len(cols) * self.depths))
+        height = max(1, BAND // (len(cols) * self.depths))
         for scene in range(len(painted)):
             some = sources.scene(scene)
             for view in range(painted.shape[1]):
@@ -124,9 +125,11 @@ class Reprojection(nn.Module):
         """Of the pixels where ``rows`` and ``cols`` (places of their centres, as shares of the image) cross."""
         with torch.autocast(painted.device.type, enabled=False):
             colours, evidence, seen = self._look(sources, RayPoints.of(targets, rows, cols, self.depths))
-            ups = _interpolation(rows, context.shape[-2]), _interpolation(cols, context.shape[-1])
-            context = torch.einsum("pr,bmkrs,qs->bmpqk", ups[0], context, ups[1]).flatten(2, 3)
-        return self._compose(colours, evidence, seen, context, painted.flatten(3).mT).mT.reshape(painted.shape)
+            context = _between_cells(context, rows, cols)
+        hidden = self.weigh(evidence)  # half precision is enough here, and not for the sum of shares
+        with torch.autocast(painted.device.type, enabled=False):
+            new = self._compose(colours, hidden.float(), seen, context, painted.flatten(3).mT)
+        return new.mT.reshape(painted.shape)
 
     def _look(
         self, sources: Sources, points: RayPoints
@@ -136,8 +139,9 @@ class Reprojection(nn.Module):
         Bool[Tensor, "batch targets pixels depths"],
     ]:
         """Blend of the references at all points, what speaks for a surface there, and whether any reference sees it."""
-        sharpness, agreement = self.log_sharpness.exp(), Agreement()
+        sharpness = self.log_sharpness.exp()
         none = torch.zeros_like(points.usable, dtype=torch.float32)
+        agreement = Agreement.of_none(none, sources.latents.shape[2])
         own, there, free, copied = none + _TINY, none, none, none[..., None]
         for view in points.seen_from(sources):
             offset = (view.along - view.surface) * sharpness
@@ -151,12 +155,11 @@ class Reprojection(nn.Module):
         return colours, torch.cat([colours, speaks], -1), agreement.count > 0
 
     def _compose(
-        self, colours: Tensor, evidence: Tensor, seen: Tensor, context: Tensor, painted: Tensor
+        self, colours: Tensor, hidden: Tensor, seen: Tensor, context: Tensor, painted: Tensor
     ) -> Float[Tensor, "batch targets pixels c"]:
-        hidden = _GAIN * self.weigh(evidence).float()
         depth, token = context.split([self.depths, HIDDEN], dim=-1)
-        hidden = nn.functional.silu(hidden + token[..., None, :])
-        logit = _OCCUPANCY_GAIN * self.occupancy(hidden)[..., 0].float() + _GAIN * depth
+        hidden = nn.functional.silu(_GAIN * hidden + token[..., None, :])
+        logit = _OCCUPANCY_GAIN * self.occupancy(hidden)[..., 0] + _GAIN * depth
         keep = torch.where(seen, nn.functional.logsigmoid(-logit), 0.0)
         through = keep.cumsum(-1)
         share = (through - keep).exp() * -torch.expm1(keep)
@@ -166,40 +169,55 @@ class Reprojection(nn.Module):
 
 @dataclass(eq=False)
 class Agreement:
-    """Running sums over references that tell how much alike they are at every point; without gradients."""
+    """Running sums over references that tell how much alike they are at every point; without gradients.
 
-    total: Any = _TINY
-    count: Any = 0
-    _colour: Any = 0
-    _square: Any = 0
-    _plain_colour: Any = 0
-    _plain_square: Any = 0
-    _cosine: Any = -1.0
-    _brightest: Any = -1.0
+    Attributes:
+        total: Of weights.
+        count: References that see the point.
+        colour: Weighted sum of colours, and ``plain_colour`` that without weights.
+        square: The same of squares, and ``plain_square``.
+        cosine: The best of them.
+        brightest: Of the darkest channels.
+    """
+
+    total: Float[Tensor, "*points"]
+    count: Float[Tensor, "*points"]
+    colour: Float[Tensor, "*points c"]
+    square: Float[Tensor, "*points"]
+    plain_colour: Float[Tensor, "*points c"]
+    plain_square: Float[Tensor, "*points"]
+    cosine: Float[Tensor, "*points"]
+    brightest: Float[Tensor, "*points"]
+
+    @classmethod
+    def of_none(cls, zero: Float[Tensor, "*points"], channels: int) -> Agreement:
+        """Before any reference has been looked at."""
+        colour = zero[..., None].expand(*zero.shape, channels)
+        return cls(zero + _TINY, zero, colour, zero, colour, zero, zero - 1, zero - 1)
 
     @torch.no_grad()
     def add(self, view: Sighting) -> None:
         """Count one more reference."""
         square, seen = view.colours.square().sum(-1), view.seen
         self.total, self.count = self.total + view.weight, self.count + seen
-        self._colour = self._colour + view.weight[..., None] * view.colours
-        self._square = self._square + view.weight * square
-        self._plain_colour = self._plain_colour + seen[..., None] * view.colours
-        self._plain_square = self._plain_square + seen * square
-        self._cosine = torch.where(seen, view.cosines, -1.0).clamp_min(self._cosine)
-        self._brightest = torch.where(seen, view.colours.amin(-1), -1.0).clamp_min(self._brightest)
+        self.colour = self.colour + view.weight[..., None] * view.colours
+        self.square = self.square + view.weight * square
+        self.plain_colour = self.plain_colour + seen[..., None] * view.colours
+        self.plain_square = self.plain_square + seen * square
+        self.cosine = torch.where(seen, torch.maximum(self.cosine, view.cosines), self.cosine)
+        self.brightest = torch.where(seen, torch.maximum(self.brightest, view.colours.amin(-1)), self.brightest)
 
     @torch.no_grad()
     def numbers(self, references: Tensor) -> list[Tensor]:
         """Spread of colours with and without weights, best cosine, whiteness, share that sees the point, weight, and
-        the brightest of the darkest channels: what lies before a plain bright background is empty where any sees that.
+        the brightest of the darkest channels: a point is empty where any reference sees a white background through it.
         """
         several = self.count.clamp_min(1)
-        white = torch.sigmoid(40 * (self._brightest - 0.93))
+        white = torch.sigmoid(40 * (self.brightest - 0.93))
         return [
-            _deviation(self._square / self.total, self._colour / self.total[..., None]),
-            _deviation(self._plain_square / several, self._plain_colour / several[..., None]),
-            self._cosine, white, self.count / references, self.total.log() / 4, self._brightest,
+            _deviation(self.square / self.total, self.colour / self.total[..., None]),
+            _deviation(self.plain_square / several, self.plain_colour / several[..., None]),
+            self.cosine, white, self.count / references, self.total.log() / 4, self.brightest,
         ]  # fmt: skip
 
 
@@ -219,7 +237,11 @@ def _cells(x: Float[Tensor, "batch views tokens numbers"], grid: tuple[int, int]
     return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(3, 4).flatten(4, 5)
 
 
-def _interpolation(places: Float[Tensor, " pixels"], cells: int) -> Float[Tensor, "pixels cells"]:
-    """Weights of linear interpolation from the centres of cells to places, both as shares of a side."""
-    place = (places * cells - 0.5).clamp(0, cells - 1)
-    return (1 - (place[:, None] - torch.arange(cells, device=places.device)).abs()).clamp_min(0)
+def _between_cells(
+    maps: Float[Tensor, "batch views numbers gh gw"], rows: Float[Tensor, " rows"], cols: Float[Tensor, " cols"]
+) -> Float[Tensor, "batch views pixels numbers"]:
+    """Numbers of cells, linearly interpolated where ``rows`` and ``cols`` cross (shares of the image)."""
+    y, x = torch.meshgrid(2 * rows - 1, 2 * cols - 1, indexing="ij")
+    places = torch.stack([x, y], dim=-1).expand(maps.shape[0] * maps.shape[1], -1, -1, -1)
+    found = nn.functional.grid_sample(maps.flatten(0, 1), places, align_corners=False, padding_mode="border")
+    return found.flatten(2).mT.unflatten(0, maps.shape[:2])

@@ -189,7 +189,9 @@ def _shard(model: nn.Module, mesh: DeviceMesh, config: TrainConfig) -> None:
     policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in model.blocks:  # pyright: ignore[reportGeneralTypeIssues]
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+    whole = fully_shard(model, mesh=mesh, mp_policy=policy)
+    # A micro-batch without references leaves parts of a network alone that those of other processes use.
+    whole.set_reduce_scatter_unused_params(True)
     for name in ("encode_references",):
         if hasattr(model, name):
             register_fsdp_forward_method(model, name)

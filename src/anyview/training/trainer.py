@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -35,6 +35,7 @@ from anyview.training.health import Divergence, Spikes, first_not_finite, not_fi
 from anyview.training.log import RunLog, past_records
 from anyview.training.optim import Optimisers
 from anyview.training.task import Task
+from anyview.training.weights import check_weights
 
 __all__ = ["Batches", "TrainConfig", "Trainer", "Validate"]
 
@@ -77,8 +78,8 @@ class Trainer:
         validate: Held-out numbers of the averaged weights.
         identity: What else a resumed run must have in common with its beginning.
         world: The processes; each makes a trainer of its own.
-        initial: Weights to begin with, for a run without checkpoints; parameters that are not among them keep their
-            first values.
+        initial: Weights to begin with, for a run without checkpoints.
+        fresh: Children of the network that ``initial`` does not have and that keep their first values.
         force: Go on although the recipe has changed.
         rollback: Go back to the last good checkpoint and multiply the learning rates by this.
     """
@@ -94,6 +95,7 @@ class Trainer:
         identity: dict[str, Any] | None = None,
         world: World | None = None,
         initial: dict[str, Tensor] | None = None,
+        fresh: Sequence[str] = (),
         force: bool = False,
         rollback: float | None = None,
     ) -> None:
@@ -106,6 +108,7 @@ class Trainer:
             setattr(self.model, "activation_checkpointing", True)  # noqa: B010  a plain flag, not a module
         place(self.model, self.world, config, task.initialise)
         if initial is not None and self._last_checkpoint() is None:
+            check_weights(self.model, initial, "initial weights", fresh=fresh)
             assign(self.model, initial)
         self.optimisers = Optimisers(self.model, config.optim)
         self.ema = Ema(self.model, config.ema_decay)

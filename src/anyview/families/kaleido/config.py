@@ -95,6 +95,8 @@ class KaleidoConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 or None, got {self.window}.")
+        if self.reprojection_depths < 0:
+            raise ValueError(f"reprojection_depths must be at least 0, got {self.reprojection_depths}.")
         if (self.reference_attention == "causal") != (self.reference_time == "zero"):
             raise ValueError(
                 "reference_attention and reference_time go together: 'bidirectional' with 'shared' (paper) or "

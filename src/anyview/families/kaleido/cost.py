@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from anyview.families.kaleido.config import HEAD_DIM, KaleidoConfig
 from anyview.nn.ray_bias import CHANNELS as RAY_CHANNELS
+from anyview.nn.reprojection import BAND, CELLS, HIDDEN, POINT_CHANNELS, POINT_NUMBERS
 from anyview.nn.reprojection import flops as reprojection_flops
 from anyview.nn.windows import Windows
 
@@ -23,14 +24,14 @@ class Request:
         keys: Views that each of them may see.
         grid: Token grid of a view.
         batch: Scenes in the call.
-        references: Of the queries, those that nothing is predicted for.
+        composed: Share of the queries' pixels at which reprojection takes part, where the network has it.
     """
 
     queries: int
     keys: int
     grid: tuple[int, int]
     batch: int = 1
-    references: int = 0
+    composed: float = 1.0
 
 
 def forward_flops(config: KaleidoConfig, request: Request) -> int:
@@ -47,7 +48,7 @@ def forward_flops(config: KaleidoConfig, request: Request) -> int:
     ends = 2 * 2 * width * config.patch_channels
     if config.reprojection_depths:
         token, pixel = reprojection_flops(width, config.latent_channels, config.reprojection_depths)
-        ends += (token + config.patch_size**2 * pixel) * (1 - request.references / request.queries)
+        ends += (token + config.patch_size**2 * pixel) * request.composed
     vectors = {"full": 9, "shift": 3, "none": 0}[config.modulation]
     modulation = 2 * request.batch * request.queries * vectors * width * config.condition_channels
     return round(tokens * (config.depth * (per_token + attention) + ends)) + config.depth * modulation
@@ -57,14 +58,19 @@ def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], b
     """Memory of the keys and values of references."""
     tokens = references * grid[0] * grid[1]
     channels = 2 * HEAD_DIM + (RAY_CHANNELS if config.ray_bias else 0)
-    return config.depth * tokens * config.kv_heads * channels * bytes_per_number
+    surfaces = 4 * CELLS**2 * tokens if config.reprojection_depths else 0
+    return config.depth * tokens * config.kv_heads * channels * bytes_per_number + surfaces
 
 
 def activation_bytes(config: KaleidoConfig, request: Request) -> int:
     """Peak memory of one forward pass without gradients, beyond weights and cache."""
     tokens = request.batch * request.queries * request.grid[0] * request.grid[1]
     key_tokens = request.batch * request.keys * request.grid[0] * request.grid[1]
-    return 4 * (_LIVE_STREAMS * tokens * config.width + 6 * key_tokens * config.kv_heads * HEAD_DIM)
+    network = _LIVE_STREAMS * tokens * config.width + 6 * key_tokens * config.kv_heads * HEAD_DIM
+    pixels = tokens * config.patch_size**2
+    band = min(BAND, round(request.composed * pixels) * config.reprojection_depths)
+    context = CELLS**2 * tokens * (config.reprojection_depths + HIDDEN) if config.reprojection_depths else 0
+    return 4 * (network + context + band * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels))
 
 
 # Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
@@ -112,8 +118,9 @@ class Placement:
 
 
 def training_cost(
-    config: KaleidoConfig, parameters: int, *, views: float, batch: int, grid: tuple[int, int], placement: Placement
-) -> TrainingCost:
+    config: KaleidoConfig, parameters: int, *, views: float, batch: int, grid: tuple[int, int], placement: Placement,
+    reprojection_stride: int = 1,
+) -> TrainingCost:  # fmt: skip
     """Cost of one training step.
 
     Args:
@@ -123,19 +130,24 @@ def training_cost(
         batch: Scenes of a step.
         grid: Token grid of a view.
         placement: Processes.
+        reprojection_stride: Of the lattice at which reprojection takes part, where the network has it.
     """
     tokens = round(batch * views * grid[0] * grid[1])
     whole = max(1, round(views))
-    forward = round(forward_flops(config, Request(whole, whole, grid, batch)) * views / whole)
+    # About half of the views are targets, and pixels of these are composed.
+    composed = 0.5 / reprojection_stride**2
+    forward = round(forward_flops(config, Request(whole, whole, grid, batch, composed)) * views / whole)
     local_tokens = tokens / (placement.processes * placement.parts)
     stream = 4 * config.width * local_tokens
     kept = _RECOMPUTED_STREAMS if placement.checkpointing else _KEPT_STREAMS
     # One block is always at work, and its gathered weights stand beside the shards.
     gathered = 2 * 4 * parameters / config.depth if placement.shards > 1 else 0
+    points = composed * local_tokens * config.patch_size**2 * config.reprojection_depths
+    looked_at = 4 * points * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels)
     return TrainingCost(
         parameters=parameters,
         tokens=tokens,
         flops=(4 if placement.checkpointing else 3) * forward,
         state_bytes=_BYTES_PER_PARAMETER * parameters // placement.shards,
-        activation_bytes=int(stream * (config.depth * kept + _KEPT_STREAMS) + gathered),
+        activation_bytes=int(stream * (config.depth * kept + _KEPT_STREAMS) + gathered + looked_at),
     )

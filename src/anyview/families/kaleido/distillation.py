@@ -19,7 +19,7 @@ from anyview.data.views import Views
 from anyview.encoders.features import FeatureEncoder
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask, Prepared
-from anyview.flow.path import TIME_RANGE, interpolate, masked_mean_square
+from anyview.flow.path import TIME_RANGE, interpolate
 from anyview.flow.schedules import Schedule
 from anyview.randomness import seeded
 
@@ -91,9 +91,9 @@ class KaleidoDistillation(KaleidoTask):
                 now, then = knots[start + part], knots[start + part + 1]
                 state = state + _wide(then - now) * self._guided(prepared, state, now)
         mean = (state - begin) / _wide(last - first)
-        out = self.velocity(self.model, prepared, begin, first)
-        weight = (first**2)[:, None].expand(-1, begin.shape[1]) if self.loss.weighting == "data" else None
-        return {"loss": masked_mean_square(out, mean, prepared.counts, weight)}
+        lattice = self._lattice(seed, views.step, begin.shape[-2:])
+        out = self.velocity(self.model, prepared, begin, first, lattice)
+        return {"loss": self._error(out, mean, first, prepared.counts, lattice)}
 
     def _guided(self, prepared: Prepared, state: Tensor, t: Tensor) -> Tensor:
         conditional = self.velocity(self.teacher, prepared, state, t)

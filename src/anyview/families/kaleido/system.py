@@ -100,14 +100,14 @@ def request_cost(
     grid = token_grid(settings, image_size or settings.image_size)
     batch, together = (targets, 1) if independent else (1, targets)
     queries = together if cached else references + together
-    conditional = Request(queries, references + together, grid, batch, 0 if cached else references)
+    conditional = Request(queries, references + together, grid, batch, together / queries)
     steps = sampling.schedule.steps
     evaluations = steps if sampling.solver == "euler" else 2 * steps - 1
     flops = evaluations * forward_flops(config, conditional)
     if sampling.guidance != 1.0:
-        flops += evaluations * forward_flops(config, Request(together, together, grid, batch))
+        flops += evaluations * forward_flops(config, Request(together, together, grid, batch, 0.0))
     if cached:
-        flops += forward_flops(config, Request(references, references, grid, references=references))
+        flops += forward_flops(config, Request(references, references, grid, composed=0.0))
     cache = cache_bytes(config, references, grid, number_bytes) if cached else 0
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Kaleido(config).parameters())

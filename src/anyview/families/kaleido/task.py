@@ -35,7 +35,11 @@ class KaleidoLoss:
     weighting: Literal["velocity", "data"] = "velocity"
     """``velocity`` is the mean square of the velocity error (paper); ``data`` that of the data error, t^2 times it."""
     reprojection_stride: int = 4
-    """Of the lattice of pixels at which reprojection takes part in a training step, which starts anywhere."""
+    """Of the lattice of pixels at which reprojection takes part in a training step; every step has another corner."""
+
+    def __post_init__(self) -> None:
+        if self.reprojection_stride < 1:
+            raise ValueError(f"reprojection_stride must be at least 1, got {self.reprojection_stride}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,22 +112,25 @@ class KaleidoTask:
         if config.prediction == "data":
             t = t.clamp_min(self.loss.min_time)
         noised = interpolate(prepared.data, prepared.noise, t)
-        lattice = self._lattice(seed, noised.shape[-2:])
+        lattice = self._lattice(seed, views.step, noised.shape[-2:])
         out = self.velocity(self.model, prepared, noised, t, lattice)
-        weight = (t**2)[:, None].expand(-1, noised.shape[1]) if self.loss.weighting == "data" else None
-        true = velocity(prepared.data, prepared.noise)
-        loss = masked_mean_square(out, true, prepared.counts, weight)
-        if lattice is not None:
-            # Painted pixels, most of them, count as much as the few that are composed: they are what is left to paint.
-            loss = loss + masked_mean_square(lattice.of(out), lattice.of(true), prepared.counts, weight)
-        return {"loss": loss}
+        return {"loss": self._error(out, velocity(prepared.data, prepared.noise), t, prepared.counts, lattice)}
 
-    def _lattice(self, seed: int, size: Sequence[int]) -> Lattice | None:
+    def _error(self, out: Tensor, true: Tensor, t: Tensor, counts: Tensor, lattice: Lattice | None) -> Tensor:
+        """Mean square of what velocities of targets at time ``t`` are wrong by, weighted as the loss says."""
+        weight = (t**2)[:, None].expand(-1, out.shape[1]) if self.loss.weighting == "data" else None
+        error = masked_mean_square(out, true, counts, weight)
+        if lattice is None:
+            return error
+        # Painted pixels, most of them, count as much as the few that are composed: they are what is left to paint.
+        return error + masked_mean_square(lattice.of(out), lattice.of(true), counts, weight)
+
+    def _lattice(self, seed: int, step: int, size: Sequence[int]) -> Lattice | None:
         """Pixels of this step that reprojection is trained on, where the network has any."""
         if not self.settings.model.reprojection_depths:
             return None
         stride = min(self.loss.reprojection_stride, *size)
-        row, col = torch.randint(stride, (2,), generator=seeded(seed, 5)).tolist()
+        row, col = torch.randint(stride, (2,), generator=seeded(seed, 5, step)).tolist()
         return Lattice(row, col, stride)
 
     def prepare(self, views: Views, seed: int) -> Prepared:
