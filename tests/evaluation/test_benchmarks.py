@@ -426,7 +426,7 @@ def test_one_command_and_a_comparison(tmp_path, capsys):
     report = read_report(tmp_path / "ours")
     assert said["mean"] == report.mean and report.method.weights and report.protocol.image_size == (128, 128)
     page = (tmp_path / "ours" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 1 + 4 and "src=" in page and "http" not in page
+    assert page.count("data:image/png;base64,") == 1 + 4 and "src=" in page and "://" not in page
     worst = min(report.scenes, key=lambda r: r.mean("psnr"))
     assert page.index(f"{worst.scene}, N = {worst.references}") < page.index("Protocol and method")
     assert (

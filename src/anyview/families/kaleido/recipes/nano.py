@@ -96,7 +96,7 @@ def kaleido_nano_3d() -> KaleidoRecipe:
 
 
 def kaleido_nano_128() -> KaleidoRecipe:
-    """Stage 3 in small, where the default weights ended: 128 px at a lower rate, from those of stage 2 (--init)."""
+    """Stage 3 in small and second of the default weights: 128 px at a lower rate, from those of stage 2 (--init)."""
     base = kaleido_nano_3d()
     optim = replace(base.train.optim, learning_rate=5e-4, muon_learning_rate=0.01, warmup=50, cooldown=0.4)
     return replace(
@@ -111,9 +111,10 @@ def kaleido_nano_128() -> KaleidoRecipe:
 
 
 def kaleido_nano_reprojection() -> KaleidoRecipe:
-    """The default weights: stage 3 with pixels that are copied where references show them (``nn/reprojection.py``).
+    """Last stage of the default weights: pixels are copied where references show them (``nn/reprojection.py``).
 
-    Tokens and weights are those of stage 3, but latents are single pixels, sixteen by sixteen a token.
+    From the weights of stage 3 (``--init STAGE3 --fresh reprojection``), whose tokens are the same: latents are single
+    pixels, sixteen by sixteen a token.
     """
     base = kaleido_nano_128()
     model = replace(base.settings.model, latent_channels=3, patch_size=16, reprojection_depths=32)
