@@ -98,8 +98,19 @@ class ViewPositions:
             (torch.arange(cols, device=device) + 0.5) / cols,
             indexing="ij",
         )
-        centres = torch.stack([x, y], dim=-1).reshape(rows * cols, 2)
-        return (centres - self.lens[..., None, 2:]) / self.lens[..., None, :2]
+        return self.tangents_at(torch.stack([x, y], dim=-1).reshape(rows * cols, 2))
+
+    def tangents_at(self, places: Float[Tensor, "places 2"]) -> Float[Tensor, "batch views places 2"]:
+        """The same at any places, ``(x, y)`` as shares of the image's sides."""
+        return (places - self.lens[..., None, 2:]) / self.lens[..., None, :2]
+
+    def rays(
+        self, tangents: Float[Tensor, "batch views places 2"]
+    ) -> tuple[Float[Tensor, "batch views 1 3"], Float[Tensor, "batch views places 3"]]:
+        """Where the cameras stand and the unit directions of their rays, in normalised world axes."""
+        world_from_cam = invert(self.cam_from_world)
+        local = torch.nn.functional.normalize(torch.nn.functional.pad(tangents, (0, 1), value=1.0), dim=-1)
+        return world_from_cam[..., None, :3, 3], local @ world_from_cam[..., :3, :3].mT
 
     def plucker(self, size: tuple[int, int]) -> Float[Tensor, "batch views 6 h w"]:
         """Pluecker maps ``(d, o x d)`` in normalised units, in fp32; zero for videos, which have no pose."""
@@ -107,12 +118,9 @@ class ViewPositions:
             return self._plucker(size)
 
     def _plucker(self, size: tuple[int, int]) -> Float[Tensor, "batch views 6 h w"]:
-        tangents = self.tangents(size).unflatten(2, size)
-        directions = torch.nn.functional.normalize(torch.nn.functional.pad(tangents, (0, 1), value=1.0), dim=-1)
-        world_from_cam = invert(self.cam_from_world)
-        directions = torch.einsum("bvij,bvhwj->bvhwi", world_from_cam[..., :3, :3], directions)
-        origins = world_from_cam[..., None, None, :3, 3].expand_as(directions)
-        rays = torch.cat([directions, torch.linalg.cross(origins, directions)], dim=-1).movedim(-1, 2)
+        origins, directions = self.rays(self.tangents(size))
+        moments = torch.linalg.cross(origins.expand_as(directions), directions)
+        rays = torch.cat([directions, moments], dim=-1).unflatten(2, size).movedim(-1, 2)
         return rays * ~self.is_video[:, None, None, None, None]
 
 

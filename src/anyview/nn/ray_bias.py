@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anyview.geometry.poses import invert
 from anyview.nn.positions import ViewPositions
 
 CHANNELS = 4
@@ -40,10 +39,7 @@ class TokenRays:
     def of(cls, positions: ViewPositions, grid: tuple[int, int]) -> TokenRays:
         """Rays through the centres of tokens, fp32."""
         with torch.autocast(positions.times.device.type, enabled=False):
-            local = nn.functional.pad(positions.tangents(grid), (0, 1), value=1.0)
-            world_from_cam = invert(positions.cam_from_world)
-            direction = nn.functional.normalize(local, dim=-1) @ world_from_cam[..., :3, :3].mT
-            centre = world_from_cam[..., None, :3, 3]
+            centre, direction = positions.rays(positions.tangents(grid))
             along = (direction * centre).sum(-1, keepdim=True)
             distance = centre.norm(dim=-1, keepdim=True).clamp_min(_CLOSEST)
             # "-1" is the same for all keys and so changes nothing, but keeps numbers small for bf16.

@@ -126,13 +126,8 @@ class RayPoints:
         cls, targets: ViewPositions, rows: Float[Tensor, " rows"], cols: Float[Tensor, " cols"], depths: int
     ) -> RayPoints:
         """Of the pixels where ``rows`` and ``cols`` cross (shares of the image), ``depths`` points on each ray."""
-        world_from_cam = invert(targets.cam_from_world)
         y, x = torch.meshgrid(rows, cols, indexing="ij")
-        places = torch.stack([x, y], dim=-1).reshape(-1, 2)
-        tangents = (places - targets.lens[..., None, 2:]) / targets.lens[..., None, :2]
-        local = nn.functional.normalize(nn.functional.pad(tangents, (0, 1), value=1.0), dim=-1)
-        direction = local @ world_from_cam[..., :3, :3].mT
-        centre = world_from_cam[..., None, :3, 3]
+        centre, direction = targets.rays(targets.tangents_at(torch.stack([x, y], dim=-1).reshape(-1, 2)))
         along = (direction * centre).sum(-1, keepdim=True)
         steps = EXTENT * ((2 * torch.arange(depths, device=rows.device) + 1) / depths - 1)
         usable = (steps > along + _NEAR) & ~targets.is_video[:, None, None, None]
