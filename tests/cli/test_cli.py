@@ -119,6 +119,14 @@ def test_info_says_what_a_request_costs(capsys, checkpoint):
     assert cost["cache"] == 2 * 3 * 2 * (4 * 6) * 1 * 64 * 4  # keys and values, layers, views, tokens, heads, fp32
 
 
+def test_info_counts_what_reprojection_looks_up(capsys):
+    """Copies take longer than their operations tell: one step, 3 references and once more for two, 24 views."""
+    code, text, _ = run(capsys, "info", "kaleido-nano-reprojection", "--references", 3, "--targets", 24, "--json")
+    assert code == 0 and f"{24 * 128 * 128 * 32 * 5 / 1e6:,.0f} million lookups" in text
+    code, text, _ = run(capsys, "info", "kaleido-nano-128", "--references", 3, "--targets", 24, "--json")
+    assert code == 0 and "lookups" not in text
+
+
 def test_info_counts_recipes_without_weights(capsys):
     code, text, _ = run(capsys, "info", "kaleido-small-256", "--image-size", 512, 256, "--steps", 2, "--json")
     assert code == 0 and "512x256" in text

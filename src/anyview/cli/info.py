@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +10,7 @@ import tyro
 
 from anyview.api import Model, check_device, resolve
 from anyview.cli.common import parse, print_json
+from anyview.cli.machine_speed import measure_speed, seconds_of_lookups
 from anyview.errors import AnyViewError, unknown_name
 from anyview.families.kaleido.checkpoint import read_settings
 from anyview.families.kaleido.cost import Placement, training_cost
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
         number_bytes=number, image_size=options.image_size,
     )  # fmt: skip
     speed = measure_speed(options.device, options.precision)
-    seconds = cost.flops / speed
+    seconds = cost.flops / speed + seconds_of_lookups(cost.lookups, options.device)
     free = available_bytes(options.device)
     h, w = options.image_size or settings.image_size
     print(f"{options.recipe or options.model}: kaleido, {cost.parameters / 1e6:.1f} M parameters, {h}x{w}")
@@ -84,7 +84,11 @@ def main(argv: list[str]) -> None:
         f"  memory         {cost.memory / 2**20:,.0f} MiB beyond the weights, {cost.cache / 2**20:,.1f} MiB of it cache"
     )
     print(f"  free           {'unknown' if free is None else f'{free / 2**20:,.0f} MiB'}")
-    print(f"  estimated      {seconds:.2f} s at the {speed / 1e9:,.0f} GFLOP/s that a transformer layer reaches here")
+    lookups = f", {cost.lookups / 1e6:,.0f} million lookups" if cost.lookups else ""
+    print(
+        f"  estimated      {seconds:.2f} s at the {speed / 1e9:,.0f} GFLOP/s that a transformer layer reaches here"
+        f"{lookups}"
+    )
     if options.json:
         print_json({
             "parameters": cost.parameters, "flops": cost.flops, "memory": cost.memory, "cache": cost.cache,
@@ -159,37 +163,17 @@ def _settings(options: InfoOptions) -> KaleidoSettings:
 def describe_cost(model: Model, references: int, targets: int, plan: RenderPlan, *, device: str, precision: str) -> str:
     """What a rendering will take, as a line for users."""
     chunk = min(targets, plan.chunk or (1 if plan.mode == "autoregressive" else targets))
-    flops = memory = 0
+    flops = memory = lookups = 0
     for first in range(0, targets, chunk):
         grown = references + first if plan.mode == "autoregressive" else references
         known = max(references, min(grown, plan.max_references))
         independent = plan.mode == "independent"
         cost = model.system.cost(known, min(chunk, targets - first), independent=independent)
-        flops, memory = flops + cost.flops, max(memory, cost.memory)
-    speed = measure_speed(device, precision)
+        flops, memory, lookups = flops + cost.flops, max(memory, cost.memory), lookups + cost.lookups
+    seconds = flops / measure_speed(device, precision) + seconds_of_lookups(lookups, device)
     free = available_bytes(device)
     room = "unknown" if free is None else f"{free / 2**20:,.0f} MiB"
     return (
-        f"{targets} views from {references} references: {flops / 1e9:,.1f} GFLOP, about {flops / speed:.1f} s here; "
+        f"{targets} views from {references} references: {flops / 1e9:,.1f} GFLOP, about {seconds:.1f} s here; "
         f"{memory / 2**20:,.0f} MiB beyond the weights, free: {room}"
     )
-
-
-def measure_speed(device: str, precision: str) -> float:
-    """Operations a second of a small gated layer here and now: what networks reach, not the peak."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    x = torch.randn(2048, 384, device=device, dtype=dtype)
-    up, down = torch.randn(1024, 384, device=device, dtype=dtype), torch.randn(384, 1024, device=device, dtype=dtype)
-
-    def once() -> None:
-        y = torch.nn.functional.silu(torch.nn.functional.layer_norm(x, (384,)) @ up.mT) @ down.mT
-        y.sum().item()
-
-    for _ in range(3):
-        once()
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.2:
-        once()
-        count += 1
-    # Attention, norms and element-wise work take about as long again as the products (benchmarks/throughput.md).
-    return 0.5 * count * 2 * 2 * 2048 * 384 * 1024 / (time.perf_counter() - started)

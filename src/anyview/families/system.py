@@ -17,12 +17,15 @@ class Cost:
         flops: Floating-point operations of the whole request.
         memory: Peak bytes beyond the weights.
         cache: Bytes of kept keys and values (0 without).
+        lookups: References that are looked up at points of rays (reprojection), which takes time that ``flops`` does
+            not tell.
     """
 
     parameters: int
     flops: int
     memory: int
     cache: int
+    lookups: int = 0
 
 
 @runtime_checkable

@@ -62,6 +62,12 @@ def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], b
     return config.depth * tokens * config.kv_heads * channels * bytes_per_number + surfaces
 
 
+def reprojection_lookups(config: KaleidoConfig, references: int, targets: int, grid: tuple[int, int]) -> int:
+    """References that one evaluation looks up at points of rays; what is done once a point counts as two of them."""
+    pixels = targets * grid[0] * grid[1] * config.patch_size**2
+    return pixels * config.reprojection_depths * (references + 2)
+
+
 def activation_bytes(config: KaleidoConfig, request: Request) -> int:
     """Peak memory of one forward pass without gradients, beyond weights and cache."""
     tokens = request.batch * request.queries * request.grid[0] * request.grid[1]

@@ -13,7 +13,7 @@ from anyview.codecs.codec import make_codec
 from anyview.encoders.features import DinoV2
 from anyview.errors import unknown_name
 from anyview.families.kaleido.checkpoint import load_model
-from anyview.families.kaleido.cost import Request, activation_bytes, cache_bytes, forward_flops
+from anyview.families.kaleido.cost import Request, activation_bytes, cache_bytes, forward_flops, reprojection_lookups
 from anyview.families.kaleido.model import Kaleido
 from anyview.families.kaleido.renderer import KaleidoRenderer, Precision
 from anyview.families.kaleido.settings import KaleidoSettings
@@ -111,7 +111,8 @@ def request_cost(
     cache = cache_bytes(config, references, grid, number_bytes) if cached else 0
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Kaleido(config).parameters())
-    return Cost(parameters, flops, activation_bytes(config, conditional) + cache, cache)
+    lookups = evaluations * reprojection_lookups(config, references, targets, grid)
+    return Cost(parameters, flops, activation_bytes(config, conditional) + cache, cache, lookups)
 
 
 def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> KaleidoSystem:
