@@ -91,35 +91,39 @@ class Sighting:
     Attributes:
         colours: Its latents where the points project to.
         weight: ``exp(FOCUS (cos - 1))``; 0 where it does not see the point.
-        seen: Whether the point lies before both cameras and inside the image.
+        seen: 1 where the point lies before both cameras and inside the image, else 0.
         cosines: Between its ray to the point and that of the target.
         along: Where the point lies on its ray, counted from the place nearest to the origin.
         surface: Where it says that its surface lies, likewise; the one thing here that has gradients.
     """
 
-    colours: Float[Tensor, "batch targets pixels depths c"]
-    weight: Float[Tensor, "batch targets pixels depths"]
-    seen: Bool[Tensor, "batch targets pixels depths"]
-    cosines: Float[Tensor, "batch targets pixels depths"]
-    along: Float[Tensor, "batch targets pixels depths"]
-    surface: Float[Tensor, "batch targets pixels depths"]
+    colours: Float[Tensor, "batch c targets depths pixels"]
+    weight: Float[Tensor, "batch targets depths pixels"]
+    seen: Float[Tensor, "batch targets depths pixels"]
+    cosines: Float[Tensor, "batch targets depths pixels"]
+    along: Float[Tensor, "batch targets depths pixels"]
+    surface: Float[Tensor, "batch targets depths pixels"]
 
 
 @dataclass(frozen=True, eq=False)
 class RayPoints:
     """Points along the rays of pixels of targets, nearest first.
 
+    Pixels are the last axis: there are many, and what belongs to a ray or a depth alone is spread over long rows.
+
     Attributes:
         foot: The places of the rays that are nearest to the origin, in world axes.
         direction: Unit vectors.
         steps: How far behind the foot the points lie.
+        square: Of the distances from the origin.
         usable: Whether a point lies before its camera and the scene has poses.
     """
 
-    foot: Float[Tensor, "batch targets pixels 3"]
-    direction: Float[Tensor, "batch targets pixels 3"]
-    steps: Float[Tensor, " depths"]
-    usable: Bool[Tensor, "batch targets pixels depths"]
+    foot: Float[Tensor, "batch targets 3 pixels"]
+    direction: Float[Tensor, "batch targets 3 pixels"]
+    steps: Float[Tensor, "depths 1"]
+    square: Float[Tensor, "batch targets depths pixels"]
+    usable: Bool[Tensor, "batch targets depths pixels"]
 
     @classmethod
     def of(
@@ -128,10 +132,12 @@ class RayPoints:
         """Of the pixels where ``rows`` and ``cols`` cross (shares of the image), ``depths`` points on each ray."""
         y, x = torch.meshgrid(rows, cols, indexing="ij")
         centre, direction = targets.rays(targets.tangents_at(torch.stack([x, y], dim=-1).reshape(-1, 2)))
-        along = (direction * centre).sum(-1, keepdim=True)
-        steps = EXTENT * ((2 * torch.arange(depths, device=rows.device) + 1) / depths - 1)
+        centre, direction = centre.mT, direction.mT.contiguous()
+        along = (direction * centre).sum(-2, keepdim=True)
+        foot = centre - along * direction
+        steps = EXTENT * ((2 * torch.arange(depths, device=rows.device)[:, None] + 1) / depths - 1)
         usable = (steps > along + _NEAR) & ~targets.is_video[:, None, None, None]
-        return cls(centre - along * direction, direction, steps, usable)
+        return cls(foot, direction, steps, foot.square().sum(-2, keepdim=True) + steps.square(), usable)
 
     def seen_from(self, sources: Sources) -> Iterator[Sighting]:
         """What each reference shows, one after the other."""
@@ -143,34 +149,41 @@ class RayPoints:
         places, seen = self._project(pose, sources.positions.lens[:, number])
         if sources.present is not None:
             seen = seen & sources.present[:, number, None, None, None]
-        cosines, along = self._angles(invert(pose)[:, None, None, :3, 3])
-        grid = (2 * places - 1).flatten(1, 2)
+        cosines, along = self._angles(invert(pose)[:, None, :3, 3:])
+        grid = places.flatten(1, 2)
 
         def read(images: Tensor) -> Tensor:
             found = nn.functional.grid_sample(images, grid, align_corners=False, padding_mode="border")
             return found.unflatten(2, seen.shape[1:3])
 
-        colours = read(sources.latents[:, number].float()).movedim(1, -1)
+        colours = read(sources.latents[:, number].float())
         surface = read(sources.surfaces[:, number, None])[:, 0]
-        return Sighting(colours, torch.exp(FOCUS * (cosines - 1)) * seen, seen, cosines, along, surface)
+        shown = seen.to(colours.dtype)
+        return Sighting(colours, torch.exp(FOCUS * (cosines - 1)) * shown, shown, cosines, along, surface)
 
     def _project(
         self, pose: Float[Tensor, "batch 4 4"], lens: Float[Tensor, "batch 4"]
-    ) -> tuple[Float[Tensor, "batch targets pixels depths 2"], Bool[Tensor, "batch targets pixels depths"]]:
-        """Places in an image, as shares of its sides, and whether the points are seen there."""
-        rotation, offset = pose[:, None, :3, :3], pose[:, None, None, :3, 3]
-        start, slope = self.foot @ rotation.mT + offset, self.direction @ rotation.mT
-        x, y, z = (start[..., axis, None] + self.steps * slope[..., axis, None] for axis in range(3))
-        fx, fy, cx, cy = lens.T[..., None, None, None]
-        depth = z.clamp_min(_NEAR)
-        u, v = fx * x / depth + cx, fy * y / depth + cy
-        seen = self.usable & (z > _NEAR) & (u > 0) & (u < 1) & (v > 0) & (v < 1)
-        return torch.stack([u, v], dim=-1), seen
+    ) -> tuple[Float[Tensor, "batch targets depths pixels 2"], Bool[Tensor, "batch targets depths pixels"]]:
+        """Places in an image, from -1 to 1 over its sides, and whether the points are seen there."""
+        fx, fy, cx, cy = (2 * lens).unbind(-1)
+        none, one = torch.zeros_like(fx), torch.ones_like(fx)
+        rows = [torch.stack(row, -1) for row in ((fx, none, cx - 1), (none, fy, cy - 1), (none, none, one))]
+        image_from_world = torch.stack(rows, -2) @ pose[:, :3]
+        turn = image_from_world[:, None, :, :3]
+        start, slope = turn @ self.foot + image_from_world[:, None, :, 3:], turn @ self.direction
+        x, y, z = (torch.addcmul(start[:, :, None, axis], self.steps, slope[:, :, None, axis]) for axis in range(3))
+        seen = self.usable & (z > _NEAR) & (torch.maximum(x.abs(), y.abs()) < z)
+        return self._pairs(start, slope, [0, 1]) / self._pairs(start, slope, [2, 2]).clamp_min(_NEAR), seen
 
-    def _angles(self, eye: Float[Tensor, "batch 1 1 3"]) -> tuple[Tensor, Tensor]:
+    def _pairs(self, start: Tensor, slope: Tensor, axes: list[int]) -> Float[Tensor, "batch targets depths pixels 2"]:
+        """Two coordinates of each point next to each other: cheaper than to interleave them when all is done."""
+        start, slope = (x[:, :, axes].mT.contiguous()[:, :, None] for x in (start, slope))
+        return torch.addcmul(start, self.steps[..., None], slope)
+
+    def _angles(self, eye: Float[Tensor, "batch 1 3 1"]) -> tuple[Tensor, Tensor]:
         """With q the points, d the rays and e an eye: ``(q - e) . d`` and ``(q - e) . q`` over ``|q - e|``."""
-        towards = (eye * self.direction).sum(-1, keepdim=True)
-        square = self.foot.square().sum(-1, keepdim=True) + self.steps.square()
-        inner = (eye * self.foot).sum(-1, keepdim=True) + self.steps * towards
-        distance = (square - 2 * inner + eye.square().sum(-1, keepdim=True)).clamp_min(1e-6).sqrt()
-        return (self.steps - towards) / distance, (square - inner) / distance
+        towards = (eye * self.direction).sum(-2, keepdim=True)
+        inner = torch.addcmul((eye * self.foot).sum(-2, keepdim=True), self.steps, towards)
+        square = torch.add(self.square + eye.square().sum(-2, keepdim=True), inner, alpha=-2)
+        inverse = square.clamp_min(1e-6).rsqrt()
+        return (self.steps - towards) * inverse, (self.square - inner) * inverse

@@ -30,7 +30,7 @@ from anyview.nn.ray_points import Lattice, RayPoints, Sighting, Sources
 CELLS, HIDDEN, _EVIDENCE = 4, 16, 9
 # Points that are looked at in one go where no gradient is wanted, and how many fp32 numbers are held for each of them
 # at the peak, in all and for every channel: 80 were measured with 3 channels, 152 with 16.
-BAND, POINT_NUMBERS, POINT_CHANNELS = 2**17, 80, 7
+BAND, POINT_NUMBERS, POINT_CHANNELS = 2**16, 80, 7
 # Weights are kept this much smaller than they act: optimisers take steps of about one size for all of them.
 _GAIN, _OCCUPANCY_GAIN = 4.0, 20.0
 # Below all weights that count.
@@ -126,45 +126,54 @@ class Reprojection(nn.Module):
         with torch.autocast(painted.device.type, enabled=False):
             colours, evidence, seen = self._look(sources, RayPoints.of(targets, rows, cols, self.depths))
             context = _between_cells(context, rows, cols)
-        hidden = self.weigh(evidence)  # half precision is enough here, and not for the sum of shares
+        # Half precision is enough here, and not for the sum of shares.
+        hidden = (_GAIN * self.weigh.weight @ evidence.flatten(2)).unflatten(2, seen.shape[1:])
         with torch.autocast(painted.device.type, enabled=False):
-            new = self._compose(colours, hidden.float(), seen, context, painted.flatten(3).mT)
-        return new.mT.reshape(painted.shape)
+            new = self._compose(colours, hidden.float(), seen, context, painted.flatten(3).transpose(1, 2))
+        return new.transpose(1, 2).reshape(painted.shape)
 
     def _look(
         self, sources: Sources, points: RayPoints
     ) -> tuple[
-        Float[Tensor, "batch targets pixels depths c"],
-        Float[Tensor, "batch targets pixels depths evidence"],
-        Bool[Tensor, "batch targets pixels depths"],
+        Float[Tensor, "batch c targets depths pixels"],
+        Float[Tensor, "batch evidence targets depths pixels"],
+        Bool[Tensor, "batch targets depths pixels"],
     ]:
         """Blend of the references at all points, what speaks for a surface there, and whether any reference sees it."""
         sharpness = self.log_sharpness.exp()
-        none = torch.zeros_like(points.usable, dtype=torch.float32)
+        none = torch.zeros_like(points.square)
         agreement = Agreement.of_none(none, sources.latents.shape[2])
-        own, there, free, copied = none + _TINY, none, none, none[..., None]
+        own, there, free, copied = none + _TINY, none, none, torch.zeros_like(agreement.colour)
         for view in points.seen_from(sources):
             offset = (view.along - view.surface) * sharpness
             on_surface = 1 / (1 + offset.square())
             own_weight = view.weight * (on_surface + 0.05)
-            own, copied = own + own_weight, copied + own_weight[..., None] * view.colours
-            there, free = there + view.weight * on_surface, free + view.weight * torch.sigmoid(-offset)
+            own, copied = own + own_weight, torch.addcmul(copied, own_weight[:, None], view.colours)
+            there = torch.addcmul(there, view.weight, on_surface)
+            free = torch.addcmul(free, view.weight, torch.sigmoid(-offset))
             agreement.add(view)
-        colours, total = copied / own[..., None], agreement.total
-        speaks = torch.stack([there / total, free / total, *agreement.numbers(sources.counts())], -1)
-        return colours, torch.cat([colours, speaks], -1), agreement.count > 0
+        colours, total = copied / own[:, None], agreement.total
+        speaks = [there / total, free / total, *agreement.numbers(sources.counts())]
+        return colours, torch.cat([colours, *(number[:, None] for number in speaks)], 1), agreement.count > 0
 
     def _compose(
-        self, colours: Tensor, hidden: Tensor, seen: Tensor, context: Tensor, painted: Tensor
-    ) -> Float[Tensor, "batch targets pixels c"]:
-        depth, token = context.split([self.depths, HIDDEN], dim=-1)
-        hidden = nn.functional.silu(_GAIN * hidden + token[..., None, :])
-        logit = _OCCUPANCY_GAIN * self.occupancy(hidden)[..., 0] + _GAIN * depth
+        self,
+        colours: Float[Tensor, "batch c targets depths pixels"],
+        hidden: Float[Tensor, "batch hidden targets depths pixels"],
+        seen: Bool[Tensor, "batch targets depths pixels"],
+        context: Float[Tensor, "batch targets numbers pixels"],
+        painted: Float[Tensor, "batch c targets pixels"],
+    ) -> Float[Tensor, "batch c targets pixels"]:
+        depth, token = context.split([self.depths, HIDDEN], dim=2)
+        hidden.add_((token + _GAIN * self.weigh.bias[:, None]).transpose(1, 2)[..., None, :])
+        hidden = nn.functional.silu(hidden, inplace=not torch.is_grad_enabled())
+        weight, bias = (_OCCUPANCY_GAIN * part for part in (self.occupancy.weight, self.occupancy.bias))
+        logit = (weight @ hidden.flatten(2)).view(seen.shape) + (bias + _GAIN * depth)
         keep = torch.where(seen, nn.functional.logsigmoid(-logit), 0.0)
-        through = keep.cumsum(-1)
+        through = keep.cumsum(2)
         share = (through - keep).exp() * -torch.expm1(keep)
-        copied = (share[..., None, :] @ colours)[..., 0, :]
-        return copied + through[..., -1:].exp() * painted
+        copied = (share[:, None] * colours).sum(3)
+        return torch.addcmul(copied, through[:, None, :, -1].exp(), painted)
 
 
 @dataclass(eq=False)
@@ -180,32 +189,35 @@ class Agreement:
         brightest: Of the darkest channels.
     """
 
-    total: Float[Tensor, "*points"]
-    count: Float[Tensor, "*points"]
-    colour: Float[Tensor, "*points c"]
-    square: Float[Tensor, "*points"]
-    plain_colour: Float[Tensor, "*points c"]
-    plain_square: Float[Tensor, "*points"]
-    cosine: Float[Tensor, "*points"]
-    brightest: Float[Tensor, "*points"]
+    total: Float[Tensor, "batch *points"]
+    count: Float[Tensor, "batch *points"]
+    colour: Float[Tensor, "batch c *points"]
+    square: Float[Tensor, "batch *points"]
+    plain_colour: Float[Tensor, "batch c *points"]
+    plain_square: Float[Tensor, "batch *points"]
+    cosine: Float[Tensor, "batch *points"]
+    brightest: Float[Tensor, "batch *points"]
 
     @classmethod
-    def of_none(cls, zero: Float[Tensor, "*points"], channels: int) -> Agreement:
+    def of_none(cls, zero: Float[Tensor, "batch *points"], channels: int) -> Agreement:
         """Before any reference has been looked at."""
-        colour = zero[..., None].expand(*zero.shape, channels)
-        return cls(zero + _TINY, zero, colour, zero, colour, zero, zero - 1, zero - 1)
+        none = zero.new_zeros(4, *zero.shape)
+        colour, plain_colour = zero.new_zeros(2, len(zero), channels, *zero.shape[1:])
+        return cls(zero + _TINY, none[0], colour, none[1], plain_colour, none[2], zero - 1, none[3] - 1)
 
     @torch.no_grad()
     def add(self, view: Sighting) -> None:
         """Count one more reference."""
-        square, seen = view.colours.square().sum(-1), view.seen
-        self.total, self.count = self.total + view.weight, self.count + seen
-        self.colour = self.colour + view.weight[..., None] * view.colours
-        self.square = self.square + view.weight * square
-        self.plain_colour = self.plain_colour + seen[..., None] * view.colours
-        self.plain_square = self.plain_square + seen * square
-        self.cosine = torch.where(seen, torch.maximum(self.cosine, view.cosines), self.cosine)
-        self.brightest = torch.where(seen, torch.maximum(self.brightest, view.colours.amin(-1)), self.brightest)
+        square = view.colours.square().sum(1)
+        self.total += view.weight
+        self.count += view.seen
+        self.colour.addcmul_(view.weight[:, None], view.colours)
+        self.square.addcmul_(view.weight, square)
+        self.plain_colour.addcmul_(view.seen[:, None], view.colours)
+        self.plain_square.addcmul_(view.seen, square)
+        # What is not seen counts as -1, the least that either can be.
+        self.cosine = torch.maximum(self.cosine, (view.cosines + 1) * view.seen - 1)
+        self.brightest = torch.maximum(self.brightest, (view.colours.amin(1) + 1) * view.seen - 1)
 
     @torch.no_grad()
     def numbers(self, references: Tensor) -> list[Tensor]:
@@ -215,14 +227,14 @@ class Agreement:
         several = self.count.clamp_min(1)
         white = torch.sigmoid(40 * (self.brightest - 0.93))
         return [
-            _deviation(self.square / self.total, self.colour / self.total[..., None]),
-            _deviation(self.plain_square / several, self.plain_colour / several[..., None]),
+            _deviation(self.square / self.total, self.colour / self.total[:, None]),
+            _deviation(self.plain_square / several, self.plain_colour / several[:, None]),
             self.cosine, white, self.count / references, self.total.log() / 4, self.brightest,
         ]  # fmt: skip
 
 
 def _deviation(square: Tensor, mean: Tensor) -> Tensor:
-    return (square - mean.square().sum(-1)).clamp_min(0).add(1e-4).sqrt()
+    return (square - mean.square().sum(1)).clamp_min(0).add(1e-4).sqrt()
 
 
 def flops(width: int, channels: int, depths: int) -> tuple[int, int]:
@@ -239,9 +251,9 @@ def _cells(x: Float[Tensor, "batch views tokens numbers"], grid: tuple[int, int]
 
 def _between_cells(
     maps: Float[Tensor, "batch views numbers gh gw"], rows: Float[Tensor, " rows"], cols: Float[Tensor, " cols"]
-) -> Float[Tensor, "batch views pixels numbers"]:
+) -> Float[Tensor, "batch views numbers pixels"]:
     """Numbers of cells, linearly interpolated where ``rows`` and ``cols`` cross (shares of the image)."""
     y, x = torch.meshgrid(2 * rows - 1, 2 * cols - 1, indexing="ij")
     places = torch.stack([x, y], dim=-1).expand(maps.shape[0] * maps.shape[1], -1, -1, -1)
     found = nn.functional.grid_sample(maps.flatten(0, 1), places, align_corners=False, padding_mode="border")
-    return found.flatten(2).mT.unflatten(0, maps.shape[:2])
+    return found.flatten(2).unflatten(0, maps.shape[:2])
