@@ -80,6 +80,29 @@ def test_attention_in_bfloat16_is_that_in_fp32_within_its_rounding(monkeypatch, 
         torch.testing.assert_close(a.float(), b, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_has_derivatives_in_forward_mode(dtype, masked):
+    """Against the difference of two values: no kernel may say zero because it does not know them."""
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, heads, n, 6, generator=g).double() for heads, n in ((4, 5), (2, 7), (2, 7)))
+    mask = torch.rand(2, 1, 1, 7, generator=g) > 0.3 if masked else None
+    ask = [torch.randn(x.shape, generator=g).double() for x in (q, k, v)]
+
+    def run(q, k, v):
+        return attend(q, k, v, scale=0.4, mask=mask)
+
+    step = 1e-5
+    ends = [run(*(x + side * step * t for x, t in zip((q, k, v), ask, strict=True))) for side in (1, -1)]
+    expected = (ends[0] - ends[1]) / (2 * step)
+    inputs, tangents = (tuple(x.to(dtype) for x in parts) for parts in ((q, k, v), ask))
+    _, tangent = torch.func.jvp(run, inputs, tangents)
+    tolerance = 1e-6 if dtype == torch.float64 else 0.05
+    torch.testing.assert_close(tangent.double(), expected, rtol=0, atol=tolerance * expected.abs().max().item())
+    with pytest.raises(NotImplementedError, match="attention in blocks has no derivatives in forward mode"):
+        torch.func.jvp(lambda q: attend_in_parts(q, *inputs[1:], scale=0.4), inputs[:1], tangents[:1])
+
+
 def test_grouped_queries_share_keys():
     q, k, v = tensors()
     group = HEADS // KV_HEADS

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from anyview.nn.blocked_attention import attend_in_blocks
 
@@ -25,6 +26,8 @@ def attend(
 ) -> Float[Tensor, "batch heads queries dim"]:
     """Softmax attention; ``mask`` is True where a query may attend, every query needs one such key.
 
+    It has derivatives in forward mode too, which flow objectives of few steps ask for, but not inside torch.compile.
+
     Args:
         q: Queries; ``heads`` is a multiple of ``kv_heads`` (grouped-query attention).
         k: Keys.
@@ -32,6 +35,8 @@ def attend(
         scale: Factor on the logits.
         mask: Visibility of keys, or None where everything may be seen.
     """
+    if _has_tangent(q, k, v):  # no fused kernel knows forward mode
+        return attend_explicitly(q, k, v, scale=scale, mask=mask)
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and mask is None:
         training = torch.is_grad_enabled() and q.requires_grad
         if training and k.shape[2] <= _EXPLICIT_UP_TO_KEYS:
@@ -69,8 +74,21 @@ def attend_in_parts(
     *,
     scale: float,
 ) -> Float[Tensor, "batch heads queries dim"]:
-    """The same block after block (:mod:`anyview.nn.blocked_attention`): quick for many keys in bfloat16 on a CPU."""
+    """The same block after block (:mod:`anyview.nn.blocked_attention`): quick for many keys in bfloat16 on a CPU.
+
+    Raises:
+        NotImplementedError: A derivative in forward mode is asked for.
+    """
+    if _has_tangent(q, k, v):
+        raise NotImplementedError("attention in blocks has no derivatives in forward mode: call attend() instead")
     return attend_in_blocks(*_grouped(q * scale, k, v)).view(q.shape)
+
+
+def _has_tangent(*tensors: Tensor) -> bool:
+    """Whether a derivative in forward mode is being taken."""
+    if torch.compiler.is_compiling():
+        return False
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
 def _grouped(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,7 +24,7 @@ _BLOCK_BYTES = 4 * 2**20
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """``softmax(q k^T) v``; sums are fp32 inside, logits and weights are rounded to the type of the inputs.
 
-    It can be differentiated once, in reverse mode.
+    It can be differentiated once, in reverse mode; in forward mode PyTorch takes its derivative for zero.
 
     Args:
         q: Scaled queries ``(problems, queries, dim)``.
