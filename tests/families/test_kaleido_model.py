@@ -231,6 +231,24 @@ def test_video_and_3d_scenes_share_a_batch():
         torch.testing.assert_close(mixed[n : n + 1], one, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("changes", [dict(window=2), CAUSAL], ids=str)
+def test_the_network_has_derivatives_in_forward_mode(changes):
+    """Along latents and time at once, as mean flows take them, against the difference of two values."""
+    model = network(**changes)
+    latents, t, poses = inputs()
+    positions = ViewPositions.from_poses(poses)
+    point, direction = (latents, t), (torch.randn_like(latents), torch.ones_like(t))
+
+    def velocity(latents, t):
+        return model(latents, t, positions, REFS)
+
+    _, tangent = torch.func.jvp(velocity, point, direction)
+    step = 2e-5  # the fastest wave of the time has 1000 radians
+    ends = [velocity(*(x + side * step * d for x, d in zip(point, direction, strict=True))) for side in (1, -1)]
+    expected = (ends[0] - ends[1]) / (2 * step)
+    torch.testing.assert_close(tangent, expected, rtol=0, atol=0.02 * expected.abs().max().item())
+
+
 def test_activation_checkpointing_changes_no_gradient():
     model = network(**CAUSAL)
     latents, t, poses = inputs()
