@@ -25,8 +25,8 @@ def main() -> None:
     lines = [
         f"One evaluation of the network for M = {TARGETS} targets, width 256, 4 blocks, full cross-view attention,",
         "fp32; medians of 9 interleaved runs. (N + M) / M is what the number of tokens would give: the gain over the",
-        "paper's bidirectional network, whose views all see each other. A causal network that reads its references anew",
-        "does less than that, since they do not look at targets: there the bound is the ratio of operations.",
+        "paper's bidirectional network, whose views all see each other. A causal network that reads references anew",
+        "does less than it, since they do not look at targets: there the bound is the ratio of operations.",
         "With 8 x 8 tokens the products of a cached step are too small to fill the machine.",
         "",
         "| tokens | N | bidirectional ms | causal ms | cached ms | (N + M) / M | gain over bidirectional | share of it "

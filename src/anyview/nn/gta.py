@@ -59,9 +59,13 @@ class Rotations:
 
     def apply(self, x: Float[Tensor, "*batch tokens heads dim"], *, inverse: bool = False) -> Tensor:
         """Rotate the channels of fp32 ``x`` (dim = 2 pairs) by the angle of each token."""
+        return torch.cat(self.halves(x, inverse=inverse), dim=-1)
+
+    def halves(self, x: Float[Tensor, "*batch tokens heads dim"], *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """The same before its two halves are joined, for those who have more to put beside them."""
         cos, sin = self.cos[:, None], (-self.sin if inverse else self.sin)[:, None]
         a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+        return torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(a * sin, b, cos)
 
 
 def image_rotations(grid: tuple[int, int], pairs: int, frequencies: Frequencies, device: torch.device) -> Rotations:

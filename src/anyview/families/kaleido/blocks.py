@@ -142,14 +142,14 @@ class CrossViewAttention(nn.Module):
     def _transform(x: Tensor, geometry: Geometry, matrix: Tensor) -> Tensor:
         place, view = x.chunk(2, dim=-1)
         with torch.autocast(x.device.type, enabled=False):
-            return torch.cat([geometry.cross_view.apply(place), ViewTransforms.apply(view, matrix)], dim=-1)
+            return torch.cat([*geometry.cross_view.halves(place), ViewTransforms.apply(view, matrix)], dim=-1)
 
     @staticmethod
     def _transform_back(x: Tensor, geometry: Geometry) -> Tensor:
         place, view = x.chunk(2, dim=-1)
         with torch.autocast(x.device.type, enabled=False):
-            place = geometry.cross_view.apply(place, inverse=True)
-            return torch.cat([place, ViewTransforms.apply(view, geometry.views.output)], dim=-1)
+            place = geometry.cross_view.halves(place, inverse=True)
+            return torch.cat([*place, ViewTransforms.apply(view, geometry.views.output)], dim=-1)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, geometry: Geometry, n: int) -> Tensor:
         """Windowed attention; what references may not see is left out instead of masked where views are not ragged."""
