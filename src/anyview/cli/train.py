@@ -56,6 +56,10 @@ class TrainOptions:
     """Checkpoint, run folder or 'default' to start the weights from."""
     fresh: tuple[str, ...] = ()
     """Parts of the network that the checkpoint of --init does not have and that begin anew (such as reprojection)."""
+    autoencoder: str | None = None
+    """Folder or hub id (OWNER/NAME or OWNER/NAME/FOLDER) to load the recipe's autoencoder from."""
+    features: str | None = None
+    """Folder or hub id to load the recipe's DINOv2 from."""
     distil: Distillation = field(default_factory=Distillation)
     """Learn to follow a trained model in fewer steps; start from its weights with --init."""
     force_recipe: bool = False
@@ -84,6 +88,7 @@ def main(argv: list[str]) -> None:
         out=Path("runs") / argv[0], train=recipe.train, data=recipe.data, loss=recipe.loss, synthetic=recipe.synthetic
     )
     options = parse(TrainOptions, argv[1:], f"train {argv[0]}", default)
+    recipe = replace(recipe, settings=_with_sources(recipe.settings, options))
     last = train(
         replace(recipe, train=options.train, data=options.data, loss=options.loss, synthetic=options.synthetic), options
     )
@@ -92,6 +97,19 @@ def main(argv: list[str]) -> None:
     print(f"wrote {last}")
     if options.json:
         print_json({"checkpoint": str(last), "steps": options.train.steps})
+
+
+def _with_sources(settings: KaleidoSettings, options: TrainOptions) -> KaleidoSettings:
+    """The recipe's settings with the autoencoder and the features that were asked for."""
+    if options.autoencoder is not None:
+        if settings.codec.kind != "kl":
+            raise AnyViewError("--autoencoder: this recipe works on pixels and has none.")
+        settings = replace(settings, codec=replace(settings.codec, source=options.autoencoder))
+    if options.features is not None:
+        if not settings.model.feature_channels:
+            raise AnyViewError("--features: this recipe has no features of references.")
+        settings = replace(settings, feature_source=options.features)
+    return settings
 
 
 def train(recipe: KaleidoRecipe, options: TrainOptions) -> Path:

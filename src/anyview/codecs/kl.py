@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anyview.codecs.codec import check_size
 from anyview.errors import AnyViewError
+from anyview.pretrained import locate
 from anyview.randomness import draw_noise
 
 
@@ -34,6 +35,8 @@ class KLCodec:
     def from_pretrained(cls, source: str) -> KLCodec:
         """Load from a folder or a hub id that holds ``config.json`` and safetensors weights.
 
+        In ``OWNER/NAME/FOLDER`` they lie in a folder of a repository, as they do beside whole diffusion models.
+
         Raises:
             AnyViewError: The library or the weights are not there.
         """
@@ -42,8 +45,9 @@ class KLCodec:
         except ImportError as error:
             raise AnyViewError("The KL codec needs diffusers: pip install 'anyview[codecs]'.") from error
         try:
-            return cls(AutoencoderKL.from_pretrained(source, use_safetensors=True))
-        except OSError as error:
+            name, folder = locate(source)
+            return cls(AutoencoderKL.from_pretrained(name, subfolder=folder or None, use_safetensors=True))
+        except (OSError, ValueError) as error:  # what is not there; what is no hub id
             raise AnyViewError(
                 f"No autoencoder at {source!r}: expected a folder or hub id with config.json and safetensors weights."
             ) from error

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anyview.errors import AnyViewError
+from anyview.pretrained import locate
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -58,8 +59,9 @@ class DinoV2(nn.Module):
         except ImportError as error:
             raise AnyViewError("DINOv2 features need transformers: pip install 'anyview[codecs]'.") from error
         try:
-            return cls(Dinov2Model.from_pretrained(source), token_pixels)
-        except OSError as error:
+            name, folder = locate(source)
+            return cls(Dinov2Model.from_pretrained(name, subfolder=folder), token_pixels)
+        except (OSError, ValueError) as error:
             raise AnyViewError(
                 f"No DINOv2 at {source!r}: expected a folder or hub id with config.json and weights."
             ) from error
