@@ -5,6 +5,7 @@ Every test starts real processes with torchrun over gloo.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -159,6 +160,33 @@ def test_a_killed_process_ends_all(shards, tmp_path):  # noqa: F811
     assert done.returncode != 0
     assert "rank      : 1" in done.stderr and "SIGKILL" in done.stderr  # torchrun's own report names it
     assert time.monotonic() - started < 120
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_given_up(shards, tmp_path):  # noqa: F811
+    """No launcher looks on here: its neighbour itself stops waiting, in a group within the mesh, when time is over."""
+    options = dict(SIX, batch_size=4, sharding="hybrid", shard_size=2, kill=1, signal="SIGSTOP", timeout=10.0)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    worker = str(REPOSITORY / "tests" / "training" / "worker.py")
+    processes = []
+    for rank in range(4):
+        environment = {
+            **os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": "4",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        command = [sys.executable, worker, str(shards), str(tmp_path / "run"), json.dumps(options)]
+        said = (tmp_path / f"said-{rank}.txt").open("w")
+        processes.append(subprocess.Popen(command, env=environment, stderr=said))
+        said.close()
+    try:
+        processes[0].wait(timeout=60)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert processes[0].returncode > 0 and "imed out" in (tmp_path / "said-0.txt").read_text()
 
 
 @pytest.mark.slow

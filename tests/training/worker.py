@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,9 +26,12 @@ def main() -> int:
     shards, run, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
     kill, spoil = options.pop("kill", None), options.pop("spoil", None)
+    fatal = getattr(signal, options.pop("signal", "SIGKILL"))
     network, score = options.pop("network", {}), options.pop("score", False)
     overflow, save_again = options.pop("overflow", None), options.pop("save_again", False)
-    world = join_world(TrainConfig(timeout=30.0, sharding=options.get("sharding", "none"), **_group(options)))
+    world = join_world(
+        TrainConfig(timeout=options.pop("timeout", 30.0), sharding=options.get("sharding", "none"), **_group(options))
+    )
     if options.pop("meta", False):
         with torch.device("meta"):
             task = make_task(**network)
@@ -36,8 +40,8 @@ def main() -> int:
     try:
         trainer = make_trainer(shards, run, task, world=world, **options)
         if kill is not None and world.rank == kill:
-            inner = trainer._step
-            trainer._step = lambda parts: os.kill(os.getpid(), signal.SIGKILL) if trainer.step == 2 else inner(parts)
+            before = task.losses  # in the middle of a step, when the others are waiting for its share of the weights
+            task.losses = lambda views, seed: os.kill(os.getpid(), fatal) if trainer.step == 2 else before(views, seed)
         if spoil is not None and world.rank == spoil:
             inner_losses = task.losses
             task.losses = lambda views, seed: {

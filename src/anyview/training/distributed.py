@@ -118,6 +118,13 @@ def join_world(config: TrainConfig) -> World:
 
 
 def _mesh(config: TrainConfig, kind: str, size: int) -> DeviceMesh:
+    mesh = _layout(config, kind, size)
+    for group in mesh.get_all_groups():  # those within a mesh begin with PyTorch's own timeout
+        group.set_timeout(timedelta(seconds=config.timeout))
+    return mesh
+
+
+def _layout(config: TrainConfig, kind: str, size: int) -> DeviceMesh:
     if config.sharding == "fsdp":
         return init_device_mesh(kind, (size,))
     within = 1 if config.sharding == "ddp" else config.shard_size or 1
