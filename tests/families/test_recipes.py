@@ -221,6 +221,9 @@ def test_ablate_writes_a_table_beside_the_papers_numbers(tmp_path, capsys):
     capsys.readouterr()
     assert main(arguments) == 0
     assert "==" not in capsys.readouterr().out
+    both = ["--rows", "video-100k", "video-200k", "--video-init", str(tmp_path / "out" / "gta-0")]
+    assert main([*arguments, *both]) == 1
+    assert "1 runs for 2 rows (video-100k, video-200k)" in capsys.readouterr().err
     assert main([*arguments, "--rows", "gtaa"]) == 1
     assert "gta" in capsys.readouterr().err
 

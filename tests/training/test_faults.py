@@ -169,10 +169,20 @@ def test_a_diverging_run_stops_and_goes_back_with_a_lower_rate(shards, tmp_path)
     task = make_task()
     trainer = make_trainer(shards, tmp_path, task, **options)
     inner = task.losses
-    task.losses = lambda views, seed: {k: v * (50 if trainer.step >= 110 else 1) for k, v in inner(views, seed).items()}
-    with pytest.raises(AnyViewError, match=r"stopped at step 1\d\d: the loss has diverged.*--rollback"):
+    guilty = task.model.blocks[1].feed_forward.down.weight
+
+    def blown_up(views, seed):
+        if trainer.step < 110:
+            return inner(views, seed)
+        guilty.data.mul_(1.05)
+        return {name: 50 * value for name, value in inner(views, seed).items()}
+
+    task.losses = blown_up
+    said = r"stopped at step 1\d\d: the loss has diverged.*blocks\.1\.feed_forward\.down.*--rollback"
+    with pytest.raises(AnyViewError, match=said):
         trainer.train()
     stopped = json.loads((tmp_path / "stopped.json").read_text())
+    assert stopped["places"][0] == "blocks.1.feed_forward.down.weight" and len(stopped["places"]) == 5
     assert 100 <= stopped["good_step"] <= 112 < stopped["step"]  # the last good step, not that of the lowest mean
     with pytest.raises(AnyViewError, match="another recipe"):  # refused before anything is dropped
         make_trainer(shards, tmp_path, rollback=0.5, seed=1, **options)

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import torch

@@ -70,8 +70,8 @@ class AblateOptions:
     """Captures to score on."""
     features: bool = False
     """Whether DINOv2 weights can be had; the rows that need them are left out otherwise."""
-    video_init: str | None = None
-    """Run or checkpoint that was trained on video at this scale, for row (x)."""
+    video_init: tuple[str, ...] = ()
+    """Runs or checkpoints that were trained on video at this scale, one for each row of (x), in its order."""
     device: str | None = None
     workers: int | None = None
     json: bool = False
@@ -89,16 +89,18 @@ def main(argv: list[str]) -> None:
         if name not in recipes:
             raise unknown_name("row (or one that needs --features)", name, recipes)
     chosen = [row for row in rows if not options.rows or row.name in options.rows]
-    if not options.rows and options.video_init is None:
+    if not options.rows and not options.video_init:
         chosen = [row for row in chosen if row.needs != "video"]
     if not options.seeds:
         raise AnyViewError("--seeds is empty.")
     _check(chosen, options)
     shards = options.shards or (_rendered(base, options.out),)
     results: list[Result] = []
+    on_video = [row for row in chosen if row.needs == "video"]
     for row in chosen:
+        init = options.video_init[on_video.index(row)] if row in on_video else None
         for seed in options.seeds:
-            _run(row, recipes, seed, replace(options, shards=shards))
+            _run(row, recipes, seed, init, replace(options, shards=shards))
             results = _all_results(options.out, rows)
             write_ablation_report(options.out, table, results, _context(base, options))
     print(f"wrote {options.out / 'results.json'}\nwrote {options.out / 'table.md'}\nwrote {options.out / 'plot.png'}")
@@ -112,8 +114,14 @@ def _check(rows: list[AblationRow], options: AblateOptions) -> None:
         raise AnyViewError(f"--objects must be at least 1, got {options.objects}.")
     if not options.held_out.is_dir():
         raise AnyViewError(f"{options.held_out}: no such folder.")
+    on_video = [row.name for row in rows if row.needs == "video"]
+    if options.video_init and len(options.video_init) != len(on_video):
+        raise AnyViewError(
+            f"--video-init has {len(options.video_init)} runs for {len(on_video)} rows ({', '.join(on_video)}); "
+            "rows that differ in their video training alone need one each."
+        )
     for row in rows:
-        if row.needs == "video" and options.video_init is None:
+        if row.needs == "video" and not options.video_init:
             raise AnyViewError(f"Row {row.name} begins with weights that were trained on video: give --video-init RUN.")
         for seed in options.seeds:
             before = row if row.trains else next(other for other in ROWS if other.name == _trained_before(row))
@@ -168,14 +176,16 @@ def _context(base: KaleidoRecipe, options: AblateOptions) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run(row: AblationRow, recipes: dict[str, KaleidoRecipe], seed: int, options: AblateOptions) -> None:
-    """Train and score one row, unless that is done already."""
+def _run(
+    row: AblationRow, recipes: dict[str, KaleidoRecipe], seed: int, init: str | None, options: AblateOptions
+) -> None:
+    """Train and score one row, unless that is done already; ``init`` has the weights that it begins with."""
     run, recipe = options.out / f"{row.name}-{seed}", recipes[row.name]
     path = run / "result.json"
     note = json.loads(json.dumps({
         "recipe": {**to_plain(recipe), "train": recipe_identity(recipe.train), "steps": recipe.train.steps},
         "seed": seed, "sources": [ShardFolder(path).fingerprint for path in options.shards],
-        "held_out": options.held_out.name, "objects": options.objects, "video_init": options.video_init,
+        "held_out": options.held_out.name, "objects": options.objects, "video_init": init,
     }))  # fmt: skip
     if path.is_file():
         document = json.loads(path.read_text())
@@ -184,7 +194,7 @@ def _run(row: AblationRow, recipes: dict[str, KaleidoRecipe], seed: int, options
         return
     if row.trains:
         print(f"== {row.decision or 'baseline'} {row.name}, seed {seed}")
-        _train(row, recipe, run, seed, options)
+        _train(recipe, run, seed, init, options)
     source = run if row.trains else options.out / f"{_trained_before(row)}-{seed}"
     records = [json.loads(line) for line in (source / "metrics.jsonl").read_text().splitlines()]
     scores, top = _scores(source, recipe.settings.sampling, options)
@@ -203,9 +213,9 @@ def _trained_before(row: AblationRow) -> str:
     return next(other.name for other in reversed(earlier) if other.trains and other.chosen)
 
 
-def _train(row: AblationRow, recipe: KaleidoRecipe, run: Path, seed: int, options: AblateOptions) -> None:
+def _train(recipe: KaleidoRecipe, run: Path, seed: int, init: str | None, options: AblateOptions) -> None:
     train_options = TrainOptions(
-        out=run, shards=options.shards, init=options.video_init if row.needs == "video" else None,
+        out=run, shards=options.shards, init=init,
         train=replace(recipe.train, seed=seed), data=replace(recipe.data, seed=seed), loss=recipe.loss,
     )  # fmt: skip
     train(replace(recipe, train=train_options.train, data=train_options.data), train_options)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from anyview.training.distributed import gathered
+
 
 @contextmanager
 def top_activations(model: nn.Module) -> Iterator[dict[str, float]]:
@@ -95,6 +97,18 @@ def not_finite_parameters(model: nn.Module) -> list[str]:
         elif p.grad is not None and not _finite(p.grad):
             names.append(f"{name}.grad")
     return names
+
+
+def drifted_parameters(model: nn.Module, average: dict[str, Tensor], most: int = 5) -> list[str]:
+    """Names of the parameters that are farthest from their averages over the run, relative to the size of these.
+
+    Every process must call it.
+    """
+    far: dict[str, float] = {}
+    for name, p in model.named_parameters():
+        size = gathered(average[name].norm()).item()
+        far[name] = gathered((p.detach() - average[name]).norm()).item() / max(size, 1e-6)
+    return sorted(far, key=far.__getitem__, reverse=True)[:most]
 
 
 class Divergence:

@@ -31,7 +31,14 @@ from anyview.training.checkpoint import (
 from anyview.training.config import TrainConfig, recipe_identity
 from anyview.training.distributed import World, assign, gathered, place, set_gradient_reduction, settle
 from anyview.training.ema import Ema
-from anyview.training.health import Divergence, Spikes, first_not_finite, not_finite_parameters, top_activations
+from anyview.training.health import (
+    Divergence,
+    Spikes,
+    drifted_parameters,
+    first_not_finite,
+    not_finite_parameters,
+    top_activations,
+)
 from anyview.training.log import RunLog, past_records
 from anyview.training.optim import Optimisers
 from anyview.training.task import Task
@@ -337,10 +344,11 @@ class Trainer:
         if self.divergence.observe(self.step, record["loss"]):
             good, best = self.divergence.good_step, self.divergence.best
             what = f"the loss has diverged: its mean over 50 steps was near {best:.4g} until step {good}"
-            path = self._note_stop(good, what, [])
+            places = drifted_parameters(self.model, self.ema.weights)
+            path = self._note_stop(good, what, places)
             raise AnyViewError(
-                f"Training stopped at step {self.step}: {what} (see {path}); --rollback 0.5 goes back to the last good "
-                "checkpoint with half the learning rate."
+                f"Training stopped at step {self.step}: {what}; farthest from its average is {places[0]} (see {path}). "
+                "--rollback 0.5 goes back to the last good checkpoint with half the learning rate."
             )
         if self.step % config.checkpoint_every == 0 or last:
             self._save()

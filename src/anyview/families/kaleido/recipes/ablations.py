@@ -140,8 +140,8 @@ ROWS: tuple[AblationRow, ...] = (
     AblationRow("x", "video-100k", _same, (18.16, 24.22, 24.30), 138, needs="video"),
     AblationRow("x", "video-200k", _same, (18.28, 24.55, 24.60), 138, chosen=True, needs="video"),
 )  # fmt: skip
-"""In the order of the table. Its MetaDepth and MetaNormals rows need private encoders and are left out; the rows of (x)
-differ in the weights they begin with."""
+"""In the order of the table. Left out are MetaDepth and MetaNormals (private encoders) and the two single data sets;
+the rows of (x) differ in the weights they begin with."""
 
 
 CHOICES: tuple[AblationRow, ...] = (
