@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,13 +95,16 @@ def test_rtmv_is_evaluated_on_files_of_its_form(tmp_path, capsys):
         (tmp_path / "data" / name).mkdir(parents=True)
         write_rtmv(tmp_path / "data" / name, views)
     arguments = ["evaluate", "--benchmark", "rtmv", "--data", str(tmp_path / "data"), "--model", "baseline:nearest"]
+    assert main([*arguments, "--references", "2", "--out", str(tmp_path / "out")]) == 1
+    assert "2 scenes of rtmv, there must be 10" in capsys.readouterr().err
+    arguments += ["--scenes", "one", "two"]
     assert main([*arguments, "--references", "2", "10", "--out", str(tmp_path / "out")]) == 0
     report = read_report(tmp_path / "out")
     assert [(scene.scene, scene.references) for scene in report.scenes] == [
         ("one", 2), ("one", 10), ("two", 2), ("two", 10),
     ]  # fmt: skip
     assert "cut off at 1" in report.protocol.note
-    first = next(scene for scene in find_scenes(BENCHMARKS["rtmv"], tmp_path / "data"))
+    first = find_scenes(BENCHMARKS["rtmv"], tmp_path / "data", ("one",))[0]
     split = first.split(first.read(), (1, 10))
     assert split.references[10] == tuple(range(10)) and split.targets == tuple(range(10, 20))
     (tmp_path / "data" / "one" / "00019.json").unlink()
@@ -226,7 +231,8 @@ def test_the_oracle_of_the_scale_sweep_is_marked_and_never_worse(tmp_path):
     assert protocol_differences(plain, swept) == ["scale_sweep: (), (0.5, 1.0, 2.0)"]
     axes = whole(make_run(tmp_path / "axes", data, scale_sweep=(0.5, 1.0, 2.0), sweep_axes=("all", "x", "y", "z")))
     assert axes.scenes[0].mean("psnr", "oracle") >= one.mean("psnr", "oracle") and one.oracle_axes == "all"
-    assert "the best of 12 by the truth" in markdown(axes) and "the best of 3 by the truth" in markdown(swept)
+    for report, tries in ((axes, 12), (swept, 3)):
+        assert f"with the best of {tries} scales of translations by the truth" in markdown(report)
 
 
 def test_a_sweep_moves_targets_along_the_axes_of_the_reference():
@@ -377,6 +383,7 @@ def test_what_is_missing_or_laid_out_otherwise_is_said(tmp_path, capsys):
     refuse("30 of 30 scenes of gso30 are missing, the first is alarm", "--benchmark", "gso30")
     refuse("no scenes of nerf-synthetic here; expected OBJECT/transforms_train.json", "--benchmark", "nerf-synthetic")
     refuse("Unknown scene in", "--scenes", "ones")
+    refuse("2 scenes of objects, there must be 3", "--expect-scenes", "3")
     refuse("Unknown metric 'psn': did you mean 'psnr'?", "--metrics", "psn")
     refuse("needs weights that do not come with the package", "--metrics", "lpips-alex")
     refuse("needs weights that do not come with the package", "--metrics", "fid")
@@ -407,6 +414,28 @@ def test_what_is_missing_or_laid_out_otherwise_is_said(tmp_path, capsys):
     refuse("short: 12 views, protocol eschernet-gso needs 25", "--data", str(few))
 
 
+def test_a_folder_is_known_by_its_own_name(tmp_path, monkeypatch):
+    """Not by how it was written: ``.`` names nothing."""
+    write_objects(tmp_path / "data", names=("one",))
+    monkeypatch.chdir(tmp_path / "data" / "one")
+    assert [scene.name for scene in find_scenes(BENCHMARKS["objects"], Path())] == ["one"]
+
+
+def test_a_view_counts_once():
+    with pytest.raises(AnyViewError, match="View 3 is twice in the list of targets"):
+        Split({1: (0,)}, (3, 4, 3))
+
+
+def test_cameras_of_llff_are_those_of_its_own_file(tmp_path, shared_data):
+    """As published its scenes hold a model of COLMAP as well, which is not looked at."""
+    scene = tmp_path / "fern"
+    shutil.copytree(shared_data / "captures" / "fern_llff", scene)
+    (scene / "sparse" / "0").mkdir(parents=True)
+    (scene / "sparse" / "0" / "cameras.bin").write_bytes(b"another reader would fail on this")
+    (found,) = find_scenes(BENCHMARKS["llff"], tmp_path, ("fern",))
+    assert len(found.read()) > 10
+
+
 def test_images_that_are_no_numbers_are_refused():
     renderer = tiny_renderer(**CAUSAL, steps=1, guidance=1.0)
     thing = HeldOutObject("thing", torch.rand(6, 3, 16, 24), ring(6))
@@ -427,11 +456,13 @@ def test_one_command_and_a_comparison(tmp_path, capsys):
     assert said["mean"] == report.mean and report.method.weights and report.protocol.image_size == (128, 128)
     page = (tmp_path / "ours" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 + 4 and "src=" in page and "://" not in page
-    worst = min(report.scenes, key=lambda r: r.mean("psnr"))
-    assert page.index(f"{worst.scene}, N = {worst.references}") < page.index("Protocol and method")
-    assert (
-        "definition" not in page and IMAGE_METRICS["psnr"].definition in (tmp_path / "ours" / "report.md").read_text()
+    order = sorted(report.scenes, key=lambda r: r.mean("psnr"))
+    captions = re.findall(r"<figcaption>(\w+), N = (\d+)", page)
+    assert captions == [(r.scene, str(r.references)) for r in order], "worst first"
+    assert all(
+        IMAGE_METRICS["psnr"].definition in text for text in (page, (tmp_path / "ours" / "report.md").read_text())
     )
+    assert "2 scenes, 30 targets" in page
     before = (tmp_path / "ours" / "scenes" / "one.json").stat().st_mtime_ns
     assert main(["evaluate", *common, "--out", str(tmp_path / "ours")]) == 0  # nothing is rendered again
     assert (tmp_path / "ours" / "scenes" / "one.json").stat().st_mtime_ns == before
@@ -442,6 +473,8 @@ def test_one_command_and_a_comparison(tmp_path, capsys):
     out = tmp_path / "side"
     assert main(["compare", str(tmp_path / "copy"), str(tmp_path / "ours"), "--out", str(out)]) == 0
     assert "| default |" in capsys.readouterr().out
+    text = (out / "comparison.md").read_text()
+    assert IMAGE_METRICS["psnr"].definition in text and "128x128 pixels" in text and '"torch": ' in text
     assert (out / "comparison.md").is_file() and (out / "comparison.png").stat().st_size > 1000
     assert main(["compare", str(tmp_path / "copy")]) == 1
     assert "at least 2 reports" in capsys.readouterr().err

@@ -14,8 +14,9 @@ from anyview.errors import AnyViewError
 from anyview.evaluation.metrics.depth import depth_errors
 from anyview.evaluation.metrics.distribution import DinoV2ClassFeatures, InceptionFeatures, frechet_distance
 from anyview.evaluation.metrics.image import flip, psnr, ssim, truncated
-from anyview.evaluation.metrics.perceptual import Lpips
+from anyview.evaluation.metrics.perceptual import Lpips, check_published
 from anyview.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
+from anyview.evaluation.metrics.registry import make_metrics
 from anyview.evaluation.metrics.shape import chamfer, chamfer_sampled, chamfer_vertices, occupancy, volume_iou
 from anyview.evaluation.metrics.temporal import flicker, reproject, reprojection_error, view_to_view
 from anyview.geometry.alignment import Similarity
@@ -67,6 +68,9 @@ def test_ssim_equals_a_second_independent_implementation():
     expected = msssim.ssim(a, b, data_range=1.0, size_average=False, win_size=11, win_sigma=1.5)
     torch.testing.assert_close(ssim(a, b), expected, rtol=0, atol=1e-5)
     torchmetrics = pytest.importorskip("torchmetrics.functional.image")
+    expected = torchmetrics.structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+    torch.testing.assert_close(ssim(a, b, padded=True), expected, rtol=0, atol=1e-5)
+    assert (ssim(a, b, padded=True) - ssim(a, b)).abs().max() > 1e-3
     expected = torchmetrics.peak_signal_noise_ratio(a, b, data_range=1.0, reduction="none", dim=(1, 2, 3))
     torch.testing.assert_close(psnr(a, b), expected, rtol=0, atol=1e-4)
 
@@ -175,6 +179,11 @@ def test_weights_that_are_not_there_are_named(tmp_path):
         InceptionFeatures(tmp_path)
     with pytest.raises(AnyViewError, match="FD-DINOv2: no DINOv2 at"):
         DinoV2ClassFeatures(tmp_path)
+    (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"other weights")
+    with pytest.raises(AnyViewError, match="not the published file of that name .its SHA-256 begins with"):
+        make_metrics(["lpips-alex"], tmp_path)
+    (tmp_path / "weights-495b84f5.pth").write_bytes(b"these weights")  # the first digits of its SHA-256
+    check_published(tmp_path / "weights-495b84f5.pth")
 
 
 def test_the_frechet_distance_of_gaussians():
@@ -203,7 +212,15 @@ def test_dinov2_features_of_a_tiny_instance(tmp_path):
     a, b = pairs(4, (40, 52))
     features = DinoV2ClassFeatures(tmp_path)
     assert features(a).shape == (4, 24)
+    resized = torch.nn.functional.interpolate(a, (224, 224), mode="bicubic", antialias=True).clamp(0, 1)
+    normal = (resized - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )[:, None, None]  # fmt: skip
+    expected = transformers.Dinov2Model.from_pretrained(tmp_path).eval()(normal).pooler_output
+    torch.testing.assert_close(features(a), expected.detach(), rtol=0, atol=1e-5)  # pooled is the class token
     assert frechet_distance(features(a), features(b)).value > frechet_distance(features(a), features(a)).value
+    with pytest.raises(AnyViewError, match="has 24 channels, the large model has 1024"):
+        DinoV2ClassFeatures(tmp_path, width=1024)
 
 
 def test_depth_errors_by_hand():
@@ -327,8 +344,9 @@ def test_meshes_against_known_distances():
     cube, slab = trimesh.creation.box((2, 2, 2)), trimesh.creation.box((1, 1, 0.5))
     # The corners of the cube lie 0.25 above those of the slab.
     assert chamfer_vertices(cube, slab) == pytest.approx(0.25)
-    assert volume_iou(cube, slab) == pytest.approx(0.5, abs=0.03)
-    assert occupancy(small).sum() * (2 / 63) ** 3 == pytest.approx(math.pi / 6, rel=0.05)
+    assert occupancy(cube).sum() == 31**3  # points at n / 32 - 1 that lie strictly within half a unit
+    assert volume_iou(cube, slab) == pytest.approx(15 / 31)
+    assert occupancy(small).sum() / 32**3 == pytest.approx(math.pi / 6, rel=0.02)
     # Between parallel squares: top and bottom of the slab (area 1 each of 4) are 0.25 from the cube's, and so on.
     finer = chamfer_sampled(cube, slab, samples=20_000)
     assert chamfer_sampled(cube, slab, samples=20_000, combine="sum") == pytest.approx(2 * finer)

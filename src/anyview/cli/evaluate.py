@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from anyview import __version__
 from anyview.api import Model, load, resolve
 from anyview.cli.common import parse, print_json
 from anyview.errors import AnyViewError, unknown_name
@@ -26,8 +28,10 @@ from anyview.evaluation.protocols import Protocol, SweepAxes
 from anyview.evaluation.report import mean_table, write_all
 from anyview.evaluation.results import Method, Report, count_scenes
 from anyview.evaluation.run import HeldOutObject
+from anyview.reconstruction.radiance_field import FieldConfig
 from anyview.rendering.outputs import protect
 from anyview.rendering.renderer import Renderer
+from anyview.serialisation import to_plain
 from anyview.training.config import TrainConfig
 from anyview.training.distributed import World, join_world, leave_world
 
@@ -56,9 +60,11 @@ class EvaluateOptions:
     """Numbers of references N; by default those of the benchmark."""
     scenes: tuple[str, ...] = ()
     """Names of scenes; by default all, and one that is missing is an error."""
+    expect_scenes: int | None = None
+    """How many scenes there must be, for sets of which the program does not know the names."""
     metrics: tuple[str, ...] = ()
-    """psnr, psnr-uint8, ssim, ssim-sample, ssim-uniform7-uint8, flip, lpips-alex, lpips-vgg, lpips-vgg-unscaled, fid,
-    fd-dinov2; by default those of the benchmark."""
+    """psnr, psnr-uint8, ssim, ssim-padded, ssim-sample, ssim-uniform7-uint8, flip, lpips-alex, lpips-vgg,
+    lpips-vgg-unscaled, fid, fd-dinov2; by default those of the benchmark."""
     metric_weights: Path | None = None
     """Folder with the weights that LPIPS, FID and FD-DINOv2 need."""
     scale_sweep: tuple[float, ...] = ()
@@ -121,7 +127,7 @@ def _evaluate(options: EvaluateOptions, world: World) -> Report | None:
     pairs, sets = make_metrics(names, options.metric_weights)
     if not pairs:
         raise AnyViewError(f"--metrics needs one of single images beside {' '.join(sets)}, such as psnr.")
-    scenes = find_scenes(benchmark, options.data, options.scenes)
+    scenes = find_scenes(benchmark, options.data, options.scenes, options.expect_scenes)
     method, renderer, focal = _method(options)
     protocol = Protocol(
         benchmark=benchmark.name, counts=counts, image_size=renderer.image_size,
@@ -190,19 +196,31 @@ def _method(options: EvaluateOptions) -> tuple[Method, Renderer, float]:
                 raise AnyViewError(f"--{flag} is for models; a baseline has none.")
         like = load(options.like)
         renderer = make_baseline(name, like.image_size)
-        return Method(name=options.model, settings={"seed": options.seed}), renderer, like.system.focal_over_height
+        settings = {"seed": options.seed, **_versions()}
+        settings |= {"field": to_plain(FieldConfig())} if name == "radiance-field" else {}
+        return Method(name=options.model, settings=settings), renderer, like.system.focal_over_height
     if options.like != "default":
         raise AnyViewError("--like is for baselines; a model has a size and lens of its own.")
     model = load(options.model, device=options.device, precision=options.precision)
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
-    with (resolve(options.model) / "model.safetensors").open("rb") as file:
+    folder = resolve(options.model)
+    with (folder / "model.safetensors").open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
-    settings = {"sampling": model.system.sampling, "precision": options.precision, "seed": options.seed}
+    settings = {
+        "sampling": model.system.sampling, "precision": options.precision, "device": torch.device(options.device).type,
+        "seed": options.seed, **_versions(),
+        "config": hashlib.sha256((folder / "config.json").read_bytes()).hexdigest(),
+    }  # fmt: skip
     return (
         Method(name=options.model, weights=weights, settings=settings),
         model.system.renderer,
         model.system.focal_over_height,
     )
+
+
+def _versions() -> dict[str, str]:
+    """What else a number may depend on: an evaluation does not go on under other code."""
+    return {"anyview": __version__, "torch": torch.__version__}
 
 
 def read_objects(folder: Path, model: Model) -> list[HeldOutObject]:

@@ -18,6 +18,10 @@ OnStage = Callable[[str], None]
 _ENOUGH = 0.7  # of the images; with fewer a second attempt is made
 
 
+class NoCamerasError(AnyViewError):
+    """The images do not tell where they were taken."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoseConfig:
     """How cameras are estimated."""
@@ -74,7 +78,7 @@ def estimate_poses(capture: Capture, folder: Path, config: PoseConfig, *, on_sta
     with tempfile.TemporaryDirectory() as scratch:
         best, others = _map(pycolmap, copied, folder / "images", Path(scratch), config, on_stage)
     if best is None or best.num_reg_images() < 2:
-        raise AnyViewError(
+        raise NoCamerasError(
             f"{capture.name}: no cameras could be estimated from these {len(capture)} images; they need textured, "
             "sharp, still scenes and at least half of each picture in the next one."
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from anyview.data.formats import colmap
 from anyview.data.formats.photos import read_photos
 from anyview.data.images import write_image
-from anyview.data.structure_from_motion import PoseConfig, estimate_poses
+from anyview.data.structure_from_motion import NoCamerasError, PoseConfig, estimate_poses
 from anyview.errors import AnyViewError
 from anyview.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
 from anyview.geometry.cameras import Cameras
@@ -60,7 +60,7 @@ def structure_from_motion(folder: Path) -> dict[str, Tensor]:
         out.mkdir()
         try:
             estimate_poses(read_photos(folder), out, PoseConfig(), on_stage=lambda _: None)
-        except AnyViewError:  # views that cannot be placed are a result
+        except NoCamerasError:  # views that cannot be placed are a result; a fault of the estimator is none
             return {}
         posed = colmap.read(out / "sparse" / "0")
         return {frame.image.name: frame.camera()[0] for frame in posed.frames}
@@ -78,6 +78,8 @@ def measure_adherence(images: Float[Tensor, "views 3 h w"], cameras: Cameras, es
         cameras: ``(views,)``, as asked for.
         estimator: One of :data:`ESTIMATORS`, or any other.
     """
+    if len(images) < _FEWEST:
+        return Adherence(frames=len(images), registered=0)
     with tempfile.TemporaryDirectory() as scratch:
         names = [f"{number:04d}.png" for number in range(len(images))]
         for name, image in zip(names, images, strict=True):

@@ -43,6 +43,7 @@ class Benchmark:
         find: Scenes below a folder.
         expects: The layout, in words for messages and help.
         scenes: Names that must all be there unless some are asked for; empty where any will do.
+        scene_count: How many there must be where their names are not known here.
         counts: Usual numbers of references.
         metrics: Usual metrics.
         note: What the split is.
@@ -52,6 +53,7 @@ class Benchmark:
     find: Callable[[Path], list[BenchmarkScene]]
     expects: str
     scenes: tuple[str, ...] = ()
+    scene_count: int | None = None
     counts: tuple[int, ...] = (1, 2, 3, 5, 10)
     metrics: tuple[str, ...] = _PUBLISHED
     note: str = ""
@@ -87,7 +89,7 @@ def _captures_below(folder: Path) -> list[Path]:
 def _first_views(folder: Path, views: FirstViews = ESCHERNET_GSO, format: str | None = None) -> list[BenchmarkScene]:
     def scene(path: Path) -> BenchmarkScene:
         return BenchmarkScene(
-            path.name, lambda: read_capture(path, format=format),
+            path.resolve().name, lambda: read_capture(path, format=format),
             lambda capture, counts: views.split(len(capture), counts, path.name),
         )  # fmt: skip
 
@@ -111,16 +113,18 @@ def _gso_name(name: str) -> str:
 
 def _nerf_synthetic(folder: Path) -> list[BenchmarkScene]:
     def scene(path: Path) -> BenchmarkScene:
+        name = path.resolve().name.split("_")[0]
+
         def read() -> Capture:
             training = read_capture(path / "transforms_train.json")
             test = read_capture(path / "transforms_test.json")
-            return replace(training, name=path.name, frames=training.frames + test.frames)
+            return replace(training, name=name, frames=training.frames + test.frames)
 
         def split(capture: Capture, counts: Sequence[int]) -> Split:
             training = len(read_capture(path / "transforms_train.json"))
-            return _nerf_split(path.name.split("_")[0], training, len(capture), counts)
+            return _nerf_split(name, training, len(capture), counts)
 
-        return BenchmarkScene(path.name.split("_")[0], read, split)
+        return BenchmarkScene(name, read, split)
 
     paths = [folder] if (folder / "transforms_test.json").is_file() else _folders(folder)
     return [scene(path) for path in paths if (path / "transforms_test.json").is_file()]
@@ -159,7 +163,9 @@ def _held_out(folder: Path) -> list[BenchmarkScene]:
             return hold_out(len(capture), counts, path.name)
 
         note = "lists of the split files" if published else ""
-        return BenchmarkScene(path.resolve().name, lambda: _by_name(read_capture(path)), split, note)
+        # As published the scenes of LLFF hold models of COLMAP as well.
+        form = "llff" if (path / "poses_bounds.npy").is_file() else None
+        return BenchmarkScene(path.resolve().name, lambda: _by_name(read_capture(path, format=form)), split, note)
 
     return [scene(path) for path in paths]
 
@@ -179,7 +185,7 @@ def _by_files(folder: Path) -> list[BenchmarkScene]:
 
     def scene(path: Path) -> BenchmarkScene:
         return BenchmarkScene(
-            path.name, lambda: _by_name(read_capture(path)),
+            path.resolve().name, lambda: _by_name(read_capture(path)),
             lambda capture, counts: _split_of_files(path, capture, counts),
         )  # fmt: skip
 
@@ -255,7 +261,8 @@ BENCHMARKS: dict[str, Benchmark] = {
             metrics=_ESCHERNET, note="references are views 0 to N - 1, targets views 10 to 24",
         ),
         Benchmark(
-            "rtmv", _rtmv, "SCENE/NNNNN.exr and NNNNN.json (the scenes of google_scanned)", metrics=_ESCHERNET,
+            "rtmv", _rtmv, "SCENE/NNNNN.exr and NNNNN.json (the scenes of google_scanned)", scene_count=10,
+            metrics=_ESCHERNET,
             note="references are views 0 to N - 1, targets views 10 to 19; linear colours are cut off at 1, where the "
             "published code lets them wrap around",
         ),
@@ -264,9 +271,12 @@ BENCHMARKS: dict[str, Benchmark] = {
             tuple(NERF_REFERENCES), metrics=_ESCHERNET,
             note="references are EscherNet's lists of training views, targets the test views that are there",
         ),
-        Benchmark("llff", _held_out, _EVERY_EIGHTH, _LLFF, (1, 3), note=_OURS),
-        Benchmark("mipnerf360", _held_out, _EVERY_EIGHTH, _MIPNERF, (1, 3, 6), note=_OURS),
-        Benchmark("tanks-and-temples", _held_out, _EVERY_EIGHTH, ("train", "truck"), (1, 3, 6, 9), note=_OURS),
+        Benchmark(
+            "llff", _held_out, "SCENE/poses_bounds.npy; train_test_split_N.json beside it where a published list is meant",
+            _LLFF, counts=(1, 3), note=_OURS,
+        ),
+        Benchmark("mipnerf360", _held_out, _EVERY_EIGHTH, _MIPNERF, counts=(1, 3, 6), note=_OURS),
+        Benchmark("tanks-and-temples", _held_out, _EVERY_EIGHTH, ("train", "truck"), counts=(1, 3, 6, 9), note=_OURS),
         Benchmark("omniobject3d", _by_files, _SPLIT_FILES, counts=(1,), note="lists of the files"),
         Benchmark("dl3dv", _by_files, _SPLIT_FILES, counts=(1, 3), note="lists of the files"),
         Benchmark("re10k", _by_files, _SPLIT_FILES, counts=(2,), note="lists of the files"),
@@ -276,13 +286,16 @@ BENCHMARKS: dict[str, Benchmark] = {
 }  # fmt: skip
 
 
-def find_scenes(benchmark: Benchmark, data: Path, only: Sequence[str] = ()) -> list[BenchmarkScene]:
+def find_scenes(
+    benchmark: Benchmark, data: Path, only: Sequence[str] = (), expected: int | None = None
+) -> list[BenchmarkScene]:
     """The scenes to evaluate: all that the benchmark has, or those of some names.
 
     Args:
         benchmark: One of :data:`BENCHMARKS`.
         data: Its folder.
         only: Names; empty for all.
+        expected: How many there must be; None: as many as the benchmark says, if it does.
 
     Raises:
         AnyViewError: The folder is laid out otherwise, or a scene is missing.
@@ -306,5 +319,11 @@ def find_scenes(benchmark: Benchmark, data: Path, only: Sequence[str] = ()) -> l
         raise AnyViewError(
             f"{data}: {len(missing)} of {len(wanted)} scenes of {benchmark.name} are missing, the first is "
             f"{missing[0]}; a mean over the others would be another number (name some with --scenes)."
+        )
+    expected = expected or (None if only else benchmark.scene_count)
+    if expected not in (None, len(wanted)):
+        raise AnyViewError(
+            f"{data}: {len(wanted)} scenes of {benchmark.name}, there must be {expected}; a mean over others would be "
+            "another number (name some with --scenes)."
         )
     return [found[name] for name in wanted]

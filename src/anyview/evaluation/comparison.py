@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from anyview.errors import AnyViewError
 from anyview.evaluation.metrics.registry import IMAGE_METRICS, axis_label
 from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE, caveat
+from anyview.evaluation.report import notes_on
 from anyview.evaluation.results import Report, count_scenes, protocol_differences
 from anyview.serialisation import write_aside
 
@@ -93,7 +95,32 @@ def compare(reports: Sequence[Report], names: Sequence[str]) -> str:
             cells = [_cell(paired_difference(reports[0], report, n, metric)) for n in protocol.counts]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
-    return "\n".join(lines)
+    lines += _other_numbers(reports, names)
+    lines += [f"- {note}" for note in notes_on(reports[0])]
+    lines += [f"- {name}: {json.dumps(report.method.settings)}" for report, name in zip(reports, names, strict=True)]
+    return "\n".join(lines) + "\n"
+
+
+def _other_numbers(reports: Sequence[Report], names: Sequence[str]) -> list[str]:
+    """What is not a mean over pairs of images: distances of sets, and the oracle over scales."""
+    counts = reports[0].protocol.counts
+    tables: dict[str, dict[str, dict[int, str]]] = {}
+    for report, name in zip(reports, names, strict=True):
+        for result in report.sets:
+            title = f"{result.metric} of {result.samples} images (lower is better)"
+            tables.setdefault(title, {}).setdefault(name, {})[result.references] = f"{result.value:.3f}"
+        for count in counts:
+            for key, value in report.mean[str(count)].items():
+                if key.startswith("oracle_"):
+                    title = f"{key.removeprefix('oracle_')} with the best scale by the truth (an oracle)"
+                    tables.setdefault(title, {}).setdefault(name, {})[count] = f"{value:.3f}"
+    lines: list[str] = []
+    for title, rows in tables.items():
+        lines += [f"## {title}", "", f"| method | {' | '.join(f'N = {n}' for n in counts)} |"]
+        lines += ["|---|" + "---|" * len(counts)]
+        lines += [f"| {name} | {' | '.join(row.get(n, '') for n in counts)} |" for name, row in rows.items()]
+        lines.append("")
+    return lines
 
 
 def _cell(d: Difference) -> str:

@@ -37,6 +37,9 @@ class Split:
                 raise AnyViewError(f"With {count} references, view {both[0]} is a reference and a target.")
             if len(set(views)) != count:
                 raise AnyViewError(f"{count} references were asked for, the list names {len(set(views))} views.")
+        if len(set(self.targets)) < len(self.targets):
+            twice = next(view for view in self.targets if self.targets.count(view) > 1)
+            raise AnyViewError(f"View {twice} is twice in the list of targets.")
         if not self.targets:
             raise AnyViewError("There is no view to render: the list of targets is empty.")
 

@@ -19,6 +19,9 @@ table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #bbb;padding:
 td:first-child,th:first-child{text-align:left}img{max-width:100%;image-rendering:pixelated}
 figure{margin:1.5em 0}figcaption{color:#444}pre{background:#f3f3f3;padding:.8em;overflow:auto}"""
 
+# A page of some thousand scenes could not be opened.
+_PICTURES = 60
+
 
 def write_all(folder: Path, report: Report) -> list[Path]:
     """Write ``report.md``, ``curve.png``, ``report.html`` and, last, ``report.json``.
@@ -95,30 +98,54 @@ def markdown(report: Report) -> str:
     if protocol.adherence:
         lines += [f"Cameras estimated again ({protocol.adherence}) against those that were asked for:", ""]
         lines += [*_markdown_table(*adherence_table(report)), ""]
-    if "oracle scale" in header:
-        tries = len(protocol.scale_sweep) * len(protocol.sweep_axes)
-        lines += [f"The oracle's scale of translations is the best of {tries} by the truth.", ""]
     if protocol.benchmark in PUBLISHED_PSNR:
-        published = [
-            [f"{name} (published)", *(f"{row[n]:.2f}" if n in row else "" for n in protocol.counts)]
-            for name, row in PUBLISHED_PSNR[protocol.benchmark].items()
-        ]
-        lines += [
-            f"PSNR as published ({SOURCE}), at its resolution and on all its scenes{caveat(protocol.benchmark)}:",
-            "",
-        ]
-        lines += [*_markdown_table(["model", *(f"N = {n}" for n in protocol.counts)], published), ""]
-    known = {**IMAGE_METRICS, **SET_METRICS}
-    lines += [f"- {name}: {known[name].definition}" for name in protocol.metrics]
-    lines += [
-        f"- {count_scenes(report)}; {protocol.image_size[0]}x{protocol.image_size[1]} pixels, "
+        lines += [f"{_published_title(report)}:", "", *_markdown_table(*_published_table(report)), ""]
+    lines += [f"- {note}" for note in notes_on(report)]
+    lines += [f"- method: {json.dumps(report.method.settings)}"]
+    return "\n".join(lines) + "\n"
+
+
+def notes_on(report: Report) -> list[str]:
+    """What the numbers are, in words."""
+    protocol, known = report.protocol, {**IMAGE_METRICS, **SET_METRICS}
+    notes = [f"{name}: {known[name].definition}" for name in protocol.metrics]
+    if any(result.oracle for result in report.scenes):
+        tries = len(protocol.scale_sweep) * len(protocol.sweep_axes)
+        notes.append(
+            f"oracle scale: {_main_metric(report)} with the best of {tries} scales of translations by the truth"
+        )
+    return [
+        *notes,
+        f"{count_scenes(report)}; {protocol.image_size[0]}x{protocol.image_size[1]} pixels, "
         f"{protocol.field_of_view:.1f} degrees high, what lies outside an image is not scored; "
         f"background {protocol.background}; targets {'see each other' if protocol.joint else 'alone'}",
-        f"- {protocol.note}",
-        "- copy: the reference with the nearest viewing direction, unchanged",
-        f"- method: {json.dumps(report.method.settings)}",
+        protocol.note,
+        "copy: the reference with the nearest viewing direction, unchanged",
     ]
-    return "\n".join(lines) + "\n"
+
+
+def _published_title(report: Report) -> str:
+    return f"PSNR as published ({SOURCE}), at its resolution and on all its scenes{caveat(report.protocol.benchmark)}"
+
+
+def _published_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    counts = report.protocol.counts
+    rows = [
+        [f"{name} (published)", *(f"{row[n]:.2f}" if n in row else "" for n in counts)]
+        for name, row in PUBLISHED_PSNR[report.protocol.benchmark].items()
+    ]
+    return ["model", *(f"N = {n}" for n in counts)], rows
+
+
+def _scene_table(report: Report, results: list[SceneResult]) -> tuple[list[str], list[list[str]]]:
+    names = [name for name in report.protocol.metrics if name in IMAGE_METRICS]
+    main = _main_metric(report)
+    rows = [
+        [result.scene, str(result.references), *(_number(name, result.mean(name)) for name in names),
+         _number(main, result.mean(main, "copy"))]
+        for result in results
+    ]  # fmt: skip
+    return ["scene", "references", *names, f"{main} of the copy"], rows
 
 
 def _markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -131,13 +158,19 @@ def _page(report: Report, folder: Path) -> str:
     name = _main_metric(report)
     sign = 1 if IMAGE_METRICS[name].higher_is_better else -1
     worst = sorted(report.scenes, key=lambda result: sign * result.mean(name))
+    published = []
+    if report.protocol.benchmark in PUBLISHED_PSNR:
+        published = [f"<p>{html.escape(_published_title(report))}:</p>", _html_table(*_published_table(report))]
     body = [
         f"<h1>{html.escape(report.protocol.benchmark)}: {html.escape(report.method.name)}</h1>",
         _html_table(header, rows), *([_html_table(*adherence_table(report))] if report.protocol.adherence else []),
-        _image(folder / "curve.png", f"{name} against the number of references"),
+        "<ul>", *(f"<li>{html.escape(note)}</li>" for note in notes_on(report)), "</ul>",
+        _image(folder / "curve.png", f"{name} against the number of references"), *published,
         "<h2>Scenes, worst first</h2>",
-        "<p>Targets from the worst to the best: truth, rendering, error (white 0, orange 0.25, black 0.5 up).</p>",
-        *(_figure(result, name, folder) for result in worst),
+        "<p>Targets from the worst to the best: truth, rendering, error (white 0, orange 0.25, black 0.5 up). "
+        f"{f'Pictures of the worst {_PICTURES}; all' if len(worst) > _PICTURES else 'All'} lie in scenes/.</p>",
+        *(_figure(result, name, folder) for result in worst[:_PICTURES]),
+        _html_table(*_scene_table(report, worst)),
         "<h2>Protocol and method</h2>",
         f"<pre>{html.escape(json.dumps([to_plain(report.protocol), to_plain(report.method)], indent=1))}</pre>",
     ]  # fmt: skip

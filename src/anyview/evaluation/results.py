@@ -148,9 +148,13 @@ class Report:
 
 
 def count_scenes(report: Report) -> str:
-    """How many there are, in words."""
-    count = len(report.names)
-    return f"{count} scene" if count == 1 else f"{count} scenes"
+    """How many there are, in words, and how many targets they have in all."""
+    targets = sum({result.scene: len(result.target_views) for result in report.scenes}.values())
+    return f"{_number(len(report.names), 'scene')}, {_number(targets, 'target')}"
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def means(scenes: Sequence[SceneResult], counts: Sequence[int]) -> dict[str, dict[str, float]]:

@@ -88,12 +88,13 @@ class DinoV2ClassFeatures:
 
     Args:
         weights: Folder with config.json and weights, as transformers writes them.
+        width: Channels that it must have; None: any.
 
     Raises:
-        AnyViewError: The library or the weights are not there.
+        AnyViewError: The library or the weights are not there, or it is a model of another width.
     """
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, width: int | None = None) -> None:
         if not weights.is_dir():
             raise AnyViewError(f"FD-DINOv2: no DINOv2 at {weights} (expected config.json and weights).")
         try:
@@ -104,6 +105,10 @@ class DinoV2ClassFeatures:
             self.network: Any = Dinov2Model.from_pretrained(str(weights)).eval()
         except OSError as error:
             raise AnyViewError(f"FD-DINOv2: no DINOv2 at {weights} (expected config.json and weights).") from error
+        if width not in (None, self.network.config.hidden_size):
+            raise AnyViewError(
+                f"FD-DINOv2: {weights} has {self.network.config.hidden_size} channels, the large model has {width}."
+            )
         self.mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
         self.std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 

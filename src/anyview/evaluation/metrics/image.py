@@ -1,5 +1,8 @@
 """Weights-free image metrics on [0, 1]: PSNR, SSIM and FLIP, with the variants in use (method D)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,17 +23,26 @@ def psnr(image: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h 
 
 
 def ssim(
-    image: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"], *, window: str = "gaussian"
+    image: Float[Tensor, "*batch 3 h w"],
+    truth: Float[Tensor, "*batch 3 h w"],
+    *,
+    window: str = "gaussian",
+    padded: bool = False,
 ) -> Float[Tensor, "*batch"]:
-    """Structural similarity of each image (Wang et al. 2004), data range 1, mean over channels and valid pixels.
+    """Structural similarity of each image (Wang et al. 2004), data range 1, mean over channels and pixels.
 
-    ``gaussian`` is the 11 x 11 window of sigma 1.5 (torchmetrics; SEVA), ``gaussian-sample`` the same with sample
-    covariance (scikit-image's; LVSM and RnG), ``uniform`` the 7 x 7 box with sample covariance (EscherNet's
-    scikit-image default). They differ by up to 0.02.
+    Args:
+        image: In [0, 1].
+        truth: Likewise.
+        window: ``gaussian`` is the 11 x 11 window of sigma 1.5, ``gaussian-sample`` the same with sample covariance
+            (scikit-image's; LVSM and RnG), ``uniform`` the 7 x 7 box with sample covariance (EscherNet's scikit-image
+            default). They differ by up to 0.02.
+        padded: Reflect images beyond their borders and take all pixels (torchmetrics since September 2024); else only
+            those around which the window fits (Wang et al.; torchmetrics before). They were seen to differ by 0.05.
 
     Raises:
         AnyViewError: The images are smaller than the window.
-    """
+    """  # fmt: skip
     kernel = torch.full((7, 7), 1 / 49) if window == "uniform" else _gaussian(11, 1.5)
     if min(image.shape[-2:]) < len(kernel):
         raise AnyViewError(
@@ -38,11 +50,12 @@ def ssim(
             f"{image.shape[-2]}x{image.shape[-1]}."
         )
     unbiased = {"gaussian": 1.0, "gaussian-sample": 121 / 120, "uniform": 49 / 48}[window]
-    kernel = kernel.to(image)[None, None]
     x, y = image.clamp(0, 1).reshape(-1, 1, *image.shape[-2:]), truth.clamp(0, 1).reshape(-1, 1, *truth.shape[-2:])
+    if padded:
+        x, y = (torch.nn.functional.pad(z, (len(kernel) // 2,) * 4, mode="reflect") for z in (x, y))
 
     def mean(z: Tensor) -> Tensor:
-        return torch.nn.functional.conv2d(z, kernel)
+        return torch.nn.functional.conv2d(z, kernel.to(image)[None, None])
 
     mx, my = mean(x), mean(y)
     vx, vy, cov = (
@@ -65,15 +78,30 @@ def flip(image: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h 
     Raises:
         AnyViewError: The package ``flip-evaluator`` is not there.
     """
-    try:
-        import flip_evaluator  # noqa: PLC0415  an extra
-    except ImportError as error:
-        raise AnyViewError("FLIP needs its own package: pip install 'anyview[eval]'.") from error
+    flip_evaluator = _flip_package()
     pairs = zip(image.reshape(-1, *image.shape[-3:]), truth.reshape(-1, *truth.shape[-3:]), strict=True)
     values = [
         flip_evaluator.evaluate(_rows(b), _rows(a), "LDR", applyMagma=False)[1] for a, b in pairs
     ]  # reference first
     return torch.tensor(values, dtype=torch.float32).reshape(image.shape[:-3])
+
+
+def load_flip() -> Callable[[Tensor, Tensor], Tensor]:
+    """:func:`flip`, once its package has been found.
+
+    Raises:
+        AnyViewError: The package ``flip-evaluator`` is not there.
+    """
+    _flip_package()
+    return flip
+
+
+def _flip_package() -> Any:
+    try:
+        import flip_evaluator  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise AnyViewError("FLIP needs its own package: pip install 'anyview[eval]'.") from error
+    return flip_evaluator
 
 
 def _rows(image: Tensor):

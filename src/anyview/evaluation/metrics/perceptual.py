@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +51,18 @@ class Lpips:
         """Distance of each pair of images in [0, 1]; 0 is best."""
         a, b = (x.clamp(0, 1).reshape(-1, *x.shape[-3:]) for x in (image, truth))
         return self.network(a, b, normalize=self.rescale).reshape(image.shape[:-3])
+
+
+def check_published(path: Path) -> None:
+    """Raise unless a file is the one whose name it bears: PyTorch ends names with the first digits of the SHA-256.
+
+    Raises:
+        AnyViewError: It is another one, or not whole.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(path.stem.rsplit("-", 1)[1]):
+        raise AnyViewError(f"{path}: not the published file of that name (its SHA-256 begins with {found[:8]}).")
 
 
 def _load_backbone(backbone: torch.nn.Module, path: Path) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
 from anyview.errors import AnyViewError, unknown_name
 from anyview.evaluation.metrics.distribution import DinoV2ClassFeatures, Features, InceptionFeatures
-from anyview.evaluation.metrics.image import flip, psnr, ssim, truncated
-from anyview.evaluation.metrics.perceptual import Lpips
+from anyview.evaluation.metrics.image import load_flip, psnr, ssim, truncated
+from anyview.evaluation.metrics.perceptual import BACKBONES, Lpips, check_published
 
 PairMetric = Callable[[Tensor, Tensor], Tensor]
 """Images and truth ``(n, 3, h, w)`` in [0, 1] to ``n`` values."""
@@ -51,13 +52,24 @@ def _of_bytes(metric: PairMetric) -> PairMetric:
     return lambda image, truth: metric(truncated(image), truncated(truth))
 
 
+def _lpips(net: Literal["alex", "vgg"], weights: Path, *, rescale: bool = True) -> PairMetric:
+    if (path := weights / BACKBONES[net]).is_file():
+        check_published(path)
+    return Lpips(net, weights, rescale=rescale)
+
+
 IMAGE_METRICS: dict[str, ImageMetric] = {
     "psnr": ImageMetric("on [0, 1], clamped, mean over targets, then scenes", "dB", True, lambda _: psnr),
     "psnr-uint8": ImageMetric(
         "of 8-bit images, cut off as EscherNet's code does", "dB", True, lambda _: _of_bytes(psnr)
     ),
     "ssim": ImageMetric(
-        "11 x 11 Gaussian of sigma 1.5, data range 1 (torchmetrics; SEVA)", "", True, lambda _: ssim, least_side=11
+        "11 x 11 Gaussian of sigma 1.5, data range 1, where the window fits (torchmetrics before September 2024)", "",
+        True, lambda _: ssim, least_side=11,
+    ),
+    "ssim-padded": ImageMetric(
+        "11 x 11 Gaussian of sigma 1.5, data range 1, images reflected beyond their borders (torchmetrics since then)",
+        "", True, lambda _: partial(ssim, padded=True), least_side=11,
     ),
     "ssim-sample": ImageMetric(
         "11 x 11 Gaussian of sigma 1.5, data range 1, sample covariance (scikit-image's; LVSM, RnG)", "", True,
@@ -67,24 +79,24 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
         "7 x 7 box on 8-bit images (EscherNet's scikit-image default)", "", True,
         lambda _: _of_bytes(partial(ssim, window="uniform")), least_side=7,
     ),
-    "flip": ImageMetric("LDR-FLIP at 67 pixels a degree, mean over pixels", "", False, lambda _: flip),
+    "flip": ImageMetric("LDR-FLIP at 67 pixels a degree, mean over pixels", "", False, lambda _: load_flip()),
     "lpips-alex": ImageMetric(
-        "version 0.1, AlexNet, images in [-1, 1]", "", False, lambda weights: Lpips("alex", weights), True, 32,
+        "version 0.1, AlexNet, images in [-1, 1]", "", False, lambda weights: _lpips("alex", weights), True, 32,
     ),
     "lpips-vgg": ImageMetric(
-        "version 0.1, VGG-16, images in [-1, 1]", "", False, lambda weights: Lpips("vgg", weights), True, 32,
+        "version 0.1, VGG-16, images in [-1, 1]", "", False, lambda weights: _lpips("vgg", weights), True, 32,
     ),
     "lpips-vgg-unscaled": ImageMetric(
         "version 0.1, VGG-16, images in [0, 1] as they are (3D Gaussian splatting)", "", False,
-        lambda weights: Lpips("vgg", weights, rescale=False), True, 32,
+        lambda weights: _lpips("vgg", weights, rescale=False), True, 32,
     ),
 }  # fmt: skip
 
 SET_METRICS: dict[str, SetMetric] = {
     "fid": SetMetric("Inception pool3, targets against their truth", InceptionFeatures),
     "fd-dinov2": SetMetric(
-        "DINOv2 class token at 224 px, targets against their truth",
-        lambda weights: DinoV2ClassFeatures(weights / "dinov2"),
+        "class token of DINOv2 ViT-L/14 at 224 px (Stein et al. 2023), targets against their truth",
+        lambda weights: DinoV2ClassFeatures(weights / "dinov2", width=1024),
     ),
 }  # fmt: skip
 

@@ -92,7 +92,9 @@ def chamfer_sampled(
 
 
 def occupancy(mesh: Any) -> Bool[np.ndarray, "64 64 64"]:
-    """Which points of a 64^3 grid over [-1, 1]^3 lie inside a closed mesh that fills the unit box.
+    """Which points of a 64^3 grid over [-1, 1)^3 lie inside a closed mesh that fills the unit box.
+
+    They are 1/32 apart, as those of ``mesh2sdf``.
 
     Args:
         mesh: A ``trimesh.Trimesh``.
@@ -104,10 +106,10 @@ def occupancy(mesh: Any) -> Bool[np.ndarray, "64 64 64"]:
         raise AnyViewError("Volume IoU needs closed surfaces; this mesh has holes.")
     moved = mesh.copy()
     moved.vertices = unit_box(np.asarray(mesh.vertices))
-    line = np.linspace(-1, 1, VOLUME_SIDE)
+    line = -1 + 2 * np.arange(VOLUME_SIDE) / VOLUME_SIDE
     grid = np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1)
     inside = np.zeros((VOLUME_SIDE,) * 3, dtype=bool)
-    near = (np.abs(grid) <= 0.5).all(-1)  # the box is [-0.5, 0.5]^3; no ray need be shot beyond it
+    near = (np.abs(grid) < 0.5).all(-1)  # the box is [-0.5, 0.5]^3; no ray need be shot beyond it
     inside[near] = moved.contains(grid[near])
     return inside
 
