@@ -272,7 +272,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             note="references are EscherNet's lists of training views, targets the test views that are there",
         ),
         Benchmark(
-            "llff", _held_out, "SCENE/poses_bounds.npy; train_test_split_N.json beside it where a published list is meant",
+            "llff", _held_out, "SCENE/poses_bounds.npy; train_test_split_N.json beside it for a published list",
             _LLFF, counts=(1, 3), note=_OURS,
         ),
         Benchmark("mipnerf360", _held_out, _EVERY_EIGHTH, _MIPNERF, counts=(1, 3, 6), note=_OURS),
