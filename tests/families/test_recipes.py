@@ -15,6 +15,7 @@ from anyview.data.sampling import ViewSampling
 from anyview.data.shards import write_shard
 from anyview.data.synthetic.prerender import SyntheticScenes
 from anyview.errors import AnyViewError
+from anyview.families.kaleido.cost import Placement, training_cost
 from anyview.families.kaleido.recipes import RECIPES, KaleidoRecipe, kaleido_debug
 from anyview.families.kaleido.recipes.ablations import ROWS, ablation_recipes, nano_scale, paper_scale
 from anyview.families.kaleido.recipes.paper import ASPECT_RATIOS
@@ -237,6 +238,12 @@ def test_info_tells_what_training_takes(capsys):
     network = 40 * (2 * 2.5 * 1792**2 + 3 * 1792 * 4864)
     assert 1.0 < said["flops"] / (6 * network * said["tokens"]) < 1.1
     assert said["days"] == pytest.approx(said["flops"] * 700_000 / (512 * 989e12 * 0.4) / 86400)
+    for size, processes in (("small", 8), ("medium", 8), ("large", 256)):
+        for stage in STAGES:
+            assert main(["info", f"kaleido-{size}-{stage}", "--training.processes", str(processes)]) == 0
+            assert "too large" not in capsys.readouterr().out, "fits 80 GiB as the documents start it"
+    assert main(["info", "kaleido-medium-video", "--training.memory", "24"]) == 0
+    assert "too large      for 24 GiB" in capsys.readouterr().out
     assert main(["info", "kaleido-small-1024", "--training.processes", "512"]) == 1
     assert "must be a multiple of 512" in capsys.readouterr().err
     for processes in (1, 8, 64):  # the documented commands start: micro-batches fit whatever the number of GPUs
@@ -245,6 +252,21 @@ def test_info_tells_what_training_takes(capsys):
     capsys.readouterr()
     assert main(["info", "kaleido-smal-256"]) == 1
     assert "kaleido-small-256" in capsys.readouterr().err
+
+
+def test_the_memory_of_training_is_about_what_was_measured():
+    """benchmarks/kaleido_small.md: 7189 MiB at the peak, 2409 before, gradients of 566.6 million parameters."""
+    config = RECIPES["kaleido-small-256"]().settings.model
+    cost = training_cost(
+        config, 566_600_000, views=3.0, batch=1, grid=(16, 16), placement=Placement(1, 1, 1, False, half=True)
+    )
+    measured = (7189 - 2409) * 2**20 - 4 * 566_600_000
+    assert cost.activation_bytes == pytest.approx(measured, rel=0.1)
+    many = training_cost(
+        config, 566_600_000, views=3.0, batch=4, grid=(16, 16), placement=Placement(2, 2, 2, False, half=True)
+    )
+    gathered = 2 * 4 * 566_600_000 / config.depth
+    assert many.activation_bytes - cost.activation_bytes == pytest.approx(4 * 566_600_000 + gathered, rel=1e-6)
 
 
 def test_nano_stages_render_what_they_need_or_say_so(tmp_path, capsys):

@@ -32,6 +32,8 @@ class Hardware:
     """Processes that share one copy of the weights; by default all (fsdp) or as the recipe says."""
     peak: float = 989.0
     """Peak of one GPU in TFLOP/s (an H100 in half precision: 989)."""
+    memory: float = 80.0
+    """Memory of one GPU in GiB."""
     utilisation: float = 0.4
     """Share of the peak that is reached."""
 
@@ -104,8 +106,10 @@ def describe_training(recipe: KaleidoRecipe, hardware: Hardware) -> dict[str, fl
     """
     if hardware.shard_size is not None and not 1 <= hardware.shard_size <= max(hardware.processes, 1):
         raise AnyViewError(f"--training.shard-size must be from 1 to the processes, got {hardware.shard_size}.")
-    if hardware.processes < 1 or not 0 < hardware.utilisation <= 1 or hardware.peak <= 0:
-        raise AnyViewError("--training needs at least one process, a positive peak and a utilisation in (0, 1].")
+    if hardware.processes < 1 or not 0 < hardware.utilisation <= 1 or min(hardware.peak, hardware.memory) <= 0:
+        raise AnyViewError(
+            "--training needs at least one process, a positive peak and memory, and a utilisation in (0, 1]."
+        )
     config, train = recipe.settings.model, recipe.train
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Kaleido(config).parameters())
@@ -113,7 +117,10 @@ def describe_training(recipe: KaleidoRecipe, hardware: Hardware) -> dict[str, fl
     parts = train.accumulate or recipe.batches.parts(hardware.processes)
     recipe.batches.check_cut(hardware.processes, parts)
     shards = {"none": 1, "ddp": 1, "hybrid": train.shard_size or 1}.get(train.sharding, hardware.processes)
-    placement = Placement(hardware.processes, hardware.shard_size or shards, parts, train.activation_checkpointing)
+    half = train.precision != "fp32" and train.gather_precision == "fp32"
+    placement = Placement(
+        hardware.processes, hardware.shard_size or shards, parts, train.activation_checkpointing, half
+    )  # fmt: skip
     costs = [
         training_cost(
             config, parameters, views=recipe.data.sampling.of(shape.views).mean_views(), batch=shape.batch_size,
@@ -138,6 +145,11 @@ def describe_training(recipe: KaleidoRecipe, hardware: Hardware) -> dict[str, fl
           f"gradients, optimiser and average over {placement.shards} shards (estimate)")  # fmt: skip
     print(f"  time           {seconds:,.3g} s a step, {days:,.3g} days on {hardware.processes} x {hardware.peak:g} "
           f"TFLOP/s at {hardware.utilisation:.0%}")  # fmt: skip
+    if config.feature_channels or recipe.settings.codec.kind == "kl":
+        print("                 without autoencoder and DINOv2, which latents made ahead (anyview convert) spare")
+    if memory > hardware.memory * 2**30:
+        print(f"  too large      for {hardware.memory:g} GiB a process (--training.memory): smaller micro-batches "
+              "(--data.share-counts), more shards, or activation checkpointing")  # fmt: skip
     return {"tokens": tokens, "flops": flops, "memory": float(memory), "seconds": seconds, "days": days}
 
 

@@ -80,15 +80,16 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
 
 
 # Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
-# is kept (activation checkpointing); from the peaks in benchmarks/kaleido_small.md.
-_KEPT_STREAMS, _RECOMPUTED_STREAMS = 34, 1
+# is kept (activation checkpointing); from the peak without it in benchmarks/kaleido_small.md, less weights, their casts
+# and gradients.
+_KEPT_STREAMS, _RECOMPUTED_STREAMS = 21, 1
 # Bytes of a trained parameter: weight, gradient, two moments of AdamW and the running average, all fp32.
 _BYTES_PER_PARAMETER = 4 + 4 + 8 + 4
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What one step of a run takes; autoencoder and feature encoder are not counted.
+    """What one step of a run takes; autoencoder and feature encoder are not counted (latents made ahead spare them).
 
     Attributes:
         parameters: That are trained.
@@ -115,12 +116,14 @@ class Placement:
         shards: Processes that share one copy of the weights (1: each has its own).
         parts: Micro-batches of a step.
         checkpointing: Whether activations are recomputed.
+        half: Whether products run in half precision over fp32 weights, so that the backward pass keeps casts of them.
     """
 
     processes: int
     shards: int
     parts: int
     checkpointing: bool
+    half: bool = False
 
 
 def training_cost(
@@ -148,6 +151,9 @@ def training_cost(
     kept = _RECOMPUTED_STREAMS if placement.checkpointing else _KEPT_STREAMS
     # One block is always at work, and its gathered weights stand beside the shards.
     gathered = 2 * 4 * parameters / config.depth if placement.shards > 1 else 0
+    casts = 2 * parameters / (config.depth if placement.checkpointing else 1) if placement.half else 0
+    # Gradients of all but the last micro-batch are added up unreduced, whole.
+    summed = 4 * parameters if placement.shards > 1 and placement.parts > 1 else 0
     points = composed * local_tokens * config.patch_size**2 * config.reprojection_depths
     looked_at = 4 * points * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels)
     return TrainingCost(
@@ -155,5 +161,5 @@ def training_cost(
         tokens=tokens,
         flops=(4 if placement.checkpointing else 3) * forward,
         state_bytes=_BYTES_PER_PARAMETER * parameters // placement.shards,
-        activation_bytes=int(stream * (config.depth * kept + _KEPT_STREAMS) + gathered + looked_at),
+        activation_bytes=int(stream * (config.depth * kept + _KEPT_STREAMS) + gathered + casts + summed + looked_at),
     )

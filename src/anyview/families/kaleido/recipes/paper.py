@@ -40,8 +40,8 @@ def stage_1_video(size: str) -> KaleidoRecipe:
             feature_source=encoder, image_size=(256, 256), scale_from="all",
         ),
         data=BatchConfig(
-            # Micro-batches are no larger: two scenes of the largest network fit into 80 GB.
-            batch_size=batch, share_counts=2 if size == "large" else 8, sampling=ViewSampling(views=12),
+            # Micro-batches are no larger: so many scenes of the network fit into 80 GB.
+            batch_size=batch, share_counts={"small": 8, "medium": 4, "large": 2}[size], sampling=ViewSampling(views=12),
             augmentation=Augmentation.none(),
             damaged_share=1e-3,
         ),
