@@ -1,5 +1,7 @@
 """The mesh renderer against ray casting, and procedural objects."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -150,6 +152,28 @@ def test_scenes_ahead_are_repeatable_and_resumable(rasteriser, tmp_path):
     scene = SceneMaker(config).make(4)
     assert scene.rgba.shape == (3, 12, 20, 4)
     assert 0.02 < (scene.rgba[..., 3] > 0).mean() < 0.98
+
+
+def test_bad_meshes_are_left_out_up_to_a_share_and_named(rasteriser, tmp_path):
+    folder = tmp_path / "meshes"
+    folder.mkdir()
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nvt 0 0\nvt 1 0\nvt 0 1\n"
+    faces = "f 1/1 2/2 3/3\nf 1/1 2/2 4/3\nf 1/1 3/2 4/3\nf 2/1 3/2 4/3\n"
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.obj").write_text(corners + faces)
+    (folder / "bad.glb").write_bytes(b"glTF not really")
+    config = SyntheticScenes(
+        image_size=(12, 20), views=2, scenes=12, scenes_per_shard=12, meshes=folder, mesh_share=1.0, damaged_share=0.3
+    )
+    assert len(list(write_next_shards(config, tmp_path / "out", [0]))) == 12
+    said = (tmp_path / "out" / "damaged-meshes.txt").read_text().splitlines()
+    assert len(said) == 1 and "bad.glb: not a readable mesh" in said[0]
+    with pytest.raises(AnyViewError, match="bad.glb: not a readable mesh"):
+        list(write_next_shards(replace(config, damaged_share=0.2), tmp_path / "strict", [0]))
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.obj").write_text("v 0 0 0\n")
+    with pytest.raises(AnyViewError):  # none is left: no endless search
+        list(write_next_shards(replace(config, damaged_share=1.0), tmp_path / "none", [0]))
 
 
 def test_folders_without_meshes_are_refused(tmp_path):

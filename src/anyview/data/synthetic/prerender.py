@@ -45,6 +45,9 @@ class SyntheticScenes:
     """Share of the scenes with cameras near each other; the others have EscherNet's distribution."""
     exclude: tuple[str, ...] = ()
     """Names of meshes (file names without ending) that are kept for validation."""
+    damaged_share: float = 0.0
+    """Share of the meshes that may be unreadable or without faces or texture coordinates: others are drawn in their
+    place, and damaged-meshes.txt names them. Above it the work stops."""
     depth: bool = False
     seed: int = 0
 
@@ -63,6 +66,7 @@ class SceneMaker:
         self.mesh_paths = without(list_meshes(config.meshes), config.exclude) if config.meshes else []
         self.photographs = read_photographs(config.photographs) if config.photographs else []
         self._meshes: dict[Path, list[TexturedMesh]] = {}
+        self.damaged: dict[Path, str] = {}
 
     def make(self, number: int) -> StoredScene:
         """Render one scene."""
@@ -70,8 +74,8 @@ class SceneMaker:
         draw = np.random.default_rng([config.seed, number])
         generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
         if self.mesh_paths and draw.random() < config.mesh_share:
-            path = self.mesh_paths[draw.integers(len(self.mesh_paths))]
-            parts, name = self._vary(self._mesh(path), draw, generator), path.stem
+            path, mesh = self._sound_mesh(draw)
+            parts, name = self._vary(mesh, draw, generator), path.stem
         else:
             parts, name = random_object(int(draw.integers(2**62)), self.photographs), "procedural"
         which = draw.random()
@@ -81,6 +85,20 @@ class SceneMaker:
         lighting = Lighting.random(draw) if draw.random() < 0.7 else Lighting()
         renders = self.rasteriser.render(parts, cameras, lighting, depth=config.depth)
         return StoredScene(f"{number:08d}-{name}", renders.rgba, cameras, renders.depth)
+
+    def _sound_mesh(self, draw: np.random.Generator) -> tuple[Path, list[TexturedMesh]]:
+        """A mesh at random, and another one as long as it cannot be used."""
+        while True:
+            path = self.mesh_paths[draw.integers(len(self.mesh_paths))]
+            if path in self.damaged:
+                continue
+            try:
+                return path, self._mesh(path)
+            except AnyViewError as error:
+                self.damaged[path] = str(error)
+                allowed = self.config.damaged_share * len(self.mesh_paths)
+                if len(self.damaged) > allowed or len(self.damaged) == len(self.mesh_paths):
+                    raise
 
     def _mesh(self, path: Path) -> list[TexturedMesh]:
         if path not in self._meshes:
@@ -141,7 +159,8 @@ def claim_folder(config: SyntheticScenes, folder: Path) -> None:
         AnyViewError: The folder was begun with another configuration.
     """
     note = folder / "scenes.json"
-    document = json.loads(json.dumps({key: str(value) for key, value in to_plain(config).items()}))
+    shown = {key: value for key, value in to_plain(config).items() if key != "damaged_share"}
+    document = json.loads(json.dumps({key: str(value) for key, value in shown.items()}))
     if note.is_file() and (before := json.loads(note.read_text())) != document:
         key = next(key for key in document if document[key] != before.get(key))
         raise AnyViewError(f"{folder}: begun with {key} = {before.get(key)}, not {document[key]}; give another folder.")
@@ -168,3 +187,13 @@ def write_next_shards(config: SyntheticScenes, folder: Path, numbers: list[int])
             scenes.append(maker.make(number))
             yield number
         write_shard(path, scenes)
+        _note_damaged(maker, folder)
+
+
+def _note_damaged(maker: SceneMaker, folder: Path) -> None:
+    """Add the meshes that could not be used to a list; other processes add theirs."""
+    path = folder / "damaged-meshes.txt"
+    known = path.read_text().splitlines() if path.is_file() else []
+    if new := [reason for reason in maker.damaged.values() if reason not in known]:
+        with path.open("a") as file:
+            file.writelines(f"{reason}\n" for reason in new)
