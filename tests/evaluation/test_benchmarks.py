@@ -445,6 +445,10 @@ def test_images_that_are_no_numbers_are_refused():
         images[view, 0, 0, 0] = float("nan")
         with pytest.raises(AnyViewError, match=f"thing: {what} holds numbers that are not finite"):
             score_scene(renderer, replace(thing, images=images), split, 1)
+    with torch.no_grad():
+        renderer.model.head.bias.fill_(float("nan"))
+    with pytest.raises(AnyViewError, match="thing: a rendered view holds numbers that are not finite"):
+        score_scene(renderer, thing, split, 1)
 
 
 def test_one_command_and_a_comparison(tmp_path, capsys):

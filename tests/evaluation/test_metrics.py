@@ -105,6 +105,23 @@ def test_flip_is_zero_for_equal_images_and_near_one_for_black_and_white():
     assert flip(1 - black, black).item() > 0.9  # the published measure runs from 0 to 1
 
 
+def test_flip_without_its_package_is_refused_before_anything_is_scored(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flip_evaluator", None)
+    with pytest.raises(AnyViewError, match=r"pip install 'anyview\[eval\]'"):
+        make_metrics(["psnr", "flip"], None)
+
+
+def test_flip_is_that_of_its_package_at_the_stated_pixels_a_degree():
+    package = pytest.importorskip("flip_evaluator")
+    a, b = pairs(2)
+    for n in range(2):
+        rows = [x[n].movedim(0, -1).numpy() for x in (b, a)]
+        stated = package.evaluate(*rows, "LDR", applyMagma=False, parameters={"ppd": 0.7 * 3840 / 0.7 * math.pi / 180})
+        assert flip(a, b)[n].item() == pytest.approx(stated[1], abs=1e-6)  # 4K, 0.7 m wide, seen from 0.7 m
+        near = package.evaluate(*rows, "LDR", applyMagma=False, parameters={"ppd": 30.0})
+        assert abs(near[1] - stated[1]) > 1e-4
+
+
 def alexnet_features():
     sizes = [(3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1)]
     layers = []
