@@ -156,6 +156,7 @@ def _train(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> Path:
         task, batches, recipe.train, out, validate=validate, identity=identity, world=world, initial=initial,
         fresh=options.fresh, force=options.force_recipe, rollback=options.rollback,
     )  # fmt: skip
+    del initial  # the whole of the weights, which the model has its share of now
     return trainer.train()
 
 
