@@ -23,7 +23,8 @@ from anyview.evaluation.benchmark_run import BenchmarkRun, CaptureViews, check_s
 from anyview.evaluation.benchmarks import BENCHMARKS, GSO30, NERF_REFERENCES, find_scenes
 from anyview.evaluation.comparison import compare, paired_difference
 from anyview.evaluation.metrics.image import psnr
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS, make_metrics
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, SET_METRICS, make_metrics
+from anyview.evaluation.metrics.temporal import flicker
 from anyview.evaluation.pictures import error_map
 from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.protocols import Protocol, Split, hold_out
@@ -421,6 +422,32 @@ def test_a_folder_is_known_by_its_own_name(tmp_path, monkeypatch):
     assert [scene.name for scene in find_scenes(BENCHMARKS["objects"], Path())] == ["one"]
 
 
+def test_sequences_are_measured_beside_the_true_ones(tmp_path, capsys):
+    data = write_objects(tmp_path / "data", names=("one", "two"))
+    arguments = ["evaluate", "--data", str(data), "--references", "1", "3", "--model", "baseline:nearest"]
+    arguments += ["--metrics", "psnr", "flicker", "view-to-view"]
+    for name in ("a", "b"):
+        assert main([*arguments, "--out", str(tmp_path / name)]) == 0
+    report = read_report(tmp_path / "a")
+    one = next(result for result in report.scenes if result.scene == "one" and result.references == 1)
+    assert one.sequence == {"flicker": 0.0, "view-to-view": 100.0}, "copies of one reference stand still"
+    capture = read_capture(data / "one").recentred()
+    truth = CaptureViews("one", capture, (128, 128), load("default").system.focal_over_height).views(range(10, 25))[0]
+    assert one.truth_sequence["flicker"] == pytest.approx(flicker(truth)) and one.truth_sequence["flicker"] > 1
+    assert report.mean["1"]["truth_view-to-view"] < report.mean["1"]["view-to-view"] == 100
+    assert "| 100.00 (" in (tmp_path / "a" / "report.md").read_text()
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "side")]) == 0
+    assert "## flicker (of the true views)" in (tmp_path / "side" / "comparison.md").read_text()
+    document = json.loads((tmp_path / "a" / "report.json").read_text())
+    del document["scenes"][0]["sequence"]["flicker"]
+    (tmp_path / "a" / "report.json").write_text(json.dumps(document))
+    with pytest.raises(AnyViewError, match="has not every metric of sequences"):
+        read_report(tmp_path / "a")
+    capsys.readouterr()
+    assert main([*arguments[:-3], "flicker", "--out", str(tmp_path / "c")]) == 1
+    assert "--metrics needs one of single images beside flicker" in capsys.readouterr().err
+
+
 def test_a_view_counts_once():
     with pytest.raises(AnyViewError, match="View 3 is twice in the list of targets"):
         Split({1: (0,)}, (3, 4, 3))
@@ -546,7 +573,7 @@ def test_every_name_stands_in_the_help_and_the_document(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
     told, document = " ".join(capsys.readouterr().out.split()), (REPOSITORY / "docs" / "evaluation.md").read_text()
-    for name in (*BENCHMARKS, *IMAGE_METRICS, *SET_METRICS, *BASELINES):
+    for name in (*BENCHMARKS, *IMAGE_METRICS, *SET_METRICS, *SEQUENCE_METRICS, *BASELINES):
         assert re.search(rf"[\s:(]{name}[,;.)\s]", told), name
         assert f"`{name}`" in document, name
 

@@ -18,7 +18,7 @@ from anyview.evaluation.metrics.perceptual import Lpips, check_published
 from anyview.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
 from anyview.evaluation.metrics.registry import make_metrics
 from anyview.evaluation.metrics.shape import chamfer, chamfer_sampled, chamfer_vertices, occupancy, volume_iou
-from anyview.evaluation.metrics.temporal import flicker, reproject, reprojection_error, view_to_view
+from anyview.evaluation.metrics.temporal import flicker, reproject, reprojection_psnr, view_to_view
 from anyview.geometry.alignment import Similarity
 from anyview.geometry.cameras import Cameras
 from tests.conftest import ring
@@ -400,8 +400,8 @@ def plane_views(shift: float):
 
 def test_reprojection_finds_the_same_surface():
     frames, depths, cameras = plane_views(0.3)
-    assert reprojection_error(frames, depths, cameras) > 35  # bilinear sampling is all that is lost
-    assert reprojection_error(frames, depths, replace(cameras, world_from_cam=torch.eye(4).repeat(2, 1, 1))) < 25
+    assert reprojection_psnr(frames, depths, cameras) > 35  # bilinear sampling is all that is lost
+    assert reprojection_psnr(frames, depths, replace(cameras, world_from_cam=torch.eye(4).repeat(2, 1, 1))) < 25
     _, mask = reproject(frames[0], depths[0], cameras, depths[1])
     # The wall moves by focal 0.3 / 4 pixels: so many columns of the second view lie beyond the first.
     moved = float(cameras.intrinsics[0, 0, 0]) * 0.3 / 4
@@ -410,4 +410,4 @@ def test_reprojection_finds_the_same_surface():
     in_front[0] = 2.0  # something hides the wall from the first camera
     assert not reproject(frames[0], in_front[0], cameras, depths[1])[1].any()
     with pytest.raises(AnyViewError, match="no surface in common"):
-        reprojection_error(frames, in_front, cameras)
+        reprojection_psnr(frames, in_front, cameras)

@@ -64,7 +64,7 @@ class EvaluateOptions:
     """How many scenes there must be, for sets of which the program does not know the names."""
     metrics: tuple[str, ...] = ()
     """psnr, psnr-uint8, ssim, ssim-padded, ssim-sample, ssim-uniform7-uint8, flip, lpips-alex, lpips-vgg,
-    lpips-vgg-unscaled, fid, fd-dinov2; by default those of the benchmark."""
+    lpips-vgg-unscaled, fid, fd-dinov2, and of sequences flicker, view-to-view; by default those of the benchmark."""
     metric_weights: Path | None = None
     """Folder with the weights that LPIPS, FID and FD-DINOv2 need."""
     scale_sweep: tuple[float, ...] = ()
@@ -126,7 +126,7 @@ def _evaluate(options: EvaluateOptions, world: World) -> Report | None:
         raise unknown_name("estimator of cameras", options.adherence, ESTIMATORS)
     pairs, sets = make_metrics(names, options.metric_weights)
     if not pairs:
-        raise AnyViewError(f"--metrics needs one of single images beside {' '.join(sets)}, such as psnr.")
+        raise AnyViewError(f"--metrics needs one of single images beside {' '.join(names)}, such as psnr.")
     scenes = find_scenes(benchmark, options.data, options.scenes, options.expect_scenes)
     method, renderer, focal = _method(options)
     protocol = Protocol(

@@ -20,7 +20,7 @@ from anyview.errors import AnyViewError
 from anyview.evaluation.adherence import ESTIMATORS, measure_adherence
 from anyview.evaluation.benchmarks import BenchmarkScene
 from anyview.evaluation.metrics.distribution import Features, frechet_distance
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, PairMetric
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, PairMetric, SequenceMetric
 from anyview.evaluation.pictures import write_scene_pictures
 from anyview.evaluation.protocols import Protocol, Split
 from anyview.evaluation.results import Method, Report, SceneResult, SetResult, means
@@ -156,6 +156,7 @@ class BenchmarkRun:
         truth, cameras, boxes = views.views(split.targets)
         estimate = ESTIMATORS.get(self.protocol.adherence)
         own = None if estimate is None else measure_adherence(truth, cameras, estimate)
+        sequences = _sequences(self.protocol)
         for count in self.protocol.counts:
             score = score_scene(
                 self.renderer, views, split, count, metrics=self.metrics, seed=self.seed,
@@ -164,7 +165,11 @@ class BenchmarkRun:
             )  # fmt: skip
             shown = within(score.images, boxes)
             kept = None if estimate is None else measure_adherence(shown, cameras, estimate)
-            results.append(SceneResult.of(score, split, data, adherence=kept, truth_adherence=own))
+            results.append(SceneResult.of(
+                score, split, data, adherence=kept, truth_adherence=own,
+                sequence={name: metric.measure(shown) for name, metric in sequences.items()},
+                truth_sequence={name: metric.measure(truth) for name, metric in sequences.items()},
+            ))  # fmt: skip
             write_scene_pictures(self.folder / "scenes", score, truth, split)
             features |= {f"{kind}/{count}": _in_pieces(make, shown) for kind, make in self.features.items()}
         if self.features:
@@ -238,10 +243,13 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
     Raises:
         AnyViewError: A scene cannot be read, has no cameras or too few views, or shows too little of what is rendered.
     """
+    fewest = max((metric.least_views for metric in _sequences(protocol).values()), default=1)
     smallest = max(IMAGE_METRICS[name].least_side for name in protocol.metrics if name in IMAGE_METRICS)
     for scene in scenes:
         capture = scene.read()
         split = scene.split(capture, protocol.counts)
+        if len(split.targets) < fewest:
+            raise AnyViewError(f"{scene.name}: {len(split.targets)} targets, the metrics of sequences need {fewest}.")
         cameras = capture.recentred().cameras[list(split.targets)]
         for target, (top, left, bottom, right) in zip(
             split.targets, seen_boxes(cameras, protocol.image_size, focal_over_height), strict=True
@@ -252,6 +260,10 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
                     f"{scene.name}: view {target} shows {shown} pixels of what is rendered; the metrics need "
                     f"{smallest}."
                 )
+
+
+def _sequences(protocol: Protocol) -> dict[str, SequenceMetric]:
+    return {name: SEQUENCE_METRICS[name] for name in protocol.metrics if name in SEQUENCE_METRICS}
 
 
 def _in_pieces(make: Features, images: Tensor) -> Tensor:

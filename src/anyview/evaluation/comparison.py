@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from anyview.errors import AnyViewError
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, axis_label
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, axis_label
 from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE, caveat
 from anyview.evaluation.report import notes_on
@@ -102,7 +102,7 @@ def compare(reports: Sequence[Report], names: Sequence[str]) -> str:
 
 
 def _other_numbers(reports: Sequence[Report], names: Sequence[str]) -> list[str]:
-    """What is not a mean over pairs of images: distances of sets, and the oracle over scales."""
+    """What is not a mean over pairs of images: distances of sets, metrics of sequences, the oracle over scales."""
     counts = reports[0].protocol.counts
     tables: dict[str, dict[str, dict[int, str]]] = {}
     for report, name in zip(reports, names, strict=True):
@@ -111,6 +111,11 @@ def _other_numbers(reports: Sequence[Report], names: Sequence[str]) -> list[str]
             tables.setdefault(title, {}).setdefault(name, {})[result.references] = f"{result.value:.3f}"
         for count in counts:
             for key, value in report.mean[str(count)].items():
+                if key in SEQUENCE_METRICS:
+                    truth = f"{report.mean[str(count)][f'truth_{key}']:.3f}"
+                    tables.setdefault(f"{key} (of the true views)", {}).setdefault(name, {})[count] = (
+                        f"{value:.3f} ({truth})"
+                    )
                 if key.startswith("oracle_"):
                     title = f"{key.removeprefix('oracle_')} with the best scale by the truth (an oracle)"
                     tables.setdefault(title, {}).setdefault(name, {})[count] = f"{value:.3f}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from anyview.errors import AnyViewError
 from anyview.evaluation.adherence import Adherence
 from anyview.evaluation.documents import read_document
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, SET_METRICS
+from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, SET_METRICS
 from anyview.evaluation.protocols import Protocol, Split, SweepAxes
 from anyview.evaluation.run import Score
 from anyview.serialisation import to_plain, write_json
@@ -53,6 +53,8 @@ class SceneResult:
         oracle: Likewise.
         adherence: Of the rendered views to the cameras that were asked for, if it was measured.
         truth_adherence: Of the true images of the same views: what the estimator itself is off.
+        sequence: By metric of sequences, of the rendered targets in their order.
+        truth_sequence: Likewise, of the true views.
     """
 
     scene: str
@@ -67,6 +69,8 @@ class SceneResult:
     oracle: dict[str, tuple[float, ...]] | None = None
     adherence: Adherence | None = None
     truth_adherence: Adherence | None = None
+    sequence: dict[str, float] = field(default_factory=dict)
+    truth_sequence: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -77,6 +81,8 @@ class SceneResult:
         *,
         adherence: Adherence | None = None,
         truth_adherence: Adherence | None = None,
+        sequence: dict[str, float] | None = None,
+        truth_sequence: dict[str, float] | None = None,
     ) -> SceneResult:
         """The numbers of a score."""
 
@@ -90,6 +96,7 @@ class SceneResult:
             oracle_scale=score.oracle_scale, oracle_axes=score.oracle_axes,
             oracle=None if score.oracle is None else fixed(score.oracle),
             adherence=adherence, truth_adherence=truth_adherence,
+            sequence=sequence or {}, truth_sequence=truth_sequence or {},
         )  # fmt: skip
 
     def mean(self, metric: str, which: str = "values") -> float:
@@ -158,7 +165,7 @@ def _number(count: int, thing: str) -> str:
 
 
 def means(scenes: Sequence[SceneResult], counts: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Means over the targets of a scene, then over scenes; ``copy_*`` and ``oracle_*`` likewise."""
+    """Means over the targets of a scene, then over scenes; ``copy_*``, ``oracle_*`` and ``truth_*`` likewise."""
     out: dict[str, dict[str, float]] = {}
     for count in counts:
         group = [result for result in scenes if result.references == count]
@@ -166,6 +173,9 @@ def means(scenes: Sequence[SceneResult], counts: Sequence[int]) -> dict[str, dic
         for which, prefix in (("values", ""), ("copy", "copy_"), ("oracle", "oracle_")):
             for metric in getattr(group[0], which) or ():
                 row[prefix + metric] = sum(result.mean(metric, which) for result in group) / len(group)
+        for which, prefix in (("sequence", ""), ("truth_sequence", "truth_")):
+            for metric in getattr(group[0], which):
+                row[prefix + metric] = sum(getattr(result, which)[metric] for result in group) / len(group)
         out[str(count)] = row
     return out
 
@@ -193,12 +203,15 @@ def _check(report: Report, path: Path) -> None:
     if not expected or sorted((r.scene, r.references) for r in report.scenes) != sorted(expected):
         raise AnyViewError(f"{path}: the report has not every scene at every number of references once.")
     pairs = {name for name in report.protocol.metrics if name in IMAGE_METRICS}
+    sequences = {name for name in report.protocol.metrics if name in SEQUENCE_METRICS}
     for result in report.scenes:
         for values in (result.values, result.copy, result.oracle):
             if values is not None and (
                 values.keys() != pairs or {len(row) for row in values.values()} != {len(result.target_views)}
             ):
                 raise AnyViewError(f"{path}: {result.scene} has not every metric of the protocol for every target.")
+        if not result.sequence.keys() == result.truth_sequence.keys() == sequences:
+            raise AnyViewError(f"{path}: {result.scene} has not every metric of sequences of the protocol.")
     sets = sorted((name, count) for name in report.protocol.metrics if name in SET_METRICS for count in counts)
     if sorted((result.metric, result.references) for result in report.sets) != sets:
         raise AnyViewError(f"{path}: the report has not every metric of sets at every number of references once.")

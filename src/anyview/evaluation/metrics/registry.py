@@ -14,6 +14,7 @@ from anyview.errors import AnyViewError, unknown_name
 from anyview.evaluation.metrics.distribution import DinoV2ClassFeatures, Features, InceptionFeatures
 from anyview.evaluation.metrics.image import load_flip, psnr, ssim, truncated
 from anyview.evaluation.metrics.perceptual import BACKBONES, Lpips, check_published
+from anyview.evaluation.metrics.temporal import flicker, view_to_view
 
 PairMetric = Callable[[Tensor, Tensor], Tensor]
 """Images and truth ``(n, 3, h, w)`` in [0, 1] to ``n`` values."""
@@ -46,6 +47,23 @@ class SetMetric:
 
     definition: str
     make: Callable[[Path], Features]
+
+
+@dataclass(frozen=True)
+class SequenceMetric:
+    """A metric of the targets of a scene in their order, read against that of the true views.
+
+    Attributes:
+        definition: The variant, in words for reports.
+        unit: Behind the number.
+        measure: Images ``(n, 3, h, w)`` in [0, 1] to a number.
+        least_views: Targets that it needs.
+    """
+
+    definition: str
+    unit: str
+    measure: Callable[[Tensor], float]
+    least_views: int
 
 
 def _of_bytes(metric: PairMetric) -> PairMetric:
@@ -101,6 +119,16 @@ SET_METRICS: dict[str, SetMetric] = {
 }  # fmt: skip
 
 
+SEQUENCE_METRICS: dict[str, SequenceMetric] = {
+    "flicker": SequenceMetric(
+        "mean absolute second difference of the targets in their order, out of 255, without a warp", "", flicker, 3
+    ),
+    "view-to-view": SequenceMetric(
+        "PSNR of each target against the one before it, without a warp", "dB", view_to_view, 2
+    ),
+}  # fmt: skip
+
+
 def axis_label(name: str) -> str:
     """Name and unit of a metric of images."""
     unit = IMAGE_METRICS[name].unit
@@ -108,10 +136,10 @@ def axis_label(name: str) -> str:
 
 
 def make_metrics(names: Sequence[str], weights: Path | None) -> tuple[dict[str, PairMetric], dict[str, Features]]:
-    """The metrics of some names, ready to use.
+    """The metrics of pairs and of sets among some names, ready to use.
 
     Args:
-        names: Of :data:`IMAGE_METRICS` and :data:`SET_METRICS`.
+        names: Of :data:`IMAGE_METRICS`, :data:`SET_METRICS` and :data:`SEQUENCE_METRICS`, which need no making.
         weights: Folder with the files that some of them need.
 
     Raises:
@@ -122,8 +150,10 @@ def make_metrics(names: Sequence[str], weights: Path | None) -> tuple[dict[str, 
     pairs: dict[str, PairMetric] = {}
     sets: dict[str, Features] = {}
     for name in names:
+        if name in SEQUENCE_METRICS:
+            continue
         if name not in IMAGE_METRICS and name not in SET_METRICS:
-            raise unknown_name("metric", name, (*IMAGE_METRICS, *SET_METRICS))
+            raise unknown_name("metric", name, (*IMAGE_METRICS, *SET_METRICS, *SEQUENCE_METRICS))
         if weights is None and (name in SET_METRICS or IMAGE_METRICS[name].needs_weights):
             raise AnyViewError(f"Metric {name} needs weights that do not come with the package: give --metric-weights.")
         folder = weights or Path()

@@ -63,7 +63,7 @@ def reproject(
     return seen, inside & ((there - z).abs() < _OCCLUDED * z)
 
 
-def reprojection_error(
+def reprojection_psnr(
     frames: Float[Tensor, "views 3 h w"], depths: Float[Tensor, "views h w"], cameras: Cameras
 ) -> float:
     """PSNR in dB of each frame against what the one before it shows of the same surface, where both see it.
