@@ -241,7 +241,7 @@ def test_pose_places_real_photographs(capsys, shared_data, tmp_path):
         "--json",
     )  # fmt: skip
     said = last(out)
-    assert code == 0 and said["registered"] == said["images"] == 5 and said["reprojection_psnr"] < 1.5
+    assert code == 0 and said["registered"] == said["images"] == 5 and said["reprojection_error"] < 1.5
     for name in ("sparse/0", "transforms.json"):
         assert (tmp_path / "out" / name).exists()
     assert run(capsys, "check", tmp_path / "out")[0] == 0

@@ -77,7 +77,7 @@ def _thinned(capture: Capture, options: PoseOptions) -> Capture:
 def _report(options: PoseOptions, result: PoseResult, seconds: float) -> None:
     print(
         f"{result.registered} of {result.images} images have cameras, {result.points} points, mean reprojection error "
-        f"{result.reprojection_psnr:.2f} px, in {seconds:.0f} s."
+        f"{result.reprojection_error:.2f} px, in {seconds:.0f} s."
     )
     if result.others:
         print(f"{result.others} images hang together among themselves alone; pictures between them and the rest help.")

@@ -47,14 +47,14 @@ class PoseResult:
         registered: Images that got a camera.
         images: Images that there were.
         points: Points of the scene.
-        reprojection_psnr: Mean distance of points from their observations, pixels.
+        reprojection_error: Mean distance of points from their observations, pixels.
         others: Images in further reconstructions that could not be joined to this one.
     """
 
     registered: int
     images: int
     points: int
-    reprojection_psnr: float
+    reprojection_error: float
     others: int
 
 
@@ -93,7 +93,7 @@ def estimate_poses(capture: Capture, folder: Path, config: PoseConfig, *, on_sta
         write_ply(folder / "points.ply", posed.points)
     transforms_json.write_frames(folder / "transforms.json", posed, points="points.ply" if posed.points else None)
     return PoseResult(
-        len(posed), len(capture), best.num_points3D(), float(best.compute_mean_reprojection_psnr()), others
+        len(posed), len(capture), best.num_points3D(), float(best.compute_mean_reprojection_error()), others
     )
 
 
