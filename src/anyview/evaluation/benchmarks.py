@@ -320,7 +320,8 @@ def find_scenes(
             f"{data}: {len(missing)} of {len(wanted)} scenes of {benchmark.name} are missing, the first is "
             f"{missing[0]}; a mean over the others would be another number (name some with --scenes)."
         )
-    expected = expected or (None if only else benchmark.scene_count)
+    if expected is None and not only:
+        expected = benchmark.scene_count
     if expected not in (None, len(wanted)):
         raise AnyViewError(
             f"{data}: {len(wanted)} scenes of {benchmark.name}, there must be {expected}; a mean over others would be "
