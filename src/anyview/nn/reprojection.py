@@ -29,8 +29,8 @@ from anyview.nn.ray_points import Lattice, RayPoints, Sighting, Sources
 # numbers of evidence beside the colour.
 CELLS, HIDDEN, _EVIDENCE = 4, 16, 9
 # Points that are looked at in one go where no gradient is wanted, and how many fp32 numbers are held for each of them
-# at the peak, in all and for every channel: 80 were measured with 3 channels, 152 with 16.
-BAND, POINT_NUMBERS, POINT_CHANNELS = 2**16, 80, 7
+# at the peak, in all and for every channel: 66 were measured with 3 channels, 156 with 16.
+BAND, POINT_NUMBERS, POINT_CHANNELS = 2**16, 50, 7
 # Weights are kept this much smaller than they act: optimisers take steps of about one size for all of them.
 _GAIN, _OCCUPANCY_GAIN = 4.0, 20.0
 # Below all weights that count.
