@@ -17,6 +17,8 @@ from anyview.api import load
 from anyview.data.shards import write_shard
 from anyview.families.kaleido.checkpoint import load_model
 from anyview.training.checkpoint import list_checkpoints
+from anyview.training.checkpoint import load_training_state as load_state
+from anyview.training.distributed import World
 from anyview.training.optim import OptimConfig
 from tests.conftest import CAUSAL, REPOSITORY
 from tests.data.test_training_data import scenes
@@ -78,14 +80,18 @@ def test_many_processes_follow_the_losses_of_one(shards, tmp_path, processes, op
     close(expected, losses(tmp_path / "many"), 2e-4)
     assert max(norm for _, _, norm in expected) > OptimConfig().clip, "some gradients were clipped"
     last = list_checkpoints(tmp_path / "many")[-1]
-    one, many = (load_training_state(list_checkpoints(tmp_path / name)[-1]) for name in ("one", "many"))
+    before = dict(make_task(**options.get("network", {})).model.named_parameters())
+    one, many = (
+        load_state(list_checkpoints(tmp_path / name)[-1], World(), {key: p.clone() for key, p in before.items()})
+        for name in ("one", "many")
+    )
     for kind in ("weights", "average"):  # single numbers whose gradient is next to nothing may go either way
-        after, before = getattr(one, kind), dict(make_task(**options.get("network", {})).model.named_parameters())
+        after = getattr(one, kind)
         apart, moved = (
             sum((other[name] - p).square().sum().item() for name, p in after.items()) ** 0.5
             for other in (getattr(many, kind), before)
         )
-        assert 0 < moved and apart < 0.02 * moved, (kind, apart / moved)
+        assert 0 < moved and apart < 0.1 * moved, (kind, apart / moved)
     sums = json.loads((last / "checksums.json").read_text())
     files = {str(path.relative_to(last)) for path in last.rglob("*") if path.is_file()} - {"checksums.json"}
     assert sums.keys() == files and "model.safetensors" in files

@@ -174,7 +174,7 @@ def test_a_diverging_run_stops_and_goes_back_with_a_lower_rate(shards, tmp_path)
     def blown_up(views, seed):
         if trainer.step < 110:
             return inner(views, seed)
-        guilty.data.mul_(1.05)
+        guilty.data.mul_(2.0)
         return {name: 50 * value for name, value in inner(views, seed).items()}
 
     task.losses = blown_up
