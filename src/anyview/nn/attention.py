@@ -76,11 +76,10 @@ def attend_in_parts(
 ) -> Float[Tensor, "batch heads queries dim"]:
     """The same block after block (:mod:`anyview.nn.blocked_attention`): quick for many keys in bfloat16 on a CPU.
 
-    Raises:
-        NotImplementedError: A derivative in forward mode is asked for.
+    Derivatives in forward mode are those of :func:`attend_explicitly`; the operator itself has none.
     """
     if _has_tangent(q, k, v):
-        raise NotImplementedError("attention in blocks has no derivatives in forward mode: call attend() instead")
+        return attend_explicitly(q, k, v, scale=scale)
     return attend_in_blocks(*_grouped(q * scale, k, v)).view(q.shape)
 
 
