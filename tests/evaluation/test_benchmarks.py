@@ -28,6 +28,7 @@ from anyview.evaluation.metrics.temporal import flicker
 from anyview.evaluation.pictures import error_map
 from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.protocols import Protocol, Split, hold_out
+from anyview.evaluation.published import published_scores
 from anyview.evaluation.report import markdown
 from anyview.evaluation.results import Method, protocol_differences, read_report, write_report
 from anyview.evaluation.run import HeldOutObject, _moved, score_scene
@@ -308,6 +309,24 @@ def test_published_rows_stand_beside_ours_and_are_marked(tmp_path):
     gso = replace(report, protocol=replace(report.protocol, benchmark="gso30"))
     text = compare([gso, gso], ["a", "b"])
     assert "| Kaleido (published, Kaleido, Table 2; its resolution and scenes) | 20.94 | 28.89 |" in text
+    where = "published, Kaleido, Table 6; its resolution and scenes; which variant of SSIM is not said"
+    assert f"| EscherNet ({where}) | 0.884 | 0.918 |" in text
+    written = markdown(gso)
+    assert written.index("PSNR as published (Kaleido, Table 2)") < written.index("SSIM as published (Kaleido, Table 6)")
+    assert "| Kaleido (published) | 0.895 | 0.954 |" in written
+
+
+def test_published_numbers_stand_in_their_columns():
+    """Those of objects get better with every reference, in all models; and some are looked up in the tables."""
+    for metric, up in (("psnr", 1), ("ssim-padded", 1), ("lpips-vgg", -1)):
+        for benchmark in ("gso30", "rtmv"):
+            for row in published_scores(benchmark, metric).rows.values():
+                values = [up * row[n] for n in (1, 2, 3, 5, 10)]
+                assert values == sorted(values) and len(set(values)) == 5
+    assert published_scores("tanks-and-temples", "psnr").rows["Kaleido"] == {1: 11.79, 3: 13.2, 6: 14.61, 9: 15.88}
+    assert published_scores("mipnerf360", "lpips-alex").rows["SEVA"] == {1: 0.573, 3: 0.364, 6: 0.319}
+    assert published_scores("omniobject3d", "ssim").rows["SV3D"] == {1: 0.85}
+    assert published_scores("llff", "flip") is None and published_scores("capture", "psnr") is None
 
 
 def write_split(folder, count, train, test):

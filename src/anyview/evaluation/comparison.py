@@ -12,7 +12,7 @@ import torch
 from anyview.errors import AnyViewError
 from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, axis_label
 from anyview.evaluation.plots import Curve, draw_plot
-from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE, caveat
+from anyview.evaluation.published import published_scores
 from anyview.evaluation.report import notes_on
 from anyview.evaluation.results import Report, count_scenes, protocol_differences
 from anyview.serialisation import write_aside
@@ -87,8 +87,7 @@ def compare(reports: Sequence[Report], names: Sequence[str]) -> str:
         for report, name in zip(reports, names, strict=True):
             row = " | ".join(f"{report.mean[str(n)][metric]:.3f}" for n in protocol.counts)
             lines.append(f"| {name} | {row} |")
-        if metric == "psnr":
-            lines += _published(protocol.benchmark, protocol.counts)
+        lines += _published(protocol.benchmark, metric, protocol.counts)
         lines += ["", f"Less {names[0]}, scene by scene, with the 95 % interval of a bootstrap over scenes:", ""]
         lines += [f"| method | {head} |", "|---|" + "---|" * len(protocol.counts)]
         for report, name in zip(reports[1:], names[1:], strict=True):
@@ -134,13 +133,13 @@ def _cell(d: Difference) -> str:
     return f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], better at {d.better} of {d.scenes}"
 
 
-def _published(benchmark: str, counts: Sequence[int]) -> list[str]:
-    rows = PUBLISHED_PSNR.get(benchmark, {})
-    return [
-        f"| {name} (published, {SOURCE}; its resolution and scenes{caveat(benchmark)}) | "
-        + " | ".join(f"{row[n]:.2f}" if n in row else "" for n in counts) + " |"
-        for name, row in rows.items()
-    ]  # fmt: skip
+def _published(benchmark: str, metric: str, counts: Sequence[int]) -> list[str]:
+    """Rows of a table of one metric."""
+    scores = published_scores(benchmark, metric)
+    if scores is None:
+        return []
+    where = f"published, {scores.source}; its resolution and scenes{scores.caveat}"
+    return [f"| {name} ({where}) | {' | '.join(cells)} |" for name, cells in scores.cells(counts)]
 
 
 def write_comparison(folder: Path, reports: Sequence[Report], names: Sequence[str]) -> list[Path]:
@@ -153,10 +152,10 @@ def write_comparison(folder: Path, reports: Sequence[Report], names: Sequence[st
         Curve(name, [(float(n), report.mean[str(n)][metric]) for n in protocol.counts])
         for report, name in zip(reports, names, strict=True)
     ]
-    published = PUBLISHED_PSNR.get(protocol.benchmark, {}) if metric == "psnr" else {}
+    published = published_scores(protocol.benchmark, metric)
     curves += [
         Curve(f"{name} (published)", [(float(n), row[n]) for n in protocol.counts if n in row], dashed=True)
-        for name, row in published.items()
+        for name, row in (published.rows.items() if published else ())
     ]
     draw_plot(
         folder / "comparison.png", f"{protocol.benchmark}, {count_scenes(reports[0])}", "reference views",

@@ -10,7 +10,7 @@ from pathlib import Path
 from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, SET_METRICS, axis_label
 from anyview.evaluation.pictures import picture_name
 from anyview.evaluation.plots import Curve, draw_plot
-from anyview.evaluation.published import PUBLISHED_PSNR, SOURCE, caveat
+from anyview.evaluation.published import PublishedScores, published_scores
 from anyview.evaluation.results import REPORT, Report, SceneResult, count_scenes, write_report
 from anyview.serialisation import to_plain, write_aside
 
@@ -100,8 +100,8 @@ def markdown(report: Report) -> str:
     if protocol.adherence:
         lines += [f"Cameras estimated again ({protocol.adherence}) against those that were asked for:", ""]
         lines += [*_markdown_table(*adherence_table(report)), ""]
-    if protocol.benchmark in PUBLISHED_PSNR:
-        lines += [f"{_published_title(report)}:", "", *_markdown_table(*_published_table(report)), ""]
+    for scores in _published(report):
+        lines += [f"{_published_title(scores)}:", "", *_markdown_table(*_published_table(report, scores)), ""]
     lines += [f"- {note}" for note in notes_on(report)]
     lines += [f"- method: {json.dumps(report.method.settings)}"]
     return "\n".join(lines) + "\n"
@@ -126,16 +126,20 @@ def notes_on(report: Report) -> list[str]:
     ]
 
 
-def _published_title(report: Report) -> str:
-    return f"PSNR as published ({SOURCE}), at its resolution and on all its scenes{caveat(report.protocol.benchmark)}"
+def _published(report: Report) -> list[PublishedScores]:
+    """Of PSNR, and of what else was measured: one table for all variants of a metric."""
+    names = ("psnr", *(name for name in report.protocol.metrics if name in IMAGE_METRICS))
+    found = [published_scores(report.protocol.benchmark, name) for name in names]
+    return list({scores.quantity: scores for scores in found if scores is not None}.values())
 
 
-def _published_table(report: Report) -> tuple[list[str], list[list[str]]]:
+def _published_title(scores: PublishedScores) -> str:
+    return f"{scores.quantity} as published ({scores.source}), at its resolution and on all its scenes{scores.caveat}"
+
+
+def _published_table(report: Report, scores: PublishedScores) -> tuple[list[str], list[list[str]]]:
     counts = report.protocol.counts
-    rows = [
-        [f"{name} (published)", *(f"{row[n]:.2f}" if n in row else "" for n in counts)]
-        for name, row in PUBLISHED_PSNR[report.protocol.benchmark].items()
-    ]
+    rows = [[f"{name} (published)", *cells] for name, cells in scores.cells(counts)]
     return ["model", *(f"N = {n}" for n in counts)], rows
 
 
@@ -160,9 +164,11 @@ def _page(report: Report, folder: Path) -> str:
     name = _main_metric(report)
     sign = 1 if IMAGE_METRICS[name].higher_is_better else -1
     worst = sorted(report.scenes, key=lambda result: sign * result.mean(name))
-    published = []
-    if report.protocol.benchmark in PUBLISHED_PSNR:
-        published = [f"<p>{html.escape(_published_title(report))}:</p>", _html_table(*_published_table(report))]
+    published = [
+        part
+        for scores in _published(report)
+        for part in (f"<p>{html.escape(_published_title(scores))}:</p>", _html_table(*_published_table(report, scores)))
+    ]
     body = [
         f"<h1>{html.escape(report.protocol.benchmark)}: {html.escape(report.method.name)}</h1>",
         _html_table(header, rows), *([_html_table(*adherence_table(report))] if report.protocol.adherence else []),
