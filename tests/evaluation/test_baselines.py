@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from anyview.errors import AnyViewError
-from anyview.evaluation.baselines import BASELINES, BaselineRenderer, ReferenceViews, field_view, make_baseline
+from anyview.evaluation.baselines import (
+    BASELINES,
+    WITH_DEPTH,
+    BaselineRenderer,
+    ReferenceViews,
+    field_view,
+    make_baseline,
+)
+from anyview.evaluation.metrics.depth import depth_errors
 from anyview.evaluation.metrics.image import psnr
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.rays import camera_rays
@@ -26,7 +34,12 @@ SIZE = (24, 32)
 
 def ball_views(cameras: Cameras) -> torch.Tensor:
     """A ball of radius 0.6 in front of white, coloured by place: the truth is known everywhere."""
-    images = []
+    return ball(cameras)[0]
+
+
+def ball(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
+    """Its views, and its depth along the optical axes (0 beside it)."""
+    images, depths = [], []
     for number in range(len(cameras)):
         origin, directions = camera_rays(cameras[number])
         along = (directions * origin).sum(-1)
@@ -35,7 +48,8 @@ def ball_views(cameras: Cameras) -> torch.Tensor:
         place = origin + depth[..., None] * directions
         colour = (0.5 + 0.35 * torch.sin(4 * place)).movedim(-1, 0)
         images.append(torch.where(inside > 0, colour, torch.ones(3, 1, 1)))
-    return torch.stack(images)
+        depths.append(torch.where(inside > 0, depth * (directions @ cameras[number].directions), 0.0))
+    return torch.stack(images), torch.stack(depths)
 
 
 def scene(references=8):
@@ -48,15 +62,20 @@ def render(name, references, images, cameras):
 
 
 def rendered_by(renderer, references, images, cameras):
+    return rendering_by(renderer, references, images, cameras).images[0]
+
+
+def rendering_by(renderer, references, images, cameras):
     made = renderer.encode(images[None, :references], cameras[:references].reshape(1, references))
     targets = cameras[references:]
-    return renderer.render(made, targets.reshape(1, len(targets)), seeds=[0] * len(targets)).images[0]
+    return renderer.render(made, targets.reshape(1, len(targets)), seeds=[0] * len(targets))
 
 
 @pytest.mark.parametrize("name", sorted(set(BASELINES) - {"radiance-field"}))
 def test_baselines_stand_behind_the_seam_and_do_not_look_at_other_targets(name):
     renderer = make_baseline(name, SIZE)
     assert isinstance(renderer, Renderer)
+    assert renderer.renders_depth == (name in WITH_DEPTH)
     images, cameras = scene()
     together = render(name, 8, images, cameras)
     made = renderer.encode(images[None, :8], cameras[:8].reshape(1, 8))
@@ -101,6 +120,21 @@ def test_a_plane_is_found_by_the_sweep():
     images = torch.stack(images)
     assert psnr(render("plane-sweep", 3, images, cameras), images[3:]).item() > 28
     assert psnr(render("nearest", 3, images, cameras), images[3:]).item() < 20
+    swept = rendering_by(make_baseline("plane-sweep", SIZE), 3, images, cameras)
+    assert swept.depths is not None and swept.depths.shape == (1, 1, *SIZE)
+    inner = swept.depths[0, 0, 4:-4, 4:-4]
+    # It stands 2.7 away; the middle, at 2, draws a little where disparities are fractions of a pixel.
+    assert 2.3 < inner.median().item() < 2.9
+    assert rendering_by(make_baseline("nearest", SIZE), 3, images, cameras).depths is None
+
+
+def test_a_sweep_has_no_depth_where_no_reference_sees():
+    poses = torch.eye(4).repeat(3, 1, 1)
+    poses[:, 2, 3] = -2.0
+    poses[:2, 0, 3] = torch.tensor([4.0, 4.2])  # far to the side: nothing of the left of the target
+    cameras = Cameras.from_field_of_view(poses, 0.857, SIZE)
+    depth = rendering_by(make_baseline("plane-sweep", SIZE), 2, torch.rand(3, 3, *SIZE), cameras).depths
+    assert depth is not None and bool((depth[0, 0, :, :4] == 0).all())
 
 
 def test_space_is_contracted_into_a_ball_of_radius_two():
@@ -129,12 +163,15 @@ def test_the_quadrature_is_that_of_a_uniform_fog():
     origins, directions = torch.tensor([[-2.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     edges = sample_edges(60, 1.0, origins, None)
     length = float(edges[0, -1] - edges[0, 0])
-    seen = field.shoot(origins, directions, 60)
+    seen, distance = field.shoot(origins, directions, 60)
     assert seen.max().item() == pytest.approx(math.exp(-10 * math.log(2) * length), abs=1e-6)
+    # Half is stopped after 1 / 10, to within half a sample.
+    assert distance.item() == pytest.approx(float(edges[0, 0]) + 0.1, abs=float(edges[0, 1] - edges[0, 0]))
     with torch.no_grad():
         field.grid[:, 0] = -9.0  # softplus(-9) = 1.234e-4
-    seen = field.shoot(origins, directions, 60)
+    seen, distance = field.shoot(origins, directions, 60)
     assert seen.max().item() == pytest.approx(math.exp(-10 * math.log1p(math.exp(-9)) * length), rel=1e-3)
+    assert distance.item() == 0  # most of it passes
 
 
 @pytest.mark.slow
@@ -142,10 +179,14 @@ def test_a_field_fitted_to_some_views_shows_others():
     images, cameras = scene(12)
     config = FieldConfig(grids=(16, 32), steps=100, rays=512, samples=48)
     renderer = BaselineRenderer(partial(field_view, config=config), SIZE)
-    fitted = rendered_by(renderer, 12, images, cameras)
+    rendering = rendering_by(renderer, 12, images, cameras)
+    fitted, depths = rendering.images[0], rendering.depths
     copied = render("nearest", 12, images, cameras)
     ours, theirs = psnr(fitted, images[12:]).mean().item(), psnr(copied, images[12:]).mean().item()
     assert ours > 22 and ours > theirs + 4
+    truth = ball(cameras)[1][12:]
+    score = depth_errors(depths[0], truth, truth > 0)
+    assert score.rel < 0.15 and score.a1 > 0.95
 
 
 def test_fits_are_reproducible_and_stop_when_nothing_is_gained():

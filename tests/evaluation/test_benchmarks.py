@@ -1,6 +1,7 @@
 """Layouts, splits, resumable runs, reports and comparisons."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from anyview.evaluation.benchmark_run import BenchmarkRun, CaptureViews, check_s
 from anyview.evaluation.benchmarks import BENCHMARKS, GSO30, NERF_REFERENCES, find_scenes
 from anyview.evaluation.comparison import compare, paired_difference
 from anyview.evaluation.metrics.image import psnr
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, SET_METRICS, make_metrics
+from anyview.evaluation.metrics.registry import ALL_METRICS, IMAGE_METRICS, make_metrics
 from anyview.evaluation.metrics.temporal import flicker
 from anyview.evaluation.pictures import error_map
 from anyview.evaluation.plots import Curve, draw_plot
@@ -32,6 +33,8 @@ from anyview.evaluation.published import published_scores
 from anyview.evaluation.report import markdown
 from anyview.evaluation.results import Method, protocol_differences, read_report, write_report
 from anyview.evaluation.run import HeldOutObject, _moved, score_scene
+from anyview.geometry.cameras import Cameras
+from anyview.geometry.rays import unproject
 from tests.conftest import CAUSAL, REPOSITORY, ring, seen_by_browser, tiny_renderer
 from tests.data.test_formats import write_rtmv
 
@@ -592,7 +595,7 @@ def test_every_name_stands_in_the_help_and_the_document(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
     told, document = " ".join(capsys.readouterr().out.split()), (REPOSITORY / "docs" / "evaluation.md").read_text()
-    for name in (*BENCHMARKS, *IMAGE_METRICS, *SET_METRICS, *SEQUENCE_METRICS, *BASELINES):
+    for name in (*BENCHMARKS, *ALL_METRICS, *BASELINES):
         assert re.search(rf"[\s:(]{name}[,;.)\s]", told), name
         assert f"`{name}`" in document, name
 
@@ -611,3 +614,72 @@ def test_plots_of_any_range_are_drawn(tmp_path, values):
     draw_plot(tmp_path / "plot.png", "t", "x", "y", [Curve("a", [(1.0, values[0]), (2.0, values[1])])])
     draw_plot(tmp_path / "point.png", "t", "x", "y", [Curve("a", [(3.0, values[0])])])
     assert (tmp_path / "plot.png").is_file() and (tmp_path / "point.png").is_file()
+
+
+def write_walls(folder, *, levels=1000.0):
+    """Captures of a coloured wall with depth maps, from cameras beside each other."""
+    views, size = 10, (24, 32)
+    poses = torch.eye(4).repeat(views, 1, 1)
+    poses[:, 0, 3] = torch.linspace(-0.4, 0.5, views)
+    poses[:, 2, 3] = -2.0
+    cameras = Cameras.from_field_of_view(poses, math.radians(49.1), size)
+    depth = torch.full((views, *size), 2.7)
+    place = unproject(cameras, depth)
+    rgb = 0.5 + 0.4 * torch.sin(torch.stack([place[..., 0] * 9, place[..., 1] * 7, place[..., 0] * 4], -1))
+    rgba = torch.cat([rgb, torch.ones_like(rgb[..., :1])], -1).mul(255).round().to(torch.uint8).numpy()
+    for name in ("east", "west"):
+        (folder / name).mkdir(parents=True)
+        write_capture(folder / name, rgba, cameras, depth=depth.numpy())
+    return folder
+
+
+def test_depth_is_scored_where_method_and_capture_have_it(tmp_path, capsys):
+    data = write_walls(tmp_path / "data")
+    read = read_capture(data / "east")
+    torch.testing.assert_close(read.depths(only=[3]), torch.full((1, 24, 32), 2.7), rtol=0, atol=1e-4)
+    arguments = ["evaluate", "--benchmark", "capture", "--data", str(data), "--references", "4"]
+    metrics = ["--metrics", "psnr", "depth-rel", "depth-a1", "reprojection"]
+    out = tmp_path / "out"
+    assert main([*arguments, *metrics, "--model", "baseline:plane-sweep", "--out", str(out)]) == 0
+    report = read_report(out)
+    mean = report.mean["4"]
+    assert mean["depth-rel"] < 0.3 and mean["depth-a1"] > 0.7  # nothing is met at the sides, which few see
+    assert mean["truth_reprojection"] > 30 and mean["reprojection"] > 15
+    page = (out / "report.md").read_text()
+    assert "depth-rel: mean of |d - d_true| / d_true" in page and "| depth-a1 |" in page
+    side = compare([report, report], ["a", "b"])
+    assert "## depth-rel (lower is better)" in side and "## depth-a1 (higher is better)" in side
+    # A wall that is twice as far is wrong by as much as can be told: half of every depth.
+    for scene in ("east", "west"):
+        path = data / scene / "transforms.json"
+        document = json.loads(path.read_text())
+        for frame in document["frames"]:
+            frame["depth_unit_scale_factor"] *= 2
+        path.write_text(json.dumps(document))
+    far = tmp_path / "far"
+    assert main([*arguments, *metrics[:4], "--model", "baseline:plane-sweep", "--out", str(far)]) == 0
+    again = read_report(far)
+    assert again.mean["4"]["depth-rel"] == pytest.approx(0.5, abs=0.1) and again.mean["4"]["depth-a1"] < 0.1
+    changed = replace(report, scenes=tuple(replace(scene, depth={}) for scene in report.scenes))
+    write_report(tmp_path / "changed.json", changed)
+    with pytest.raises(AnyViewError, match="east has not every metric of depth"):
+        read_report(tmp_path / "changed.json")
+    capsys.readouterr()
+
+
+def test_depth_is_refused_where_one_of_them_has_none(tmp_path, capsys):
+    data = write_walls(tmp_path / "data")
+    arguments = ["evaluate", "--benchmark", "capture", "--data", str(data), "--references", "4"]
+    assert main([*arguments, "--metrics", "psnr", "depth-rel", "--out", str(tmp_path / "a")]) == 1
+    assert "depth-rel needs a method that knows depth (baseline:plane-sweep, baseline:radiance-field); default" in (
+        capsys.readouterr().err
+    )
+    path = data / "west" / "transforms.json"
+    document = json.loads(path.read_text())
+    del document["frames"][8]["depth_file_path"]
+    path.write_text(json.dumps(document))
+    model = ["--model", "baseline:plane-sweep"]
+    for metric in ("depth-a1", "reprojection"):
+        assert main([*arguments, *model, "--metrics", "psnr", metric, "--out", str(tmp_path / "b")]) == 1
+        assert "west: view 8 has no depth map; the metrics need them" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()

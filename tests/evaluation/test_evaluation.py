@@ -51,7 +51,7 @@ def test_a_perfect_renderer_scores_100():
     lookup = {tuple(c.tolist()): image for c, image in zip(target.cameras.centres, target.images, strict=True)}
 
     class Oracle:
-        image_size = (16, 24)
+        image_size, renders_depth = (16, 24), False
 
         def encode(self, images, cameras):
             return renderer.encode(images, cameras)

@@ -251,8 +251,13 @@ def test_depth_errors_by_hand():
     assert depth_errors(depth, truth, mask).rel == 0
     with pytest.raises(AnyViewError, match="view 1 has no pixel"):
         depth_errors(depth, truth, mask & (torch.arange(2) == 0)[:, None, None])
-    with pytest.raises(AnyViewError, match="view 0 has values that are not positive"):
+    with pytest.raises(AnyViewError, match="Depth of view 0 has values that are negative"):
         depth_errors(-depth, truth, mask)
+    with pytest.raises(AnyViewError, match="true depth of view 0 has values that are not positive"):
+        depth_errors(depth, -truth, mask)
+    missing = torch.where(torch.arange(4) == 1, 0.0, truth)  # nothing met in a column of four
+    score = depth_errors(missing, truth, torch.ones_like(mask))
+    assert score.rel == pytest.approx(0.25) and score.a1 == pytest.approx(0.75)
 
 
 def some_similarity(scale):

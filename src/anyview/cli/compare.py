@@ -1,18 +1,21 @@
-"""anyview compare: reports of one protocol side by side."""
+"""anyview compare: reports of one protocol side by side; meshes or cameras beside true ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from anyview.cli.common import parse
+from anyview.cli.common import parse, print_json
+from anyview.data.formats.registry import read_capture
 from anyview.errors import AnyViewError
+from anyview.evaluation.against_truth import MESHES, compare_cameras, compare_meshes
+from anyview.evaluation.benchmark_run import IDENTITY
 from anyview.evaluation.comparison import compare, write_comparison
 from anyview.evaluation.documents import schema_of
-from anyview.evaluation.results import read_report
+from anyview.evaluation.results import REPORT, read_report
 from anyview.evaluation.timing import SCHEMA as SPEED_SCHEMA
 from anyview.evaluation.timing import SPEED, compare_speed, read_speed_report
 from anyview.rendering.outputs import whole_folder
@@ -21,20 +24,28 @@ from anyview.serialisation import write_aside
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """Put reports of one protocol side by side, with paired differences and published rows; or reports of bench."""
+    """Put reports of one protocol side by side, with paired differences and published rows; or reports of bench; or one
+    mesh or the cameras of one capture beside true ones.
+    """
 
     reports: tyro.conf.Positional[tuple[Path, ...]]
-    """Reports, or folders that anyview evaluate wrote; the first is compared with."""
+    """Reports, or folders that anyview evaluate wrote; the first is compared with. Or a mesh and the true one, or a
+    capture and one with true cameras of the same images."""
     names: tuple[str, ...] = ()
     """What to call them; by default their methods."""
     out: Path | None = None
     """Folder for comparison.md and comparison.png; without it the table is only printed."""
     overwrite: bool = False
+    json: bool = False
+    """Of meshes and cameras: a last line for machines."""
 
 
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(CompareOptions, argv, "compare")
+    if options.reports and _is_truth(options.reports[-1]):
+        _compare_with_truth(options)
+        return
     if options.reports and _is_speed(options.reports[0]):
         _compare_speed(options)
         return
@@ -55,6 +66,29 @@ def _is_speed(path: Path) -> bool:
     if path.is_dir():
         return (path / SPEED).is_file()
     return schema_of(path) == SPEED_SCHEMA
+
+
+def _is_truth(path: Path) -> bool:
+    """Whether a path is a mesh, or a capture rather than a report."""
+    if path.suffix.lower() in MESHES:
+        return True
+    return path.is_dir() and not any((path / name).is_file() for name in (REPORT, SPEED, IDENTITY))
+
+
+def _compare_with_truth(options: CompareOptions) -> None:
+    """A mesh or a capture, and the true one."""
+    if len(options.reports) != 2 or options.names or options.out is not None:
+        raise AnyViewError("Meshes and cameras are compared two at a time, without --names and --out.")
+    ours, truth = options.reports
+    numbers: Mapping[str, float | None]
+    if truth.suffix.lower() in MESHES:
+        numbers = compare_meshes(ours, truth)
+    else:
+        numbers = compare_cameras(read_capture(ours), read_capture(truth))
+    for name, value in numbers.items():
+        print(f"{name}: {'none, a surface has holes' if value is None else f'{value:.6g}'}")
+    if options.json:
+        print_json({"of": str(ours), "truth": str(truth), "numbers": dict(numbers)})
 
 
 def _names(options: CompareOptions, given: Sequence[str]) -> list[str]:

@@ -20,10 +20,10 @@ from anyview.api import Model, load, resolve
 from anyview.cli.common import parse, print_json
 from anyview.errors import AnyViewError, unknown_name
 from anyview.evaluation.adherence import ESTIMATORS
-from anyview.evaluation.baselines import BASELINES, make_baseline
+from anyview.evaluation.baselines import BASELINES, WITH_DEPTH, make_baseline
 from anyview.evaluation.benchmark_run import IDENTITY, BenchmarkRun, check_scenes
 from anyview.evaluation.benchmarks import BENCHMARKS, find_scenes
-from anyview.evaluation.metrics.registry import make_metrics
+from anyview.evaluation.metrics.registry import DEPTH_METRICS, make_metrics
 from anyview.evaluation.protocols import Protocol, SweepAxes
 from anyview.evaluation.report import mean_table, write_all
 from anyview.evaluation.results import Method, Report, count_scenes
@@ -64,7 +64,8 @@ class EvaluateOptions:
     """How many scenes there must be, for sets of which the program does not know the names."""
     metrics: tuple[str, ...] = ()
     """psnr, psnr-uint8, ssim, ssim-padded, ssim-sample, ssim-uniform7-uint8, flip, lpips-alex, lpips-vgg,
-    lpips-vgg-unscaled, fid, fd-dinov2, and of sequences flicker, view-to-view; by default those of the benchmark."""
+    lpips-vgg-unscaled, fid, fd-dinov2, of sequences flicker, view-to-view, reprojection (of captures with depth), and
+    of methods that know depth depth-rel, depth-a1; by default those of the benchmark."""
     metric_weights: Path | None = None
     """Folder with the weights that LPIPS, FID and FD-DINOv2 need."""
     scale_sweep: tuple[float, ...] = ()
@@ -129,6 +130,11 @@ def _evaluate(options: EvaluateOptions, world: World) -> Report | None:
         raise AnyViewError(f"--metrics needs one of single images beside {' '.join(names)}, such as psnr.")
     scenes = find_scenes(benchmark, options.data, options.scenes, options.expect_scenes)
     method, renderer, focal = _method(options)
+    if not renderer.renders_depth and (depth := [name for name in names if name in DEPTH_METRICS]):
+        raise AnyViewError(
+            f"Metric {depth[0]} needs a method that knows depth (baseline:{', baseline:'.join(WITH_DEPTH)}); "
+            f"{method.name} renders images alone."
+        )
     protocol = Protocol(
         benchmark=benchmark.name, counts=counts, image_size=renderer.image_size,
         field_of_view=round(math.degrees(2 * math.atan(0.5 / focal)), 6), metrics=names, joint=options.joint,

@@ -21,8 +21,12 @@ from anyview.data.synthetic.prerender import SyntheticScenes, list_meshes, shard
 from anyview.data.synthetic.rasteriser import Rasteriser
 from anyview.data.synthetic.viewpoints import sample_viewpoints
 from anyview.errors import AnyViewError
+from anyview.geometry.cameras import Cameras
 from anyview.randomness import seeded
 from anyview.rendering.outputs import whole_folder
+
+# Of 16 bits the highest number stands for an unknown depth.
+_DEPTH_LEVELS = 65534
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,8 @@ class SynthesizeOptions:
     """Folder of shards (interrupted work goes on where it was) or of captures."""
     scenes: SyntheticScenes = SyntheticScenes()
     captures: bool = False
-    """Render every mesh of --scenes.meshes from 25 EscherNet views in studio light, as a transforms.json capture."""
+    """Render every mesh of --scenes.meshes from 25 EscherNet views in studio light, as a transforms.json capture
+    (with --scenes.depth and depth maps)."""
     workers: int = 1
     """Processes."""
     json: bool = False
@@ -83,16 +88,23 @@ def _captures(options: SynthesizeOptions) -> int:
     rasteriser = Rasteriser(scenes.image_size, supersampling=4)
     for number, path in enumerate(track(paths, "rendering")):
         cameras = sample_viewpoints("eschernet", 25, scenes.image_size, seeded(scenes.seed, number))
-        renders = rasteriser.render(fit_unit_box(read_mesh(path)), cameras, Lighting())
+        renders = rasteriser.render(fit_unit_box(read_mesh(path)), cameras, Lighting(), depth=scenes.depth)
         with whole_folder(options.out / path.stem, overwrite=False) as folder:
-            write_capture(folder, renders.rgba, cameras)
+            write_capture(folder, renders.rgba, cameras, depth=renders.depth)
     return 25 * len(paths)
 
 
-def write_capture(folder: Path, rgba: np.ndarray, cameras) -> None:
-    """Write RGBA views and transforms.json."""
+def write_capture(folder: Path, rgba: np.ndarray, cameras: Cameras, *, depth: np.ndarray | None = None) -> None:
+    """Write RGBA views and transforms.json, and depth maps (world units, 0 where there is nothing) in 16 bits."""
     names = [f"images/{view:03d}.png" for view in range(len(rgba))]
     (folder / "images").mkdir()
     for name, image in zip(names, rgba, strict=True):
         Image.fromarray(image).save(folder / name)
-    transforms_json.write(folder / "transforms.json", names, cameras, centred="object")
+    depths, unit = None, 1.0
+    if depth is not None:
+        unit = float(depth.max()) / _DEPTH_LEVELS
+        depths = [f"depth/{view:03d}.png" for view in range(len(rgba))]
+        (folder / "depth").mkdir()
+        for name, plane in zip(depths, depth, strict=True):
+            Image.fromarray(np.round(plane / unit).astype(np.uint16)).save(folder / name)
+    transforms_json.write(folder / "transforms.json", names, cameras, centred="object", depths=depths, depth_unit=unit)

@@ -52,6 +52,29 @@ def fit_views(
     return torch.stack(out_images), Cameras.stack(out_cameras)
 
 
+def fit_depths(
+    depths: Float[torch.Tensor, "views h w"],
+    cameras: Cameras,
+    image_size: tuple[int, int],
+    focal_over_height: float,
+) -> Float[torch.Tensor, "views nh nw"]:
+    """Depth maps as :func:`fit_views` makes images: values of the nearest pixels, 0 beyond the maps.
+
+    Args:
+        depths: Along the optical axis.
+        cameras: ``(views,)``, of the maps.
+        image_size: Size that is wanted.
+        focal_over_height: Focal length over image height that is wanted.
+    """
+    h, w = cameras.image_size
+    out = []
+    for number, depth in enumerate(depths):
+        top, left, rows, cols = _window(cameras[number], image_size, focal_over_height)
+        padded = torch.nn.functional.pad(depth, (-left, left + cols - w, -top, top + rows - h))
+        out.append(torch.nn.functional.interpolate(padded[None, None], image_size, mode="nearest-exact")[0, 0])
+    return torch.stack(out)
+
+
 def _window(camera: Cameras, image_size: tuple[int, int], focal_over_height: float) -> tuple[int, int, int, int]:
     """Top, left, rows and columns of the model's view in pixels of a camera."""
     fx, fy = camera.intrinsics.diagonal()[:2].tolist()

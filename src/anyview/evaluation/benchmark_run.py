@@ -15,12 +15,19 @@ from torch import Tensor
 
 from anyview.data.captures import Capture
 from anyview.data.files import read_bytes, read_json
-from anyview.data.fitting import fit_views, seen_boxes
+from anyview.data.fitting import fit_depths, fit_views, seen_boxes
 from anyview.errors import AnyViewError
 from anyview.evaluation.adherence import ESTIMATORS, measure_adherence
 from anyview.evaluation.benchmarks import BenchmarkScene
 from anyview.evaluation.metrics.distribution import Features, frechet_distance
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, PairMetric, SequenceMetric
+from anyview.evaluation.metrics.registry import (
+    DEPTH_METRICS,
+    IMAGE_METRICS,
+    SEQUENCE_METRICS,
+    PairMetric,
+    SequenceMetric,
+    needs_true_depth,
+)
 from anyview.evaluation.pictures import write_scene_pictures
 from anyview.evaluation.protocols import Protocol, Split
 from anyview.evaluation.results import Method, Report, SceneResult, SetResult, means
@@ -60,6 +67,16 @@ class CaptureViews:
         parts = [self._fitted[index] for index in indices]
         boxes = seen_boxes(cameras, self.image_size, self.focal_over_height)
         return torch.cat([images for images, _ in parts]), Cameras.concatenate([cam for _, cam in parts]), boxes
+
+    def depths(self, indices: Sequence[int]) -> Float[Tensor, "n h w"]:
+        """True depths of some views, 0 where they are not known."""
+        return torch.cat([
+            fit_depths(
+                self.capture.depths(only=[index]), self.capture.cameras[[index]], self.image_size,
+                self.focal_over_height,
+            )
+            for index in indices
+        ])  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +146,7 @@ class BenchmarkRun:
         for done, scene in enumerate(self.scenes[rank::ranks]):
             capture = scene.read()
             split = scene.split(capture, self.protocol.counts)
-            data = fingerprint(capture, split)
+            data = fingerprint(capture, split, depth=needs_true_depth(self.protocol.metrics))
             if not self._path(scene.name).is_file():
                 self._score(scene.name, capture, split, data)
             elif any(result.data != data for result in self._stored(scene.name)):
@@ -157,6 +174,7 @@ class BenchmarkRun:
         estimate = ESTIMATORS.get(self.protocol.adherence)
         own = None if estimate is None else measure_adherence(truth, cameras, estimate)
         sequences = _sequences(self.protocol)
+        depths = views.depths(split.targets) if needs_true_depth(self.protocol.metrics) else truth.new_zeros(0)
         for count in self.protocol.counts:
             score = score_scene(
                 self.renderer, views, split, count, metrics=self.metrics, seed=self.seed,
@@ -167,8 +185,9 @@ class BenchmarkRun:
             kept = None if estimate is None else measure_adherence(shown, cameras, estimate)
             results.append(SceneResult.of(
                 score, split, data, adherence=kept, truth_adherence=own,
-                sequence={name: metric.measure(shown) for name, metric in sequences.items()},
-                truth_sequence={name: metric.measure(truth) for name, metric in sequences.items()},
+                sequence={name: metric.measure(shown, depths, cameras) for name, metric in sequences.items()},
+                truth_sequence={name: metric.measure(truth, depths, cameras) for name, metric in sequences.items()},
+                depth=self._depth_values(name, score.depths, depths),
             ))  # fmt: skip
             write_scene_pictures(self.folder / "scenes", score, truth, split)
             features |= {f"{kind}/{count}": _in_pieces(make, shown) for kind, make in self.features.items()}
@@ -176,6 +195,18 @@ class BenchmarkRun:
             features |= {f"{kind}/truth": _in_pieces(make, truth) for kind, make in self.features.items()}
             _save(self.folder / "scenes" / f"{name}.safetensors", features)
         write_json(self._path(name), to_plain(results))  # last: it says that the scene is done
+
+    def _depth_values(self, scene: str, depths: Tensor | None, truth: Tensor) -> dict[str, list[float]]:
+        """By metric, of every target."""
+        names = [name for name in self.protocol.metrics if name in DEPTH_METRICS]
+        if not names:
+            return {}
+        if depths is None:
+            raise AnyViewError(f"{scene}: {self.method.name} renders no depth, which {names[0]} needs.")
+        try:
+            return {name: DEPTH_METRICS[name].measure(depths, truth) for name in names}
+        except AnyViewError as error:
+            raise AnyViewError(f"{scene}: {error}") from error
 
     def report(self) -> Report:
         """The whole evaluation; all scenes are done.
@@ -216,8 +247,14 @@ def within(images: Float[Tensor, "n 3 h w"], boxes: list[Box] | None) -> Float[T
     return out
 
 
-def fingerprint(capture: Capture, split: Split) -> str:
-    """SHA-256 of all that a scene gives to its scores: image files, cameras, and which views are what."""
+def fingerprint(capture: Capture, split: Split, *, depth: bool = False) -> str:
+    """SHA-256 of all that a scene gives to its scores: image files, cameras, and which views are what.
+
+    Args:
+        capture: The scene.
+        split: Its references and targets.
+        depth: Whether depth maps count as well.
+    """
     digest = hashlib.sha256(repr((sorted(split.references.items()), split.targets)).encode())
     digest.update(capture.exact_cameras.world_from_cam.numpy().tobytes())
     digest.update(capture.exact_cameras.intrinsics.numpy().tobytes())
@@ -229,6 +266,8 @@ def fingerprint(capture: Capture, split: Split) -> str:
         if frame.image not in seen:
             seen.add(frame.image)
             digest.update(read_bytes(frame.image, largest=1 << 40))
+        if depth and frame.depth is not None:
+            digest.update(read_bytes(frame.depth, largest=1 << 40))
     return digest.hexdigest()
 
 
@@ -241,7 +280,8 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
         focal_over_height: Of what is rendered.
 
     Raises:
-        AnyViewError: A scene cannot be read, has no cameras or too few views, or shows too little of what is rendered.
+        AnyViewError: A scene cannot be read, has no cameras, too few views or no depth maps where metrics need them, or
+            shows too little of what is rendered.
     """
     fewest = max((metric.least_views for metric in _sequences(protocol).values()), default=1)
     smallest = max(IMAGE_METRICS[name].least_side for name in protocol.metrics if name in IMAGE_METRICS)
@@ -250,6 +290,9 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
         split = scene.split(capture, protocol.counts)
         if len(split.targets) < fewest:
             raise AnyViewError(f"{scene.name}: {len(split.targets)} targets, the metrics of sequences need {fewest}.")
+        for target in split.targets if needs_true_depth(protocol.metrics) else ():
+            if capture.frames[target].depth is None:
+                raise AnyViewError(f"{scene.name}: view {target} has no depth map; the metrics need them.")
         cameras = capture.recentred().cameras[list(split.targets)]
         for target, (top, left, bottom, right) in zip(
             split.targets, seen_boxes(cameras, protocol.image_size, focal_over_height), strict=True

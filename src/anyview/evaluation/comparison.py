@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from anyview.errors import AnyViewError
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, axis_label
+from anyview.evaluation.metrics.registry import DEPTH_METRICS, IMAGE_METRICS, SEQUENCE_METRICS, axis_label
 from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.published import published_scores
 from anyview.evaluation.report import notes_on
@@ -101,7 +101,7 @@ def compare(reports: Sequence[Report], names: Sequence[str]) -> str:
 
 
 def _other_numbers(reports: Sequence[Report], names: Sequence[str]) -> list[str]:
-    """What is not a mean over pairs of images: distances of sets, metrics of sequences, the oracle over scales."""
+    """What is not a mean over pairs of images: distances of sets, sequences, depth, the oracle over scales."""
     counts = reports[0].protocol.counts
     tables: dict[str, dict[str, dict[int, str]]] = {}
     for report, name in zip(reports, names, strict=True):
@@ -115,6 +115,9 @@ def _other_numbers(reports: Sequence[Report], names: Sequence[str]) -> list[str]
                     tables.setdefault(f"{key} (of the true views)", {}).setdefault(name, {})[count] = (
                         f"{value:.3f} ({truth})"
                     )
+                if key in DEPTH_METRICS:
+                    better = "higher" if DEPTH_METRICS[key].higher_is_better else "lower"
+                    tables.setdefault(f"{key} ({better} is better)", {}).setdefault(name, {})[count] = f"{value:.3f}"
                 if key.startswith("oracle_"):
                     title = f"{key.removeprefix('oracle_')} with the best scale by the truth (an oracle)"
                     tables.setdefault(title, {}).setdefault(name, {})[count] = f"{value:.3f}"

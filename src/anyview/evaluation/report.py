@@ -7,7 +7,14 @@ import html
 import json
 from pathlib import Path
 
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, SET_METRICS, axis_label
+from anyview.evaluation.metrics.registry import (
+    ALL_METRICS,
+    DEPTH_METRICS,
+    IMAGE_METRICS,
+    SEQUENCE_METRICS,
+    SET_METRICS,
+    axis_label,
+)
 from anyview.evaluation.pictures import picture_name
 from anyview.evaluation.plots import Curve, draw_plot
 from anyview.evaluation.published import PublishedScores, published_scores
@@ -59,7 +66,9 @@ def mean_table(report: Report) -> tuple[list[str], list[list[str]]]:
     sets = [name for name in report.protocol.metrics if name in SET_METRICS]
     main = _main_metric(report)
     sequences = [name for name in report.protocol.metrics if name in SEQUENCE_METRICS]
-    header = ["references", *pairs, *sets, *(f"{name} (truth)" for name in sequences), f"{main} of the copy", "gain"]
+    depths = [name for name in report.protocol.metrics if name in DEPTH_METRICS]
+    header = ["references", *pairs, *sets, *(f"{name} (truth)" for name in sequences), *depths]
+    header += [f"{main} of the copy", "gain"]
     header += ["oracle scale"] if any(result.oracle for result in report.scenes) else []
     rows = []
     for count in report.protocol.counts:
@@ -67,6 +76,7 @@ def mean_table(report: Report) -> tuple[list[str], list[list[str]]]:
         of_sets = {r.metric: f"{r.value:.2f} ({r.samples} images)" for r in report.sets if r.references == count}
         line = [str(count), *(_number(name, row[name]) for name in pairs), *(of_sets[name] for name in sets)]
         line += [f"{row[name]:.2f} ({row[f'truth_{name}']:.2f})" for name in sequences]
+        line += [_number(name, row[name]) for name in depths]
         line += [_number(main, row[f"copy_{main}"]), f"{row[main] - row[f'copy_{main}']:+.2f}"]
         if "oracle scale" in header:
             line.append(_number(main, row[f"oracle_{main}"]) if f"oracle_{main}" in row else "")
@@ -109,8 +119,8 @@ def markdown(report: Report) -> str:
 
 def notes_on(report: Report) -> list[str]:
     """What the numbers are, in words."""
-    protocol, known = report.protocol, {**IMAGE_METRICS, **SET_METRICS, **SEQUENCE_METRICS}
-    notes = [f"{name}: {known[name].definition}" for name in protocol.metrics]
+    protocol = report.protocol
+    notes = [f"{name}: {ALL_METRICS[name].definition}" for name in protocol.metrics]
     if any(result.oracle for result in report.scenes):
         tries = len(protocol.scale_sweep) * len(protocol.sweep_axes)
         notes.append(

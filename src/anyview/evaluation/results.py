@@ -11,7 +11,7 @@ from typing import Any
 from anyview.errors import AnyViewError
 from anyview.evaluation.adherence import Adherence
 from anyview.evaluation.documents import read_document
-from anyview.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, SET_METRICS
+from anyview.evaluation.metrics.registry import DEPTH_METRICS, IMAGE_METRICS, SEQUENCE_METRICS, SET_METRICS
 from anyview.evaluation.protocols import Protocol, Split, SweepAxes
 from anyview.evaluation.run import Score
 from anyview.serialisation import to_plain, write_json
@@ -55,6 +55,7 @@ class SceneResult:
         truth_adherence: Of the true images of the same views: what the estimator itself is off.
         sequence: By metric of sequences, of the rendered targets in their order.
         truth_sequence: Likewise, of the true views.
+        depth: By metric of depth, of every target.
     """
 
     scene: str
@@ -71,6 +72,7 @@ class SceneResult:
     truth_adherence: Adherence | None = None
     sequence: dict[str, float] = field(default_factory=dict)
     truth_sequence: dict[str, float] = field(default_factory=dict)
+    depth: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -83,6 +85,7 @@ class SceneResult:
         truth_adherence: Adherence | None = None,
         sequence: dict[str, float] | None = None,
         truth_sequence: dict[str, float] | None = None,
+        depth: dict[str, list[float]] | None = None,
     ) -> SceneResult:
         """The numbers of a score."""
 
@@ -96,11 +99,11 @@ class SceneResult:
             oracle_scale=score.oracle_scale, oracle_axes=score.oracle_axes,
             oracle=None if score.oracle is None else fixed(score.oracle),
             adherence=adherence, truth_adherence=truth_adherence,
-            sequence=sequence or {}, truth_sequence=truth_sequence or {},
+            sequence=sequence or {}, truth_sequence=truth_sequence or {}, depth=fixed(depth or {}),
         )  # fmt: skip
 
     def mean(self, metric: str, which: str = "values") -> float:
-        """Over the targets, of ``values``, ``copy`` or ``oracle``."""
+        """Over the targets, of ``values``, ``copy``, ``oracle`` or ``depth``."""
         numbers = getattr(self, which)[metric]
         return sum(numbers) / len(numbers)
 
@@ -170,7 +173,7 @@ def means(scenes: Sequence[SceneResult], counts: Sequence[int]) -> dict[str, dic
     for count in counts:
         group = [result for result in scenes if result.references == count]
         row: dict[str, float] = {}
-        for which, prefix in (("values", ""), ("copy", "copy_"), ("oracle", "oracle_")):
+        for which, prefix in (("values", ""), ("copy", "copy_"), ("oracle", "oracle_"), ("depth", "")):
             for metric in getattr(group[0], which) or ():
                 row[prefix + metric] = sum(result.mean(metric, which) for result in group) / len(group)
         for which, prefix in (("sequence", ""), ("truth_sequence", "truth_")):
@@ -204,6 +207,7 @@ def _check(report: Report, path: Path) -> None:
         raise AnyViewError(f"{path}: the report has not every scene at every number of references once.")
     pairs = {name for name in report.protocol.metrics if name in IMAGE_METRICS}
     sequences = {name for name in report.protocol.metrics if name in SEQUENCE_METRICS}
+    depths = {name for name in report.protocol.metrics if name in DEPTH_METRICS}
     for result in report.scenes:
         for values in (result.values, result.copy, result.oracle):
             if values is not None and (
@@ -212,6 +216,8 @@ def _check(report: Report, path: Path) -> None:
                 raise AnyViewError(f"{path}: {result.scene} has not every metric of the protocol for every target.")
         if not result.sequence.keys() == result.truth_sequence.keys() == sequences:
             raise AnyViewError(f"{path}: {result.scene} has not every metric of sequences of the protocol.")
+        if result.depth.keys() != depths or any(len(row) != len(result.target_views) for row in result.depth.values()):
+            raise AnyViewError(f"{path}: {result.scene} has not every metric of depth for every target.")
     sets = sorted((name, count) for name in report.protocol.metrics if name in SET_METRICS for count in counts)
     if sorted((result.metric, result.references) for result in report.sets) != sets:
         raise AnyViewError(f"{path}: the report has not every metric of sets at every number of references once.")

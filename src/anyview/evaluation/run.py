@@ -61,6 +61,7 @@ class Score:
         values: By metric, of every target.
         copy: Likewise, of copying the reference with the nearest viewing direction.
         images: What was rendered.
+        depths: Likewise, along the optical axis in world units; None of renderers that know none.
         oracle_scale: The factor on the distance of targets that scores best, where a sweep was asked for.
         oracle_axes: What of the distance it was applied to.
         oracle: Scores at that factor, chosen by looking at the truth.
@@ -71,6 +72,7 @@ class Score:
     values: dict[str, list[float]]
     copy: dict[str, list[float]]
     images: Float[Tensor, "targets 3 h w"]
+    depths: Float[Tensor, "targets h w"] | None = None
     oracle_scale: float | None = None
     oracle_axes: SweepAxes | None = None
     oracle: dict[str, list[float]] | None = None
@@ -116,29 +118,30 @@ def score_scene(
     made = renderer.encode(references[None], at.reshape(1, count))
     seeds = [seed * 1_000_003 + target for target in targets]
 
-    def shoot(cameras: Cameras) -> Tensor:
+    def shoot(cameras: Cameras) -> tuple[Tensor, Tensor | None]:
         ready = renderer.expect(made, cameras.reshape(1, len(targets)))
         step = _CHUNK if independent else len(targets)
-        parts = []
+        parts, depths = [], []
         for start in range(0, len(targets), step):
             part = cameras[list(range(start, min(start + step, len(targets))))]
             views = renderer.render(
                 ready, part.reshape(1, len(part)), seeds=seeds[start : start + step], independent=independent
             )
             parts.append(views.images[0].cpu())
+            depths += [] if views.depths is None else [views.depths[0].cpu()]
         images = torch.cat(parts)
         _check_finite(images, f"{scene.name}: a rendered view")
-        return images
+        return images, torch.cat(depths) if depths else None
 
     def judge(images: Tensor) -> dict[str, list[float]]:
         return _values(metrics, images, truth, boxes)
 
-    images = shoot(cameras)
-    score = Score(scene.name, count, judge(images), judge(references[nearest_reference(at, cameras)]), images)
+    images, depths = shoot(cameras)
+    score = Score(scene.name, count, judge(images), judge(references[nearest_reference(at, cameras)]), images, depths)
     if count > 1 or not scale_sweep:
         return score
     tries = {(factor, axes): _moved(cameras, at, factor, axes) for axes in sweep_axes for factor in scale_sweep}
-    tried = {choice: judge(shoot(moved)) for choice, moved in tries.items()}
+    tried = {choice: judge(shoot(moved)[0]) for choice, moved in tries.items()}
     best = max(tried, key=lambda choice: sum(tried[choice]["psnr"]))
     return replace(score, oracle_scale=best[0], oracle_axes=best[1], oracle=tried[best])
 

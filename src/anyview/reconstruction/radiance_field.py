@@ -81,8 +81,11 @@ class RadianceField(nn.Module):
         directions: Float[Tensor, "rays 3"],
         samples: int,
         jitter: torch.Generator | None = None,
-    ) -> Float[Tensor, "rays 3"]:
-        """Colours of rays, by quadrature over depths that grow apart (Max 1995; NeRF equation 3)."""
+    ) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, " rays"]]:
+        """Colours of rays, by quadrature over depths that grow apart (Max 1995; NeRF equation 3).
+
+        The second value is how far along them half is stopped, without a gradient: 0 where more than half passes.
+        """
         edges = sample_edges(samples, self.unit, origins, jitter)
         middles = 0.5 * (edges[:, 1:] + edges[:, :-1])
         density, colour = self.query(origins[:, None] + middles[..., None] * directions[:, None])
@@ -90,21 +93,28 @@ class RadianceField(nn.Module):
         opacity = 1 - torch.exp(-thickness)
         passed = torch.exp(-torch.cumsum(thickness, dim=1) + thickness)
         weights = opacity * passed
-        return (weights[..., None] * colour).sum(1) + (1 - weights.sum(1, keepdim=True))
+        with torch.no_grad():
+            before_half = (weights.cumsum(1) < 0.5).sum(1, keepdim=True)
+            distance = torch.nn.functional.pad(middles, (0, 1)).gather(1, before_half)[:, 0]
+        return (weights[..., None] * colour).sum(1) + (1 - weights.sum(1, keepdim=True)), distance
 
     @torch.no_grad()
-    def render(self, cameras: Cameras, samples: int, *, chunk: int = 8192) -> Float[Tensor, "views 3 h w"]:
-        """Images of cameras ``(views,)``."""
+    def render(
+        self, cameras: Cameras, samples: int, *, chunk: int = 8192
+    ) -> tuple[Float[Tensor, "views 3 h w"], Float[Tensor, "views h w"]]:
+        """Images of cameras ``(views,)``, and depths along their optical axes (0 where nothing is met)."""
         h, w = cameras.image_size
-        images = []
+        images, depths = [], []
         for number in range(len(cameras)):
             origins, directions = _rays(cameras[number])
             parts = [
                 self.shoot(origins[start : start + chunk], directions[start : start + chunk], samples)
                 for start in range(0, len(origins), chunk)
             ]
-            images.append(torch.cat(parts).reshape(h, w, 3).movedim(-1, 0))
-        return torch.stack(images).clamp(0, 1)
+            colours, distances = (torch.cat([part[n] for part in parts]) for n in (0, 1))
+            images.append(colours.reshape(h, w, 3).movedim(-1, 0))
+            depths.append((distances * (directions @ cameras[number].directions)).reshape(h, w))
+        return torch.stack(images).clamp(0, 1), torch.stack(depths)
 
     def roughness(self) -> Float[Tensor, ""]:
         """Total variation of density and colour: mean absolute difference of neighbours."""
@@ -173,16 +183,15 @@ def _fit(
     best, behind = float("inf"), 0
     for step in range(config.steps):
         chosen = training[torch.randint(len(training), (config.rays,), generator=generator)]
-        seen = field.shoot(origins[chosen], directions[chosen], config.samples, generator)
+        seen, _ = field.shoot(origins[chosen], directions[chosen], config.samples, generator)
         loss = (seen - colours[chosen]).square().mean() + config.smoothness * field.roughness()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         if (step + 1) % config.check_every == 0:
             with torch.no_grad():
-                error = float(
-                    (field.shoot(origins[check], directions[check], config.samples) - colours[check]).square().mean()
-                )
+                seen, _ = field.shoot(origins[check], directions[check], config.samples)
+                error = float((seen - colours[check]).square().mean())
             behind = 0 if error < 0.995 * best else behind + 1
             best = min(best, error)
             if behind == 2:

@@ -32,10 +32,17 @@ class Scene(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """New views of a batch of scenes: RGB in [0, 1] and the cameras they were taken with."""
+    """New views of a batch of scenes.
+
+    Attributes:
+        images: RGB in [0, 1].
+        cameras: They were taken with.
+        depths: Along the optical axis in world units, 0 where nothing is met; None of renderers that know none.
+    """
 
     images: Float[Tensor, "batch targets 3 h w"]
     cameras: Cameras
+    depths: Float[Tensor, "batch targets h w"] | None = None
 
 
 @runtime_checkable
@@ -45,6 +52,11 @@ class Renderer(Protocol):
     @property
     def image_size(self) -> tuple[int, int]:
         """``(height, width)`` of what it renders."""
+        ...
+
+    @property
+    def renders_depth(self) -> bool:
+        """Whether its renderings have depths."""
         ...
 
     def encode(self, images: Float[Tensor, "batch refs 3 h w"], cameras: Cameras) -> Scene:

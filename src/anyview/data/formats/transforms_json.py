@@ -218,13 +218,32 @@ class _FrameReader:
         raise self._bad(f"has camera model {model!r}, known are PINHOLE, OPENCV and OPENCV_FISHEYE")
 
 
-def write(path: Path, image_names: list[str], cameras: Cameras, *, centred: str = "scene") -> None:
-    """Write a ``transforms.json`` of pinhole cameras that nerfstudio reads, with intrinsics for every frame."""
+def write(
+    path: Path,
+    image_names: list[str],
+    cameras: Cameras,
+    *,
+    centred: str = "scene",
+    depths: list[str] | None = None,
+    depth_unit: float = 1.0,
+) -> None:
+    """Write a ``transforms.json`` of pinhole cameras that nerfstudio reads, with intrinsics for every frame.
+
+    Args:
+        path: The file.
+        image_names: Relative to its folder.
+        cameras: One for each.
+        centred: See :class:`anyview.data.captures.Capture`.
+        depths: Names of depth maps, likewise.
+        depth_unit: World units of one of their levels.
+    """
     h, w = cameras.image_size
     poses = cameras.world_from_cam.double() @ OPENGL_FROM_OPENCV
     frames = []
     for name, pose, k in zip(image_names, poses.tolist(), cameras.intrinsics.tolist(), strict=True):
         frames.append({"file_path": name, "transform_matrix": pose, **_lens(k, (h, w))})
+    for frame, name in zip(frames, depths or (), strict=depths is not None):
+        frame |= {"depth_file_path": name, "depth_unit_scale_factor": depth_unit}
     document = {"camera_model": "PINHOLE", "anyview_centred": centred, **_shared(frames), "frames": frames}
     write_json(path, document)
 

@@ -16,7 +16,7 @@ class DepthScore:
     """Of one or several views, first by view, then their mean.
 
     Attributes:
-        rel: Mean of ``|d - d_true| / d_true``; printed in percent by RnG.
+        rel: Mean of ``|d - d_true| / d_true``; printed in percent by RnG. Where nothing is met (0) it is 1.
         a1: Share of pixels whose ratio to the truth is below 1.25 either way (RnG's code says 1.25, not 1.03).
     """
 
@@ -30,20 +30,22 @@ def depth_errors(
     """Errors of depth maps, with no alignment of scale (RnG's convention; method D).
 
     Args:
-        depth: Along the optical axis, in world units.
+        depth: Along the optical axis, in world units; 0 where nothing is met.
         truth: Likewise, positive where ``mask`` is set.
         mask: Where there is something to compare.
 
     Raises:
-        AnyViewError: A view has nothing to compare, or a depth there that is not positive.
+        AnyViewError: A view has nothing to compare, or a depth there that is negative or not finite.
     """
     rel, a1 = [], []
     for number in range(len(depth)):
         at, want = depth[number][mask[number]], truth[number][mask[number]]
         if not len(at):
             raise AnyViewError(f"Depth of view {number} has no pixel to compare: its mask is empty.")
-        if not bool((want > 0).all() and (at > 0).all()):
-            raise AnyViewError(f"Depth of view {number} has values that are not positive inside its mask.")
+        if not bool((want > 0).all()):
+            raise AnyViewError(f"The true depth of view {number} has values that are not positive inside its mask.")
+        if not bool((at >= 0).all() and torch.isfinite(at).all()):
+            raise AnyViewError(f"Depth of view {number} has values that are negative or not finite inside its mask.")
         rel.append(((at - want).abs() / want).mean())
         a1.append((torch.maximum(at / want, want / at) < 1.25).float().mean())
     return DepthScore(float(torch.stack(rel).mean()), float(torch.stack(a1).mean()))

@@ -11,10 +11,12 @@ from typing import Literal
 from torch import Tensor
 
 from anyview.errors import AnyViewError, unknown_name
+from anyview.evaluation.metrics.depth import depth_errors
 from anyview.evaluation.metrics.distribution import DinoV2ClassFeatures, Features, InceptionFeatures
 from anyview.evaluation.metrics.image import load_flip, psnr, ssim, truncated
 from anyview.evaluation.metrics.perceptual import BACKBONES, Lpips, check_published
-from anyview.evaluation.metrics.temporal import flicker, view_to_view
+from anyview.evaluation.metrics.temporal import flicker, reprojection_psnr, view_to_view
+from anyview.geometry.cameras import Cameras
 
 PairMetric = Callable[[Tensor, Tensor], Tensor]
 """Images and truth ``(n, 3, h, w)`` in [0, 1] to ``n`` values."""
@@ -56,14 +58,31 @@ class SequenceMetric:
     Attributes:
         definition: The variant, in words for reports.
         unit: Behind the number.
-        measure: Images ``(n, 3, h, w)`` in [0, 1] to a number.
+        measure: Images ``(n, 3, h, w)`` in [0, 1], true depths ``(n, h, w)`` and cameras ``(n,)`` to a number.
         least_views: Targets that it needs.
+        needs_depth: Whether it looks at the true depths.
     """
 
     definition: str
     unit: str
-    measure: Callable[[Tensor], float]
+    measure: Callable[[Tensor, Tensor, Cameras], float]
     least_views: int
+    needs_depth: bool = False
+
+
+@dataclass(frozen=True)
+class DepthMetric:
+    """A metric of depth maps, of methods and captures that have them.
+
+    Attributes:
+        definition: The variant, in words for reports.
+        higher_is_better: Which way is up.
+        measure: Depths ``(n, h, w)`` and true ones, positive where they are known, to a number for each.
+    """
+
+    definition: str
+    higher_is_better: bool
+    measure: Callable[[Tensor, Tensor], list[float]]
 
 
 def _of_bytes(metric: PairMetric) -> PairMetric:
@@ -121,12 +140,46 @@ SET_METRICS: dict[str, SetMetric] = {
 
 SEQUENCE_METRICS: dict[str, SequenceMetric] = {
     "flicker": SequenceMetric(
-        "mean absolute second difference of the targets in their order, out of 255, without a warp", "", flicker, 3
+        "mean absolute second difference of the targets in their order, out of 255, without a warp", "",
+        lambda images, _, __: flicker(images), 3,
     ),
     "view-to-view": SequenceMetric(
-        "PSNR of each target against the one before it, without a warp", "dB", view_to_view, 2
+        "PSNR of each target against the one before it, without a warp", "dB",
+        lambda images, _, __: view_to_view(images), 2,
+    ),
+    "reprojection": SequenceMetric(
+        "PSNR of each target against what the one before it shows of the same surface, through the true depths", "dB",
+        reprojection_psnr, 2, needs_depth=True,
     ),
 }  # fmt: skip
+
+
+def _of_each(name: Literal["rel", "a1"]) -> Callable[[Tensor, Tensor], list[float]]:
+    def measure(depths: Tensor, truth: Tensor) -> list[float]:
+        pairs = zip(depths.split(1), truth.split(1), strict=True)
+        return [getattr(depth_errors(depth, true, true > 0), name) for depth, true in pairs]
+
+    return measure
+
+
+DEPTH_METRICS: dict[str, DepthMetric] = {
+    "depth-rel": DepthMetric(
+        "mean of |d - d_true| / d_true where the truth is known, without alignment (RnG prints it in percent); 1 where "
+        "nothing is met", False, _of_each("rel"),
+    ),
+    "depth-a1": DepthMetric(
+        "share of pixels within a factor of 1.25 of the truth where that is known, without alignment (RnG)", True,
+        _of_each("a1"),
+    ),
+}  # fmt: skip
+
+ALL_METRICS = {**IMAGE_METRICS, **SET_METRICS, **SEQUENCE_METRICS, **DEPTH_METRICS}
+
+
+def needs_true_depth(names: Sequence[str]) -> bool:
+    """Whether any of some metrics looks at the true depths."""
+    sequences = [SEQUENCE_METRICS[name] for name in names if name in SEQUENCE_METRICS]
+    return any(name in DEPTH_METRICS for name in names) or any(metric.needs_depth for metric in sequences)
 
 
 def axis_label(name: str) -> str:
@@ -139,7 +192,7 @@ def make_metrics(names: Sequence[str], weights: Path | None) -> tuple[dict[str, 
     """The metrics of pairs and of sets among some names, ready to use.
 
     Args:
-        names: Of :data:`IMAGE_METRICS`, :data:`SET_METRICS` and :data:`SEQUENCE_METRICS`, which need no making.
+        names: Of :data:`ALL_METRICS`; those of sequences and of depth need no making.
         weights: Folder with the files that some of them need.
 
     Raises:
@@ -150,10 +203,10 @@ def make_metrics(names: Sequence[str], weights: Path | None) -> tuple[dict[str, 
     pairs: dict[str, PairMetric] = {}
     sets: dict[str, Features] = {}
     for name in names:
-        if name in SEQUENCE_METRICS:
+        if name not in ALL_METRICS:
+            raise unknown_name("metric", name, ALL_METRICS)
+        if name in SEQUENCE_METRICS or name in DEPTH_METRICS:
             continue
-        if name not in IMAGE_METRICS and name not in SET_METRICS:
-            raise unknown_name("metric", name, (*IMAGE_METRICS, *SET_METRICS, *SEQUENCE_METRICS))
         if weights is None and (name in SET_METRICS or IMAGE_METRICS[name].needs_weights):
             raise AnyViewError(f"Metric {name} needs weights that do not come with the package: give --metric-weights.")
         folder = weights or Path()

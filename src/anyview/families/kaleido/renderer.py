@@ -93,6 +93,11 @@ class KaleidoRenderer:
         self.use_cache = settings.model.cacheable if use_cache is None else use_cache
         self.image_size = settings.image_size
 
+    @property
+    def renders_depth(self) -> bool:
+        """Never: Kaleido makes images alone."""
+        return False
+
     def changed(
         self,
         *,
