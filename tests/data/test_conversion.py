@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from anyview.api import load
 from anyview.cli.main import main
 from anyview.data.captures import Capture
 from anyview.data.conversion.images import pinhole_capture
@@ -265,3 +266,29 @@ def test_a_full_disk_ends_cleanly(capsys, captures, tmp_path, monkeypatch):
     error = capsys.readouterr().err
     assert code == 1 and "No space left on device" in error and error.count("\n") == 1
     assert not (tmp_path / "ns").exists() and not list(tmp_path.glob(".ns*"))
+
+
+def test_short_captures_are_left_out_and_another_lens_is_trained_on(capsys, captures, tmp_path):
+    """From captures of unequal length to a model of their own field of view."""
+    for number in (1, 3, 4):
+        folder = captures / f"object{number}"
+        names = [f"images/{n % 3}.png" for n in range(5)]
+        transforms_json.write(folder / "transforms.json", names, ring(5, (24, 32), seed=number), centred="object")
+    options = ["--shards.image-size", "32", "32", "--shards.least-views", "4", "--shards.field-of-view", "70"]
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    for _ in range(2):  # a second time: nothing to do, and the same is said
+        assert main(["convert", str(captures), str(shards), "--to", "shards", *options]) == 0
+        said = capsys.readouterr().out
+        assert "3 scenes of 5 captures" in said and "left out, under 4 views: object0, object2\n" in said
+    assert (shards / "left-out.txt").read_text() == "object0\nobject2\n"
+    assert ShardFolder(shards).fewest_views == 5
+    train = ["train", "kaleido-debug", "--out", str(run), "--shards", str(shards), "--data.batch-size", "2"]
+    train += ["--train.steps", "1"]
+    assert main(train) == 1
+    error = capsys.readouterr().err  # windows are whole pixels of small images
+    assert "views of 70." in error and "the recipe has 49.1; for those of the shards give --field-of-view" in error
+    assert main([*train, "--field-of-view", "180"]) == 1
+    assert "--field-of-view must be from 1 to below 180 degrees" in capsys.readouterr().err
+    assert main([*train, "--field-of-view", "70"]) == 0
+    model = load(run)
+    assert model.system.focal_over_height == pytest.approx(0.5 / np.tan(np.radians(35)))

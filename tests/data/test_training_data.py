@@ -125,6 +125,40 @@ def test_a_shard_without_index_does_not_count(shards):
         ShardFolder(shards.folder)
 
 
+def test_a_catalogue_stands_for_the_indices_it_was_made_of(shards, monkeypatch):
+    """A second start reads none of them, and one that has changed is read again."""
+    from anyview.data import shards as module
+
+    read = []
+    inner = module._read_index
+    monkeypatch.setattr(module, "_read_index", lambda path: (read.append(path.name), inner(path))[1])
+    again = ShardFolder(shards.folder)
+    assert not read and again.fingerprint == shards.fingerprint and len(again) == 8 and again.fewest_views == 5
+    assert again.key(5) == "scene-005" and read == ["shard-000001.index.json"]
+    write_shard(shards.folder / "shard-000001.tar", [scenes(n, views=4) for n in (9, 10)])
+    read.clear()
+    changed = ShardFolder(shards.folder)
+    assert read == ["shard-000001.index.json"] and len(changed) == 6 and changed.fewest_views == 4
+    (shards.folder / "catalogue.json").write_text('{"version": 1, "shards": {"shard-000000.index.json": 3}}')
+    assert ShardFolder(shards.folder).fingerprint == changed.fingerprint != shards.fingerprint
+    (shards.folder / "catalogue.json").unlink()
+    (shards.folder / "catalogue.json").mkdir()  # cannot be written: every start reads the indices
+    assert ShardFolder(shards.folder).fingerprint == changed.fingerprint
+    assert sorted(path.name for path in shards.folder.iterdir() if "partial" in path.name) == []
+
+
+def test_the_fingerprint_of_shards_is_that_of_their_contents(tmp_path):
+    """Pixels that change change it, although names, counts and sizes are what they were."""
+    scene, other = (StoredScene("a", np.full((4, 6, 9, 4), grey, np.uint8), ring(4, (6, 9))) for grey in (0, 1))
+    for name, shown in (("one", scene), ("two", other), ("three", scene)):
+        write_shard(tmp_path / name / "shard-000000.tar", [shown])
+    one, two, three = (ShardFolder(tmp_path / name).fingerprint for name in ("one", "two", "three"))
+    sizes = {(tmp_path / name / "shard-000000.tar").stat().st_size for name in ("one", "two")}
+    assert one == three != two and len(sizes) == 1
+    with pytest.raises(AnyViewError, match="nothing: no folder of shards that can be read"):
+        ShardFolder(tmp_path / "nothing")
+
+
 def batch_config(**changes):
     values = dict(batch_size=3, sampling=ViewSampling(views=4, masking="drop"), reference_dropout=0.3)
     return BatchConfig(**{**values, **changes})

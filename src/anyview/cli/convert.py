@@ -16,13 +16,17 @@ from anyview.data.captures import Capture
 from anyview.data.conversion.clips import clips_of, videos_in
 from anyview.data.conversion.images import pinhole_capture
 from anyview.data.conversion.points import point_cloud, write_ply
-from anyview.data.conversion.shards import MANIFEST, ShardConfig, scene_key, scene_of, write_shards
+from anyview.data.conversion.shards import LEFT_OUT, MANIFEST, ShardConfig, scene_key, scene_of, write_shards
 from anyview.data.conversion.tools import WRITERS, dropped
 from anyview.data.formats.registry import read_capture
 from anyview.data.shards import ShardFolder, StoredScene
 from anyview.errors import AnyViewError
 from anyview.rendering.outputs import whole_folder
+from anyview.serialisation import write_aside
 from anyview.training.latents import NOTE, LatentConfig, write_latents
+
+# Sources without a scene that are named on the screen.
+_NAMED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,19 +117,24 @@ def _to_shards(options: ConvertOptions) -> list[Path]:
     def scenes(source: Path) -> Iterable[StoredScene]:
         if videos:
             return clips_of(source, scene_key(source.stem), config.image_size, config.clips)
-        return [scene_of(_sound(source, options.format), source.name, config)]
+        capture = _sound(source, options.format)
+        return [scene_of(capture, source.name, config)] if len(capture) >= config.least_views else []
 
     sources = videos or _captures_in(options)
+    keys = [scene_key(source.stem if videos else source.name) for source in sources]
     with Progress(transient=True) as bar:
         task = bar.add_task("writing shards", total=len(sources))
-        keys = [scene_key(source.stem if videos else source.name) for source in sources]
         for done, _ in write_shards(sources, options.destination, config, scenes, keys):
             bar.update(task, completed=done)
     stored = ShardFolder(options.destination)
     print(f"{len(stored)} {'clips' if videos else 'scenes'} of {len(sources)} {'videos' if videos else 'captures'}.")
-    if without := _without_clips(stored, videos):
-        print(f"too short for a clip of {config.clips.least} frames: {', '.join(without)}")
-    return [options.destination / MANIFEST]
+    files = [options.destination / MANIFEST]
+    if without := _left_out(stored, sources, keys, clips=bool(videos)):
+        few = f"too short for a clip of {config.clips.least} frames" if videos else f"under {config.least_views} views"
+        print(f"left out, {few}: {', '.join(without[:_NAMED])}{' ...' if len(without) > _NAMED else ''}")
+        files.append(options.destination / LEFT_OUT)
+        write_aside(files[-1], "".join(f"{name}\n" for name in without))
+    return files
 
 
 def _is_capture(source: Path) -> bool:
@@ -148,10 +157,11 @@ def _to_latents(options: ConvertOptions) -> list[Path]:
     return [options.destination / NOTE]
 
 
-def _without_clips(stored: ShardFolder, videos: list[Path]) -> list[str]:
-    """Names of the videos that gave none."""
-    given = {stored.key(number).rsplit("-", 2)[0] for number in range(len(stored))} if videos else set()
-    return [path.name for path in videos if scene_key(path.stem) not in given]
+def _left_out(stored: ShardFolder, sources: list[Path], keys: list[str], *, clips: bool) -> list[str]:
+    """Names of the sources that gave no scene; clips are named after their video, and their number and stride."""
+    scenes = [stored.key(number) for number in range(len(stored))]
+    given = {key.rsplit("-", 2)[0] for key in scenes} if clips else set(scenes)
+    return [path.name for path, key in zip(sources, keys, strict=True) if key not in given]
 
 
 def _sound(path: Path, format: str | None) -> Capture:

@@ -15,6 +15,7 @@ from rich.progress import track
 
 from anyview.cli.common import parse, print_json
 from anyview.data.formats import transforms_json
+from anyview.data.shards import ShardFolder
 from anyview.data.synthetic.lighting import Lighting
 from anyview.data.synthetic.mesh import fit_unit_box, read_mesh
 from anyview.data.synthetic.prerender import SyntheticScenes, list_meshes, shard_path, write_next_shards
@@ -48,9 +49,11 @@ def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(SynthesizeOptions, argv, "synthesize")
     started = time.perf_counter()
-    made = (
-        _captures(options) if options.captures else write_shards(options.scenes, options.out, workers=options.workers)
-    )
+    if options.captures:
+        made = _captures(options)
+    else:
+        made = write_shards(options.scenes, options.out, workers=options.workers)
+        ShardFolder(options.out)  # leaves the catalogue that runs start from
     seconds = time.perf_counter() - started
     print(f"{made} views in {seconds:.1f} s ({made / seconds:.0f} a second) in {options.out}")
     if options.json:

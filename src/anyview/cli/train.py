@@ -60,6 +60,9 @@ class TrainOptions:
     """Folder or hub id (OWNER/NAME or OWNER/NAME/FOLDER) to load the recipe's autoencoder from."""
     features: str | None = None
     """Folder or hub id to load the recipe's DINOv2 from."""
+    field_of_view: float | None = None
+    """Degrees of the shorter side, in place of the recipe's, for shards that were made with another
+    (anyview convert --shards.field-of-view)."""
     distil: Distillation = field(default_factory=Distillation)
     """Learn to follow a trained model in fewer steps; start from its weights with --init."""
     force_recipe: bool = False
@@ -100,7 +103,7 @@ def main(argv: list[str]) -> None:
 
 
 def _with_sources(settings: KaleidoSettings, options: TrainOptions) -> KaleidoSettings:
-    """The recipe's settings with the autoencoder and the features that were asked for."""
+    """The recipe's settings with the autoencoder, the features and the lens that were asked for."""
     if options.autoencoder is not None:
         if settings.codec.kind != "kl":
             raise AnyViewError("--autoencoder: this recipe works on pixels and has none.")
@@ -109,6 +112,10 @@ def _with_sources(settings: KaleidoSettings, options: TrainOptions) -> KaleidoSe
         if not settings.model.feature_channels:
             raise AnyViewError("--features: this recipe has no features of references.")
         settings = replace(settings, feature_source=options.features)
+    if options.field_of_view is not None:
+        if not 1 <= options.field_of_view < 180:
+            raise AnyViewError(f"--field-of-view must be from 1 to below 180 degrees, got {options.field_of_view:g}.")
+        settings = replace(settings, field_of_view=options.field_of_view)
     return settings
 
 
@@ -227,7 +234,8 @@ def _check_shards(folder: ShardFolder, recipe: KaleidoRecipe) -> None:
     angle = math.degrees(field_of_view(float(cameras.intrinsics[0, 1, 1]), min(h, w)))
     if abs(angle - settings.field_of_view) > 1:
         raise AnyViewError(
-            f"{folder.folder}: views of {angle:.1f} degrees, the recipe has {settings.field_of_view:.1f}."
+            f"{folder.folder}: views of {angle:.1f} degrees, the recipe has {settings.field_of_view:.1f}; for those of "
+            "the shards give --field-of-view."
         )
 
 

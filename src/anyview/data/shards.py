@@ -2,7 +2,8 @@
 
 A scene is a run of members ``KEY.scene.json`` (cameras or frame times), ``KEY.000.png`` ... (RGBA views; ``.jpg`` where
 there is no alpha) and, where depth is kept, ``KEY.000.depth.png`` (16 bit). The index tells where every member starts,
-so that the batch of any training step can be read directly and a run resumes at its exact place.
+so that the batch of any training step can be read directly and a run resumes at its exact place. What a run needs of
+all indices when it starts stands in one file (:mod:`anyview.data.catalogue`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 import tarfile
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -26,6 +26,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from anyview.data.catalogue import INDEX, ShardSummary, summarise
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 
@@ -132,18 +133,21 @@ def write_shard(path: Path, scenes: Iterable[StoredScene], *, image_format: Imag
     if not stock:
         partial.unlink()
         return 0
+    with partial.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     index = {
         "format_version": FORMAT_VERSION,
+        "sha256": sha256,
         "keys": list(stock),
         "views": [one.views for one in stock.values()],
         "is_video": [one.is_video for one in stock.values()],
         "members": places,
     }
-    index_partial = path.with_suffix(".index.json.partial")
+    index_partial = path.with_suffix(f"{INDEX}.partial")
     index_partial.write_text(json.dumps(index))
     os.replace(partial, path)
     # The index comes last: a reader takes a shard for whole when its index is there.
-    os.replace(index_partial, path.with_suffix(".index.json"))
+    os.replace(index_partial, path.with_suffix(INDEX))
     return len(stock)
 
 
@@ -200,6 +204,7 @@ class _Index:
     keys: list[str]
     stock: list[Stock]
     members: dict[str, tuple[int, int]]
+    sha256: str | None
 
 
 class ShardFolder:
@@ -211,28 +216,15 @@ class ShardFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        paths = sorted(folder.glob("*.index.json"))
-        if not paths:
-            raise AnyViewError(f"{folder}: no shards here (expected NAME.tar with NAME.index.json).")
+        shards = summarise(folder, _summary)
         self._indices: OrderedDict[int, _Index] = OrderedDict()
-        self._paths: list[Path] = []
-        digest, first, fewest = hashlib.sha256(), [0], sys.maxsize
-        for path in paths:
-            index = _read_index(path)
-            tar = path.with_name(path.name.removesuffix(".index.json") + ".tar")
-            end = max((start + size for start, size in index.members.values()), default=0)
-            if not tar.is_file() or tar.stat().st_size < end:
-                raise AnyViewError(f"{tar}: the shard is missing or truncated (its index needs {end} bytes).")
-            counts = [stock.views for stock in index.stock]
-            self._paths.append(path)
-            first.append(first[-1] + len(index.keys))
-            digest.update(json.dumps([tar.name, index.keys, counts, end]).encode())
-            fewest = min([fewest, *counts])
-        self._first = np.array(first)
-        self.fewest_views: int = fewest
+        self._tars = [folder / shard.name for shard in shards]
+        self._first = np.cumsum([0, *(shard.scenes for shard in shards)])
+        self.fewest_views: int = min(shard.fewest_views for shard in shards)
         """Views of the scene that has the fewest."""
-        self.fingerprint: str = digest.hexdigest()[:16]
-        """Changes with the names, scenes and sizes of the shards."""
+        said = "".join(shard.digest for shard in shards)
+        self.fingerprint: str = hashlib.sha256(said.encode()).hexdigest()[:16]
+        """Changes with the names, scenes and contents of the shards."""
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -245,12 +237,11 @@ class ShardFolder:
         if not 0 <= scene < len(self):
             raise IndexError(f"{self.folder}: scene {scene} of {len(self)}.")
         shard = int(np.searchsorted(self._first, scene, side="right")) - 1
+        tar = self._tars[shard]
         if shard not in self._indices:
-            self._indices[shard] = _read_index(self._paths[shard])
+            self._indices[shard] = _read_index(tar.with_suffix(INDEX))
             if len(self._indices) > _KEPT_INDICES:
                 self._indices.popitem(last=False)
-        path = self._paths[shard]
-        tar = path.with_name(path.name.removesuffix(".index.json") + ".tar")
         return tar, self._indices[shard], scene - int(self._first[shard])
 
     def key(self, scene: int) -> str:
@@ -323,7 +314,15 @@ def _read_index(path: Path) -> _Index:
     keys: list[str] = index["keys"]
     views = index.get("views") or [_count(members, key) for key in keys]
     videos = index.get("is_video") or [False] * len(keys)
-    return _Index(keys, [Stock(count, video) for count, video in zip(views, videos, strict=True)], members)
+    stock = [Stock(count, video) for count, video in zip(views, videos, strict=True)]
+    return _Index(keys, stock, members, index.get("sha256"))
+
+
+def _summary(path: Path) -> ShardSummary:
+    index = _read_index(path)
+    end = max(start + size for start, size in index.members.values())
+    tar = path.name.removesuffix(INDEX) + ".tar"
+    return ShardSummary.of(tar, index.keys, [stock.views for stock in index.stock], end, index.sha256)
 
 
 def _count(members: dict[str, tuple[int, int]], key: str) -> int:

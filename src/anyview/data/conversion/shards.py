@@ -23,6 +23,7 @@ from anyview.geometry.poses import focal_over_side
 from anyview.serialisation import to_plain, write_json
 
 MANIFEST = "manifest.json"
+LEFT_OUT = "left-out.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class ShardConfig:
     image_size: tuple[int, int] = (64, 64)
     field_of_view: float = 49.1
     """Degrees, of the shorter side; the default weights' own."""
+    least_views: int = 1
+    """Captures with fewer views are left out, and left-out.txt names them; a run needs as many views as its recipe."""
     scenes_per_shard: int = 64
     """Captures, or videos with all their clips, in a shard."""
     image_format: ImageFormat = "png"
