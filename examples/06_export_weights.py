@@ -1,7 +1,10 @@
 """Make a small checkpoint of a run: averaged weights in half precision, other sampling defaults if wanted.
 
     python examples/06_export_weights.py RUN OUT [--steps 2] [--guidance 1.0]
+    python examples/06_export_weights.py RUN OUT --also OTHER 0.25 --also ANOTHER 0.25
 
+The second takes the mean of the weights of several checkpoints of one network, half of RUN here ("model soup",
+Wortsman et al. 2022: runs that start from the same weights often are better together than any of them).
 This is how src/anyview/weights/default was made.
 """
 
@@ -15,7 +18,19 @@ from anyview.api import resolve
 from anyview.families.kaleido.checkpoint import read_settings, read_weights, save_model
 
 
-def main(run: str, out: Path, steps: int | None, guidance: float | None) -> None:
+def mean_weights(run: Path, others: list[tuple[Path, float]]) -> dict[str, torch.Tensor]:
+    """Weights of ``run`` and others, these with their shares and that with what is left of 1."""
+    left = 1 - sum(share for _, share in others)
+    mean = {name: left * tensor.float() for name, tensor in read_weights(run).items()}
+    for folder, share in others:
+        if read_settings(folder).model != read_settings(run).model:
+            raise SystemExit(f"{folder}: another network than that of {run}.")
+        for name, tensor in read_weights(folder).items():
+            mean[name] += share * tensor.float()
+    return mean
+
+
+def main(run: str, out: Path, steps: int | None, guidance: float | None, also: list[tuple[str, str]]) -> None:
     folder = resolve(run)
     settings = read_settings(folder)
     sampling = settings.sampling
@@ -23,7 +38,8 @@ def main(run: str, out: Path, steps: int | None, guidance: float | None) -> None
         sampling = replace(sampling, schedule=replace(sampling.schedule, steps=steps))
     if guidance is not None:
         sampling = replace(sampling, guidance=guidance)
-    save_model(out, replace(settings, sampling=sampling), read_weights(folder), dtype=torch.float16)
+    weights = mean_weights(folder, [(resolve(other), float(share)) for other, share in also])
+    save_model(out, replace(settings, sampling=sampling), weights, dtype=torch.float16)
     size = (out / "model.safetensors").stat().st_size
     print(f"wrote {out} from {folder}: {size / 2**20:.1f} MiB")
 
@@ -34,5 +50,6 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
+    parser.add_argument("--also", nargs=2, action="append", default=[], metavar=("CHECKPOINT", "SHARE"))
     options = parser.parse_args()
-    main(options.run, options.out, options.steps, options.guidance)
+    main(options.run, options.out, options.steps, options.guidance, options.also)
