@@ -21,10 +21,13 @@ from anyview.families.kaleido.checkpoint import read_settings, read_weights, sav
 def mean_weights(run: Path, others: list[tuple[Path, float]]) -> dict[str, torch.Tensor]:
     """Weights of ``run`` and others, these with their shares and that with what is left of 1."""
     left = 1 - sum(share for _, share in others)
+    if left < 0 or any(share < 0 for _, share in others):
+        raise SystemExit("Shares must be at least 0 and at most 1 together.")
     mean = {name: left * tensor.float() for name, tensor in read_weights(run).items()}
     for folder, share in others:
-        if read_settings(folder).model != read_settings(run).model:
-            raise SystemExit(f"{folder}: another network than that of {run}.")
+        theirs, ours = read_settings(folder), read_settings(run)
+        if replace(theirs, sampling=ours.sampling) != ours:
+            raise SystemExit(f"{folder}: another network, image size or lens than {run}.")
         for name, tensor in read_weights(folder).items():
             mean[name] += share * tensor.float()
     return mean

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import anyview
 from anyview.api import DEFAULT_WEIGHTS
@@ -129,6 +130,13 @@ def test_example_06(tmp_path, monkeypatch):
     copied = json.loads((tmp_path / "copy" / "config.json").read_text())
     assert copied["settings"]["sampling"]["schedule"]["steps"] == 3
     assert (tmp_path / "copy" / "model.safetensors").stat().st_size < 32 * 2**20
+    first, second = (tmp_path / name / "model.safetensors" for name in ("copy", "mean"))
+    shifted = {name: tensor.float() + 0.5 for name, tensor in load_file(first).items()}
+    shutil.copytree(tmp_path / "copy", tmp_path / "shifted")
+    save_file(shifted, tmp_path / "shifted" / "model.safetensors")
+    run_example(monkeypatch, "06", tmp_path / "copy", second.parent, "--also", tmp_path / "shifted", 0.25)
+    for name, tensor in load_file(second).items():
+        torch.testing.assert_close(tensor.float(), load_file(first)[name].float() + 0.125, rtol=1e-3, atol=1e-3)
 
 
 def test_example_07(tmp_path, monkeypatch, capsys):

@@ -101,6 +101,9 @@ def test_convert_writes_clips_and_names_what_is_too_short(video, tmp_path_factor
     folder = ShardFolder(out)
     assert len(folder) == 4 and folder.stock(0).is_video and folder.read(1, [2]).times == (10,)
     assert main(["convert", str(video.parent), str(out), *options]) == 0  # a second time: nothing to do
+    capsys.readouterr()
+    assert main(["convert", str(video.parent), str(out), *options, "--shards.least-views", "3"]) == 1
+    assert "--shards.least-views is for captures" in capsys.readouterr().err
 
 
 def test_bad_videos_are_refused(tmp_path, capsys):

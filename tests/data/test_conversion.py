@@ -282,6 +282,13 @@ def test_short_captures_are_left_out_and_another_lens_is_trained_on(capsys, capt
         assert "3 scenes of 5 captures" in said and "left out, under 4 views: object0, object2\n" in said
     assert (shards / "left-out.txt").read_text() == "object0\nobject2\n"
     assert ShardFolder(shards).fewest_views == 5
+    none = ["convert", str(captures), str(tmp_path / "none"), "--to", "shards", "--shards.least-views"]
+    assert main([*none, "9"]) == 1
+    assert "nothing to store, all of 5 have less than 9 views" in capsys.readouterr().err
+    assert main([*none, "5"]) == 0  # nothing is left that could stand in the way
+    with pytest.raises(SystemExit):
+        main([*none, "0"])
+    assert "must be positive" in " ".join(capsys.readouterr().err.split())
     train = ["train", "kaleido-debug", "--out", str(run), "--shards", str(shards), "--data.batch-size", "2"]
     train += ["--train.steps", "1"]
     assert main(train) == 1
@@ -289,6 +296,9 @@ def test_short_captures_are_left_out_and_another_lens_is_trained_on(capsys, capt
     assert "views of 70." in error and "the recipe has 49.1; for those of the shards give --field-of-view" in error
     assert main([*train, "--field-of-view", "180"]) == 1
     assert "--field-of-view must be from 1 to below 180 degrees" in capsys.readouterr().err
+    assert main(["train", "kaleido-debug", "--out", str(tmp_path / "own"), "--field-of-view", "70"]) == 1
+    assert "--field-of-view is for shards that were made with another lens" in capsys.readouterr().err
+    assert not (tmp_path / "own").exists()
     assert main([*train, "--field-of-view", "70"]) == 0
     model = load(run)
     assert model.system.focal_over_height == pytest.approx(0.5 / np.tan(np.radians(35)))

@@ -1,6 +1,9 @@
 """View sampling, augmentation, shards and batches."""
 
+import errno
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,8 +146,34 @@ def test_a_catalogue_stands_for_the_indices_it_was_made_of(shards, monkeypatch):
     assert ShardFolder(shards.folder).fingerprint == changed.fingerprint != shards.fingerprint
     (shards.folder / "catalogue.json").unlink()
     (shards.folder / "catalogue.json").mkdir()  # cannot be written: every start reads the indices
-    assert ShardFolder(shards.folder).fingerprint == changed.fingerprint
+    with pytest.warns(UserWarning, match="catalogue.json cannot be written .*every start reads all indices"):
+        assert ShardFolder(shards.folder).fingerprint == changed.fingerprint
     assert sorted(path.name for path in shards.folder.iterdir() if "partial" in path.name) == []
+
+
+def test_shards_on_a_read_only_file_system_are_read(shards, monkeypatch):
+    """Where even removing what is not there is refused."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (shards.folder / "catalogue.json").unlink()
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.warns(UserWarning, match="Read-only file system"):
+        assert ShardFolder(shards.folder).fingerprint == shards.fingerprint
+
+
+def test_indices_without_scenes_and_links_to_nothing_are_refused_by_name(shards):
+    tar = shards.folder / "shard-000001.tar"
+    tar.unlink()
+    tar.symlink_to(shards.folder / "gone.tar")
+    with pytest.raises(AnyViewError, match="shard-000001.tar: the shard is missing or truncated"):
+        ShardFolder(shards.folder)
+    empty = {"format_version": 1, "keys": [], "views": [], "members": {}}
+    (shards.folder / "shard-000000.index.json").write_text(json.dumps(empty))
+    with pytest.raises(AnyViewError, match="shard-000000.index.json: an index without scenes"):
+        ShardFolder(shards.folder)
 
 
 def test_the_fingerprint_of_shards_is_that_of_their_contents(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from anyview.cli.main import main
 from anyview.data.formats import transforms_json
@@ -58,6 +59,20 @@ def test_what_has_holes_has_no_volume(tmp_path, capsys):
     assert "volume IoU at 64^3 (EscherNet): none, a surface has holes" in capsys.readouterr().out
 
 
+def test_seams_of_a_texture_are_no_holes(tmp_path, capsys):
+    """As scans are stored: vertices twice where their places in the texture differ."""
+    trimesh = pytest.importorskip("trimesh")
+    mesh = trimesh.creation.box((1, 2, 3))
+    loose = trimesh.Trimesh(mesh.triangles.reshape(-1, 3), np.arange(36).reshape(-1, 3), process=False)
+    loose.visual = trimesh.visual.TextureVisuals(
+        uv=np.random.default_rng(0).random((36, 2)), image=Image.new("RGB", (4, 4), "red")
+    )
+    loose.export(tmp_path / "a.glb")
+    found = numbers_of([tmp_path / "a.glb", tmp_path / "a.glb"], capsys)
+    assert found["volume IoU at 64^3 (EscherNet)"] == 1
+    assert len(trimesh.load(tmp_path / "a.glb", force="mesh").vertices) == 36
+
+
 def moved_bus(folder, *, turn_degrees=0.0, count=None):
     """The example's cameras in another world and scale, every second one turned about its optical axis."""
     capture = read_capture(BUS)
@@ -86,6 +101,15 @@ def test_cameras_are_compared_whatever_their_world(tmp_path, capsys):
     assert same["images in both"] == 9 and same["images of the truth"] == 27
     assert same["RA@5, percent"] == same["RT@5, percent"] == 100
     assert same["ATE_r after Sim(3), degrees"] == pytest.approx(0, abs=1e-4)
+    # Focal lengths are shares of their own image's height, whatever other images there are.
+    mixed = tmp_path / "same" / "transforms.json"
+    document = json.loads(mixed.read_text())
+    small = {**document["frames"][0], "file_path": "images/small.png", "h": 64, "w": 64}
+    small |= {key: document["frames"][0][key] / 2 for key in ("fl_x", "fl_y", "cx", "cy")}
+    Image.open(tmp_path / "same" / "images" / "000.png").resize((64, 64)).save(tmp_path / "same/images/small.png")
+    mixed.write_text(json.dumps({**document, "frames": [*document["frames"], small]}))
+    focal = numbers_of([tmp_path / "same", BUS], capsys)["focal length over image height, mean relative error"]
+    assert focal == pytest.approx(0, abs=1e-6)
     turned = numbers_of([moved_bus(tmp_path / "turned", turn_degrees=8.0, count=10), BUS], capsys)
     assert turned["ATE_r after Sim(3), degrees"] == pytest.approx(4, abs=1e-3)  # half of them by 8
     assert 100 * 10 / 45 <= turned["RA@5, percent"] < 100 * 20 / 45  # ten pairs of those that were not turned
@@ -97,10 +121,13 @@ def test_what_cannot_be_compared_is_said(tmp_path, capsys):
     (tmp_path / "none").mkdir()
     few = moved_bus(tmp_path / "few", count=2)
     for arguments, said in (
-        ([tmp_path / "missing.ply", mesh], "missing.ply: no such file"),
+        ([tmp_path / "missing.ply", mesh], "missing.ply: no mesh file"),
+        ([BUS, mesh], "school_bus: no mesh file (expected .glb"),
+        ([mesh, mesh, "--overwrite"], "without --names, --out and --overwrite"),
+        ([BUS / "transforms.json", BUS / "transforms.json", "--json"], "--json is for meshes and cameras"),
         ([tmp_path / "broken.glb", mesh], "broken.glb: not a readable mesh"),
         ([mesh, mesh, mesh], "two at a time"),
-        ([mesh, mesh, "--out", tmp_path / "out"], "without --names and --out"),
+        ([mesh, mesh, "--out", tmp_path / "out"], "without --names, --out and --overwrite"),
         ([tmp_path / "none", BUS], "none: the folder is empty"),
         ([few, BUS], "have 2 images of the same name; at least 3 are needed"),
     ):

@@ -10,8 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from anyview.api import load
 from anyview.cli.main import main
@@ -602,8 +604,6 @@ def test_every_name_stands_in_the_help_and_the_document(capsys):
 
 def test_plots_of_many_points_are_to_scale(tmp_path):
     """Two thousand steps: a round number of round ticks, and the line where it belongs."""
-    from PIL import Image
-
     draw_plot(tmp_path / "plot.png", "t", "x", "y", [Curve("a", [(float(n), 3.0) for n in range(0, 2001, 10)])])
     blue = [place for place in range(900) if Image.open(tmp_path / "plot.png").getpixel((place, 450)) == (0, 114, 178)]
     assert min(blue) <= 82 and 648 <= max(blue) <= 652  # from end to end of an axis of 0 to 2000
@@ -656,6 +656,9 @@ def test_depth_is_scored_where_method_and_capture_have_it(tmp_path, capsys):
         for frame in document["frames"]:
             frame["depth_unit_scale_factor"] *= 2
         path.write_text(json.dumps(document))
+    again = ["--model", "baseline:plane-sweep", "--out", str(out)]
+    assert main([*arguments, *metrics, *again]) == 1  # the same files, and another unit
+    assert "scored from other images, cameras or views than are there now" in capsys.readouterr().err
     far = tmp_path / "far"
     assert main([*arguments, *metrics[:4], "--model", "baseline:plane-sweep", "--out", str(far)]) == 0
     again = read_report(far)
@@ -682,4 +685,21 @@ def test_depth_is_refused_where_one_of_them_has_none(tmp_path, capsys):
     for metric in ("depth-a1", "reprojection"):
         assert main([*arguments, *model, "--metrics", "psnr", metric, "--out", str(tmp_path / "b")]) == 1
         assert "west: view 8 has no depth map; the metrics need them" in capsys.readouterr().err
+    document["frames"][8]["depth_file_path"] = "depth/000.png"
+    path.write_text(json.dumps(document))
+    Image.fromarray(np.zeros((24, 32), np.uint16)).save(data / "west" / "depth" / "000.png")
+    assert main([*arguments, *model, "--metrics", "psnr", "depth-rel", "--out", str(tmp_path / "b")]) == 1
+    assert "west: the depth map of view 0 is empty where it is rendered" in capsys.readouterr().err
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_neighbours_without_a_common_surface_are_named_before_anything_is_rendered(tmp_path, capsys):
+    data = write_walls(tmp_path / "data")
+    path = data / "west" / "transforms.json"
+    document = json.loads(path.read_text())
+    document["frames"][8]["transform_matrix"][0][3] += 50  # far beside the other target
+    path.write_text(json.dumps(document))
+    arguments = ["evaluate", "--benchmark", "capture", "--data", str(data), "--references", "4"]
+    arguments += ["--metrics", "psnr", "reprojection", "--model", "baseline:plane-sweep", "--out", str(tmp_path / "a")]
+    assert main(arguments) == 1
+    assert "west: No two neighbouring frames see a surface in common." in capsys.readouterr().err

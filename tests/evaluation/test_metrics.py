@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from anyview.errors import AnyViewError
-from anyview.evaluation.metrics.depth import depth_errors
+from anyview.evaluation.metrics.depth import depth_errors, depth_errors_by_view
 from anyview.evaluation.metrics.distribution import DinoV2ClassFeatures, InceptionFeatures, frechet_distance
 from anyview.evaluation.metrics.image import flip, psnr, ssim, truncated
 from anyview.evaluation.metrics.perceptual import Lpips, check_published
@@ -249,6 +249,8 @@ def test_depth_errors_by_hand():
     assert score.rel == pytest.approx((0.3 / 3 + 0) / 2, rel=1e-5) and score.a1 == pytest.approx((2 / 3 + 1) / 2)
     mask[0, 0] = False
     assert depth_errors(depth, truth, mask).rel == 0
+    rel, a1 = depth_errors_by_view(depth, truth, torch.ones_like(mask))
+    assert rel.tolist() == pytest.approx([0.1, 0.0]) and a1.tolist() == pytest.approx([2 / 3, 1.0])
     with pytest.raises(AnyViewError, match="view 1 has no pixel"):
         depth_errors(depth, truth, mask & (torch.arange(2) == 0)[:, None, None])
     with pytest.raises(AnyViewError, match="Depth of view 0 has values that are negative"):
@@ -414,5 +416,10 @@ def test_reprojection_finds_the_same_surface():
     in_front = depths.clone()
     in_front[0] = 2.0  # something hides the wall from the first camera
     assert not reproject(frames[0], in_front[0], cameras, depths[1])[1].any()
-    with pytest.raises(AnyViewError, match="no surface in common"):
+    with pytest.raises(AnyViewError, match="No two neighbouring frames see a surface in common"):
         reprojection_psnr(frames, in_front, cameras)
+    # A third frame that shows nothing of it is left out of the mean.
+    apart = Cameras.concatenate([cameras, cameras[1:]])
+    longer = torch.cat([frames, torch.rand(1, *frames.shape[1:])])
+    with_nothing = torch.cat([depths, torch.zeros_like(depths[:1])])
+    assert reprojection_psnr(longer, with_nothing, apart) == reprojection_psnr(frames, depths, cameras)

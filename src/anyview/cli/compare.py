@@ -43,9 +43,11 @@ class CompareOptions:
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(CompareOptions, argv, "compare")
-    if options.reports and _is_truth(options.reports[-1]):
+    if _with_truth(options.reports):
         _compare_with_truth(options)
         return
+    if options.json:
+        raise AnyViewError("--json is for meshes and cameras; reports are JSON themselves.")
     if options.reports and _is_speed(options.reports[0]):
         _compare_speed(options)
         return
@@ -68,20 +70,21 @@ def _is_speed(path: Path) -> bool:
     return schema_of(path) == SPEED_SCHEMA
 
 
-def _is_truth(path: Path) -> bool:
-    """Whether a path is a mesh, or a capture rather than a report."""
-    if path.suffix.lower() in MESHES:
+def _with_truth(paths: Sequence[Path]) -> bool:
+    """Whether any path is a mesh, or all are folders and none is one of reports."""
+    if any(path.suffix.lower() in MESHES for path in paths):
         return True
-    return path.is_dir() and not any((path / name).is_file() for name in (REPORT, SPEED, IDENTITY))
+    notes = (REPORT, SPEED, IDENTITY)
+    return bool(paths) and all(path.is_dir() and not any((path / n).is_file() for n in notes) for path in paths)
 
 
 def _compare_with_truth(options: CompareOptions) -> None:
     """A mesh or a capture, and the true one."""
-    if len(options.reports) != 2 or options.names or options.out is not None:
-        raise AnyViewError("Meshes and cameras are compared two at a time, without --names and --out.")
+    if len(options.reports) != 2 or options.names or options.out is not None or options.overwrite:
+        raise AnyViewError("Meshes and cameras are compared two at a time, without --names, --out and --overwrite.")
     ours, truth = options.reports
     numbers: Mapping[str, float | None]
-    if truth.suffix.lower() in MESHES:
+    if any(path.suffix.lower() in MESHES for path in (ours, truth)):
         numbers = compare_meshes(ours, truth)
     else:
         numbers = compare_cameras(read_capture(ours), read_capture(truth))

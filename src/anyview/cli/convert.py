@@ -114,6 +114,9 @@ def _to_shards(options: ConvertOptions) -> list[Path]:
             f"{options.source}: videos and folders stand side by side; convert them one after the other."
         )
 
+    if videos and config.least_views != 1:
+        raise AnyViewError("--shards.least-views is for captures; videos have --shards.clips.least.")
+
     def scenes(source: Path) -> Iterable[StoredScene]:
         if videos:
             return clips_of(source, scene_key(source.stem), config.image_size, config.clips)
@@ -126,6 +129,10 @@ def _to_shards(options: ConvertOptions) -> list[Path]:
         task = bar.add_task("writing shards", total=len(sources))
         for done, _ in write_shards(sources, options.destination, config, scenes, keys):
             bar.update(task, completed=done)
+    if not any(options.destination.glob("*.tar")):
+        (options.destination / MANIFEST).unlink()
+        what = f"{config.clips.least} frames" if videos else f"{config.least_views} views"
+        raise AnyViewError(f"{options.source}: nothing to store, all of {len(sources)} have less than {what}.")
     stored = ShardFolder(options.destination)
     print(f"{len(stored)} {'clips' if videos else 'scenes'} of {len(sources)} {'videos' if videos else 'captures'}.")
     files = [options.destination / MANIFEST]
@@ -153,6 +160,7 @@ def _to_latents(options: ConvertOptions) -> list[Path]:
         task, total = bar.add_task("encoding"), 0
         for done, total in write_latents(options.source, options.destination, options.latents):
             bar.update(task, completed=done, total=total)
+    ShardFolder(options.destination)  # leaves the catalogue that runs start from
     print(f"{total} scenes.")
     return [options.destination / NOTE]
 

@@ -15,7 +15,7 @@ VERBS = {
     "ablate": "run the paper's ablation and set it beside its numbers",
     "evaluate": "score a model or a baseline on a benchmark",
     "bench": "speed and memory of rendering, training, loading and codec on this machine",
-    "compare": "set reports of one protocol, or of bench, side by side",
+    "compare": "set reports side by side, or a mesh or cameras beside true ones",
     "check": "find faults in a capture and draw its cameras",
     "convert": "write a capture in another format, or as training shards",
     "pose": "estimate cameras of photographs",

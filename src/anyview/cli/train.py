@@ -191,6 +191,11 @@ def _sources(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> list
     if not paths and recipe.synthetic is None:
         raise AnyViewError("This recipe trains on videos: give --shards FOLDER (see 'anyview convert VIDEOS').")
     if not paths:
+        if options.field_of_view is not None:
+            raise AnyViewError(
+                "--field-of-view is for shards that were made with another lens: give --shards; synthetic scenes have "
+                "that of the recipe."
+            )
         paths = (options.out / "shards",)
         if world.size > 1:
             raise AnyViewError("Several processes need --shards: render them ahead with 'anyview synthesize'.")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +69,7 @@ def summarise(folder: Path, read: Callable[[Path], ShardSummary]) -> list[ShardS
     Raises:
         AnyViewError: There are no shards, or one is missing or truncated.
     """
-    try:
-        with os.scandir(folder) as entries:
-            found = {entry.name: entry.stat() for entry in entries if entry.name.endswith((INDEX, ".tar"))}
-    except OSError as error:
-        raise AnyViewError(f"{folder}: no folder of shards that can be read ({error.strerror}).") from error
+    found = _files(folder)
     names = sorted(name for name in found if name.endswith(INDEX))
     if not names:
         raise AnyViewError(f"{folder}: no shards here (expected NAME.tar with NAME{INDEX}).")
@@ -92,6 +90,20 @@ def summarise(folder: Path, read: Callable[[Path], ShardSummary]) -> list[ShardS
     return summaries
 
 
+def _files(folder: Path) -> dict[str, os.stat_result]:
+    """Indices and tar files of a folder by name; links that lead nowhere are left out."""
+    found = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith((INDEX, ".tar")):
+                    with suppress(FileNotFoundError):
+                        found[entry.name] = entry.stat()
+    except OSError as error:
+        raise AnyViewError(f"{folder}: no folder of shards that can be read ({error.strerror}).") from error
+    return found
+
+
 def _read(path: Path) -> dict[str, tuple[list[int], ShardSummary]]:
     """By name of the index: its size and time then, and the summary. Nothing of a catalogue that cannot be used."""
     try:
@@ -109,5 +121,7 @@ def _write(path: Path, shards: dict[str, tuple[list[int], ShardSummary]]) -> Non
     try:
         partial.write_text(json.dumps(document))
         partial.replace(path)
-    except OSError:  # a folder that is read only: every start reads the indices
-        partial.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):  # on a file system that is read only this fails, too
+            partial.unlink(missing_ok=True)
+        warnings.warn(f"{path} cannot be written ({error.strerror}): every start reads all indices.", stacklevel=2)

@@ -224,7 +224,7 @@ class ShardFolder:
         """Views of the scene that has the fewest."""
         said = "".join(shard.digest for shard in shards)
         self.fingerprint: str = hashlib.sha256(said.encode()).hexdigest()[:16]
-        """Changes with the names, scenes and contents of the shards."""
+        """Changes with the names and scenes of the shards, and with their contents when they are written anew."""
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -320,6 +320,8 @@ def _read_index(path: Path) -> _Index:
 
 def _summary(path: Path) -> ShardSummary:
     index = _read_index(path)
+    if not index.keys or not index.members:
+        raise AnyViewError(f"{path}: an index without scenes.")
     end = max(start + size for start, size in index.members.values())
     tar = path.name.removesuffix(INDEX) + ".tar"
     return ShardSummary.of(tar, index.keys, [stock.views for stock in index.stock], end, index.sha256)

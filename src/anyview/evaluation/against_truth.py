@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from anyview.data.captures import Capture
+from anyview.data.frames import frame_size
 from anyview.errors import AnyViewError
 from anyview.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
 from anyview.evaluation.metrics.shape import chamfer_sampled, chamfer_vertices, volume_iou
@@ -36,6 +37,8 @@ def compare_meshes(mesh: Path, truth: Path) -> dict[str, float | None]:
     """
     both = [read_surface(path) for path in (mesh, truth)]
     numbers: dict[str, float | None] = {name: measure(*both) for name, measure in _SHAPE_METRICS.items()}
+    for surface in both:  # textured meshes have vertices twice along the seams of their texture
+        surface.merge_vertices(merge_tex=True, merge_norm=True)
     closed = all(surface.is_watertight for surface in both)
     return {**numbers, _IOU: volume_iou(*both) if closed else None}
 
@@ -50,8 +53,8 @@ def read_surface(path: Path) -> Any:
         import trimesh  # noqa: PLC0415  an extra
     except ImportError as error:
         raise AnyViewError("Meshes need trimesh: pip install 'anyview[eval]'.") from error
-    if not path.is_file():
-        raise AnyViewError(f"{path}: no such file.")
+    if path.suffix.lower() not in MESHES or not path.is_file():
+        raise AnyViewError(f"{path}: no mesh file (expected {', '.join(MESHES)}).")
     try:
         surface = trimesh.load(path, force="mesh")
     except Exception as error:  # trimesh raises whatever its parsers do
@@ -82,9 +85,11 @@ def compare_cameras(capture: Capture, truth: Capture) -> dict[str, float]:
     ]
     path, pairs = trajectory_errors(*poses), relative_pose_scores(*poses)
     focal = [
-        one.exact_cameras.intrinsics[[names[name] for name in common]][:, 1, 1] / one.common_size[0]
+        torch.stack([
+            one.exact_cameras.intrinsics[names[name], 1, 1] / frame_size(one.frames[names[name]])[0] for name in common
+        ])
         for one, names in ((capture, ours), (truth, true))
-    ]
+    ]  # fmt: skip
     return {
         "images in both": float(len(common)),
         "images of the truth": float(len(truth)),
@@ -93,5 +98,5 @@ def compare_cameras(capture: Capture, truth: Capture) -> dict[str, float]:
         "RA@5, percent": pairs.ra5,
         "RT@5, percent": pairs.rt5,
         "AUC@30, percent": pairs.auc30,
-        "focal length, mean relative error": float(torch.abs(focal[0] / focal[1] - 1).mean()),
+        "focal length over image height, mean relative error": float(torch.abs(focal[0] / focal[1] - 1).mean()),
     }

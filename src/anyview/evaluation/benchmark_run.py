@@ -175,6 +175,10 @@ class BenchmarkRun:
         own = None if estimate is None else measure_adherence(truth, cameras, estimate)
         sequences = _sequences(self.protocol)
         depths = views.depths(split.targets) if needs_true_depth(self.protocol.metrics) else truth.new_zeros(0)
+        try:
+            own_sequences = {key: metric.measure(truth, depths, cameras) for key, metric in sequences.items()}
+        except AnyViewError as error:
+            raise AnyViewError(f"{name}: {error}") from error
         for count in self.protocol.counts:
             score = score_scene(
                 self.renderer, views, split, count, metrics=self.metrics, seed=self.seed,
@@ -185,8 +189,8 @@ class BenchmarkRun:
             kept = None if estimate is None else measure_adherence(shown, cameras, estimate)
             results.append(SceneResult.of(
                 score, split, data, adherence=kept, truth_adherence=own,
-                sequence={name: metric.measure(shown, depths, cameras) for name, metric in sequences.items()},
-                truth_sequence={name: metric.measure(truth, depths, cameras) for name, metric in sequences.items()},
+                sequence={key: metric.measure(shown, depths, cameras) for key, metric in sequences.items()},
+                truth_sequence=own_sequences,
                 depth=self._depth_values(name, score.depths, depths),
             ))  # fmt: skip
             write_scene_pictures(self.folder / "scenes", score, truth, split)
@@ -267,7 +271,7 @@ def fingerprint(capture: Capture, split: Split, *, depth: bool = False) -> str:
             seen.add(frame.image)
             digest.update(read_bytes(frame.image, largest=1 << 40))
         if depth and frame.depth is not None:
-            digest.update(read_bytes(frame.depth, largest=1 << 40))
+            digest.update(repr(frame.depth_scale).encode() + read_bytes(frame.depth, largest=1 << 40))
     return digest.hexdigest()
 
 
@@ -290,9 +294,8 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
         split = scene.split(capture, protocol.counts)
         if len(split.targets) < fewest:
             raise AnyViewError(f"{scene.name}: {len(split.targets)} targets, the metrics of sequences need {fewest}.")
-        for target in split.targets if needs_true_depth(protocol.metrics) else ():
-            if capture.frames[target].depth is None:
-                raise AnyViewError(f"{scene.name}: view {target} has no depth map; the metrics need them.")
+        if needs_true_depth(protocol.metrics):
+            _check_depths(scene.name, capture, split, protocol, focal_over_height)
         cameras = capture.recentred().cameras[list(split.targets)]
         for target, (top, left, bottom, right) in zip(
             split.targets, seen_boxes(cameras, protocol.image_size, focal_over_height), strict=True
@@ -303,6 +306,18 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
                     f"{scene.name}: view {target} shows {shown} pixels of what is rendered; the metrics need "
                     f"{smallest}."
                 )
+
+
+def _check_depths(
+    name: str, capture: Capture, split: Split, protocol: Protocol, focal_over_height: float
+) -> None:  # fmt: skip
+    """Raise if a target has no depth map, or none that says anything of what is rendered."""
+    for target in split.targets:
+        if capture.frames[target].depth is None:
+            raise AnyViewError(f"{name}: view {target} has no depth map; the metrics need them.")
+        views = CaptureViews(name, capture.recentred(), protocol.image_size, focal_over_height)
+        if not bool((views.depths([target]) > 0).any()):
+            raise AnyViewError(f"{name}: the depth map of view {target} is empty where it is rendered.")
 
 
 def _sequences(protocol: Protocol) -> dict[str, SequenceMetric]:

@@ -78,10 +78,9 @@ class PublishedScores:
 _TABLES = {
     "psnr": ("PSNR", 2, "Kaleido, Table 2", "", _PSNR),
     "ssim": ("SSIM", 3, "Kaleido, Table 6", "; which variant of SSIM is not said", _SSIM),
-    "lpips": (
-        "LPIPS", 3, "Kaleido, Table 6", "; which network is not said (EscherNet's own numbers are AlexNet's)", _LPIPS,
-    ),
-}  # fmt: skip
+    "lpips": ("LPIPS", 3, "Kaleido, Table 6", "; which network is not said", _LPIPS),
+}
+_ESCHERNETS = " (EscherNet's own code has AlexNet)"
 
 
 def published_scores(benchmark: str, metric: str) -> PublishedScores | None:
@@ -103,6 +102,7 @@ def published_scores(benchmark: str, metric: str) -> PublishedScores | None:
                 model: dict(zip(counts, row[start : start + len(counts)], strict=True))
                 for model, row in zip(models, table, strict=True)
             }
+            variant += _ESCHERNETS if quantity == "LPIPS" and before == "EscherNet" else ""
             return PublishedScores(quantity, decimals, source, _of_benchmark(benchmark) + variant, rows)
         start += len(counts)
     return None

@@ -43,8 +43,8 @@ class ShardConfig:
     """How videos are cut."""
 
     def __post_init__(self) -> None:
-        if min(*self.image_size, self.scenes_per_shard) < 1:
-            raise ValueError(f"image_size {self.image_size} and scenes_per_shard must be positive.")
+        if min(*self.image_size, self.scenes_per_shard, self.least_views) < 1:
+            raise ValueError(f"image_size {self.image_size}, scenes_per_shard and least_views must be positive.")
 
 
 def write_shards(

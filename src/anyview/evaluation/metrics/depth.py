@@ -27,7 +27,15 @@ class DepthScore:
 def depth_errors(
     depth: Float[Tensor, "views h w"], truth: Float[Tensor, "views h w"], mask: Bool[Tensor, "views h w"]
 ) -> DepthScore:
-    """Errors of depth maps, with no alignment of scale (RnG's convention; method D).
+    """Means over views of :func:`depth_errors_by_view`."""
+    rel, a1 = depth_errors_by_view(depth, truth, mask)
+    return DepthScore(float(rel.mean()), float(a1.mean()))
+
+
+def depth_errors_by_view(
+    depth: Float[Tensor, "views h w"], truth: Float[Tensor, "views h w"], mask: Bool[Tensor, "views h w"]
+) -> tuple[Float[Tensor, " views"], Float[Tensor, " views"]]:
+    """Rel and a1 of depth maps, with no alignment of scale (RnG's convention; method D).
 
     Args:
         depth: Along the optical axis, in world units; 0 where nothing is met.
@@ -48,4 +56,4 @@ def depth_errors(
             raise AnyViewError(f"Depth of view {number} has values that are negative or not finite inside its mask.")
         rel.append(((at - want).abs() / want).mean())
         a1.append((torch.maximum(at / want, want / at) < 1.25).float().mean())
-    return DepthScore(float(torch.stack(rel).mean()), float(torch.stack(a1).mean()))
+    return torch.stack(rel), torch.stack(a1)

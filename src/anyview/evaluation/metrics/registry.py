@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from anyview.errors import AnyViewError, unknown_name
-from anyview.evaluation.metrics.depth import depth_errors
+from anyview.evaluation.metrics.depth import depth_errors_by_view
 from anyview.evaluation.metrics.distribution import DinoV2ClassFeatures, Features, InceptionFeatures
 from anyview.evaluation.metrics.image import load_flip, psnr, ssim, truncated
 from anyview.evaluation.metrics.perceptual import BACKBONES, Lpips, check_published
@@ -148,28 +148,21 @@ SEQUENCE_METRICS: dict[str, SequenceMetric] = {
         lambda images, _, __: view_to_view(images), 2,
     ),
     "reprojection": SequenceMetric(
-        "PSNR of each target against what the one before it shows of the same surface, through the true depths", "dB",
+        "PSNR of each target against what the one before it shows of the same surface, through the true depths, where "
+        "two see one", "dB",
         reprojection_psnr, 2, needs_depth=True,
     ),
 }  # fmt: skip
 
 
-def _of_each(name: Literal["rel", "a1"]) -> Callable[[Tensor, Tensor], list[float]]:
-    def measure(depths: Tensor, truth: Tensor) -> list[float]:
-        pairs = zip(depths.split(1), truth.split(1), strict=True)
-        return [getattr(depth_errors(depth, true, true > 0), name) for depth, true in pairs]
-
-    return measure
-
-
 DEPTH_METRICS: dict[str, DepthMetric] = {
     "depth-rel": DepthMetric(
         "mean of |d - d_true| / d_true where the truth is known, without alignment (RnG prints it in percent); 1 where "
-        "nothing is met", False, _of_each("rel"),
+        "nothing is met", False, lambda depths, truth: depth_errors_by_view(depths, truth, truth > 0)[0].tolist(),
     ),
     "depth-a1": DepthMetric(
         "share of pixels within a factor of 1.25 of the truth where that is known, without alignment (RnG)", True,
-        _of_each("a1"),
+        lambda depths, truth: depth_errors_by_view(depths, truth, truth > 0)[1].tolist(),
     ),
 }  # fmt: skip
 

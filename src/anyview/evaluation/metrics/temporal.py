@@ -68,19 +68,23 @@ def reprojection_psnr(
 ) -> float:
     """PSNR in dB of each frame against what the one before it shows of the same surface, where both see it.
 
+    The mean is over the neighbours that see a surface in common.
+
     Args:
         frames: RGB in [0, 1].
         depths: Along the optical axis in world units, 0 where unknown.
         cameras: ``(views,)``.
 
     Raises:
-        AnyViewError: Two neighbours see no surface in common.
+        AnyViewError: No two neighbours see a surface in common.
     """
     values = []
     for number in range(1, len(frames)):
         seen, mask = reproject(frames[number - 1], depths[number - 1], cameras[number - 1 : number + 1], depths[number])
         if not bool(mask.any()):
-            raise AnyViewError(f"Frames {number - 1} and {number} see no surface in common.")
+            continue
         error = (seen - frames[number])[:, mask].square().mean().clamp_min(1e-10)
         values.append(-10 * torch.log10(error))
+    if not values:
+        raise AnyViewError("No two neighbouring frames see a surface in common.")
     return float(torch.stack(values).mean())
