@@ -18,7 +18,7 @@ from anyview.evaluation.baselines import (
 from anyview.evaluation.metrics.depth import depth_errors
 from anyview.evaluation.metrics.image import psnr
 from anyview.geometry.cameras import Cameras
-from anyview.geometry.rays import camera_rays
+from anyview.geometry.rays import camera_rays, unproject
 from anyview.reconstruction.radiance_field import (
     FieldConfig,
     RadianceField,
@@ -167,6 +167,12 @@ def test_the_quadrature_is_that_of_a_uniform_fog():
     assert seen.max().item() == pytest.approx(math.exp(-10 * math.log(2) * length), abs=1e-6)
     # Half is stopped after 1 / 10, to within half a sample.
     assert distance.item() == pytest.approx(float(edges[0, 0]) + 0.1, abs=float(edges[0, 1] - edges[0, 0]))
+    # All rays of a camera enter it equally far away; along the optical axis that is less towards the borders.
+    camera = ring(1, SIZE, seed=2)
+    _, depths = field.render(camera, 60)
+    lengths = unproject(camera, torch.ones(1, *SIZE)) - camera.centres[:, None, None]
+    torch.testing.assert_close(depths * lengths.norm(dim=-1), (depths * lengths.norm(dim=-1)).mean().expand_as(depths))
+    assert depths.min() < 0.95 * depths.max()
     with torch.no_grad():
         field.grid[:, 0] = -9.0  # softplus(-9) = 1.234e-4
     seen, distance = field.shoot(origins, directions, 60)

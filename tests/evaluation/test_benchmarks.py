@@ -633,6 +633,15 @@ def write_walls(folder, *, levels=1000.0):
     return folder
 
 
+def test_depth_maps_of_captures_are_as_fine_as_sixteen_bits(tmp_path):
+    depth = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0)) * 3
+    depth[:, :2] = 0  # nothing there
+    rgba = np.full((3, 24, 32, 4), 255, np.uint8)
+    write_capture(tmp_path, rgba, ring(3, (24, 32), seed=1), depth=depth.numpy())
+    back = read_capture(tmp_path).depths()
+    assert (back - depth).abs().max() <= 0.51 * 3 / 65534 and bool((back[:, :2] == 0).all())
+
+
 def test_depth_is_scored_where_method_and_capture_have_it(tmp_path, capsys):
     data = write_walls(tmp_path / "data")
     read = read_capture(data / "east")
