@@ -8,10 +8,10 @@ import torch
 
 import anyview
 from anyview.api import DEFAULT_WEIGHTS
-from anyview.evaluation.benchmark_run import CaptureViews
 from anyview.evaluation.metrics.image import psnr
 from anyview.evaluation.protocols import Split, nearest_reference
 from anyview.evaluation.run import score_scene
+from anyview.evaluation.scene_views import CaptureViews
 from tests.conftest import REPOSITORY
 
 EXAMPLE = REPOSITORY / "examples" / "captures" / "school_bus"

@@ -22,7 +22,7 @@ from anyview.data.fitting import fit_views, seen_boxes
 from anyview.data.formats.registry import read_capture
 from anyview.errors import AnyViewError
 from anyview.evaluation.baselines import BASELINES
-from anyview.evaluation.benchmark_run import BenchmarkRun, CaptureViews, check_scenes, within
+from anyview.evaluation.benchmark_run import BenchmarkRun, within
 from anyview.evaluation.benchmarks import BENCHMARKS, GSO30, NERF_REFERENCES, find_scenes
 from anyview.evaluation.comparison import compare, paired_difference
 from anyview.evaluation.metrics.image import psnr
@@ -35,6 +35,7 @@ from anyview.evaluation.published import published_scores
 from anyview.evaluation.report import markdown
 from anyview.evaluation.results import Method, protocol_differences, read_report, write_report
 from anyview.evaluation.run import HeldOutObject, _moved, score_scene
+from anyview.evaluation.scene_views import CaptureViews, check_scenes
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.rays import unproject
 from tests.conftest import CAUSAL, REPOSITORY, ring, seen_by_browser, tiny_renderer

@@ -21,13 +21,14 @@ from anyview.cli.common import parse, print_json
 from anyview.errors import AnyViewError, unknown_name
 from anyview.evaluation.adherence import ESTIMATORS
 from anyview.evaluation.baselines import BASELINES, WITH_DEPTH, make_baseline
-from anyview.evaluation.benchmark_run import IDENTITY, BenchmarkRun, check_scenes
+from anyview.evaluation.benchmark_run import IDENTITY, BenchmarkRun
 from anyview.evaluation.benchmarks import BENCHMARKS, find_scenes
 from anyview.evaluation.metrics.registry import DEPTH_METRICS, make_metrics
 from anyview.evaluation.protocols import Protocol, SweepAxes
 from anyview.evaluation.report import mean_table, write_all
 from anyview.evaluation.results import Method, Report, count_scenes
 from anyview.evaluation.run import HeldOutObject
+from anyview.evaluation.scene_views import check_scenes
 from anyview.reconstruction.radiance_field import FieldConfig
 from anyview.rendering.outputs import protect
 from anyview.rendering.renderer import Renderer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,68 +15,25 @@ from torch import Tensor
 
 from anyview.data.captures import Capture
 from anyview.data.files import read_bytes, read_json
-from anyview.data.fitting import fit_depths, fit_views, seen_boxes
 from anyview.errors import AnyViewError
 from anyview.evaluation.adherence import ESTIMATORS, measure_adherence
 from anyview.evaluation.benchmarks import BenchmarkScene
 from anyview.evaluation.metrics.distribution import Features, frechet_distance
 from anyview.evaluation.metrics.registry import (
     DEPTH_METRICS,
-    IMAGE_METRICS,
-    SEQUENCE_METRICS,
     PairMetric,
-    SequenceMetric,
     needs_true_depth,
 )
 from anyview.evaluation.pictures import write_scene_pictures
 from anyview.evaluation.protocols import Protocol, Split
 from anyview.evaluation.results import Method, Report, SceneResult, SetResult, means
 from anyview.evaluation.run import Box, score_scene
-from anyview.geometry.cameras import Cameras
+from anyview.evaluation.scene_views import CaptureViews, sequence_metrics
 from anyview.rendering.renderer import Renderer
 from anyview.serialisation import from_plain, to_plain, write_json
 
 IDENTITY = "evaluation.json"
 _PIECE = 16
-
-
-@dataclass(frozen=True, eq=False)
-class CaptureViews:
-    """Views of a capture as a model sees them; each is read when it is first asked for, and kept at that size.
-
-    Attributes:
-        name: Of the scene.
-        capture: Recentred.
-        image_size: ``(height, width)`` of the model.
-        focal_over_height: Likewise.
-    """
-
-    name: str
-    capture: Capture
-    image_size: tuple[int, int]
-    focal_over_height: float
-    _fitted: dict[int, tuple[Tensor, Cameras]] = field(default_factory=dict)
-
-    def views(self, indices: Sequence[int]) -> tuple[Float[Tensor, "n 3 h w"], Cameras, list[Box] | None]:
-        """Some views, and what of them is real."""
-        cameras = self.capture.cameras[list(indices)]
-        for number, index in enumerate(indices):
-            if index not in self._fitted:  # one after the other: full-size images of many targets may not fit together
-                image, camera = self.capture.images(only=[index]), cameras[number : number + 1]
-                self._fitted[index] = fit_views(image, camera, self.image_size, self.focal_over_height)
-        parts = [self._fitted[index] for index in indices]
-        boxes = seen_boxes(cameras, self.image_size, self.focal_over_height)
-        return torch.cat([images for images, _ in parts]), Cameras.concatenate([cam for _, cam in parts]), boxes
-
-    def depths(self, indices: Sequence[int]) -> Float[Tensor, "n h w"]:
-        """True depths of some views, 0 where they are not known."""
-        return torch.cat([
-            fit_depths(
-                self.capture.depths(only=[index]), self.capture.cameras[[index]], self.image_size,
-                self.focal_over_height,
-            )
-            for index in indices
-        ])  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +130,7 @@ class BenchmarkRun:
         truth, cameras, boxes = views.views(split.targets)
         estimate = ESTIMATORS.get(self.protocol.adherence)
         own = None if estimate is None else measure_adherence(truth, cameras, estimate)
-        sequences = _sequences(self.protocol)
+        sequences = sequence_metrics(self.protocol)
         depths = views.depths(split.targets) if needs_true_depth(self.protocol.metrics) else truth.new_zeros(0)
         try:
             own_sequences = {key: metric.measure(truth, depths, cameras) for key, metric in sequences.items()}
@@ -273,55 +230,6 @@ def fingerprint(capture: Capture, split: Split, *, depth: bool = False) -> str:
         if depth and frame.depth is not None:
             digest.update(repr(frame.depth_scale).encode() + read_bytes(frame.depth, largest=1 << 40))
     return digest.hexdigest()
-
-
-def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_over_height: float) -> None:
-    """Refuse what does not fit before anything is rendered.
-
-    Args:
-        scenes: To be scored.
-        protocol: Under what.
-        focal_over_height: Of what is rendered.
-
-    Raises:
-        AnyViewError: A scene cannot be read, has no cameras, too few views or no depth maps where metrics need them, or
-            shows too little of what is rendered.
-    """
-    fewest = max((metric.least_views for metric in _sequences(protocol).values()), default=1)
-    smallest = max(IMAGE_METRICS[name].least_side for name in protocol.metrics if name in IMAGE_METRICS)
-    for scene in scenes:
-        capture = scene.read()
-        split = scene.split(capture, protocol.counts)
-        if len(split.targets) < fewest:
-            raise AnyViewError(f"{scene.name}: {len(split.targets)} targets, the metrics of sequences need {fewest}.")
-        if needs_true_depth(protocol.metrics):
-            _check_depths(scene.name, capture, split, protocol, focal_over_height)
-        cameras = capture.recentred().cameras[list(split.targets)]
-        for target, (top, left, bottom, right) in zip(
-            split.targets, seen_boxes(cameras, protocol.image_size, focal_over_height), strict=True
-        ):
-            if min(bottom - top, right - left) < smallest:
-                shown = f"{max(0, bottom - top)}x{max(0, right - left)}"
-                raise AnyViewError(
-                    f"{scene.name}: view {target} shows {shown} pixels of what is rendered; the metrics need "
-                    f"{smallest}."
-                )
-
-
-def _check_depths(
-    name: str, capture: Capture, split: Split, protocol: Protocol, focal_over_height: float
-) -> None:  # fmt: skip
-    """Raise if a target has no depth map, or none that says anything of what is rendered."""
-    for target in split.targets:
-        if capture.frames[target].depth is None:
-            raise AnyViewError(f"{name}: view {target} has no depth map; the metrics need them.")
-        views = CaptureViews(name, capture.recentred(), protocol.image_size, focal_over_height)
-        if not bool((views.depths([target]) > 0).any()):
-            raise AnyViewError(f"{name}: the depth map of view {target} is empty where it is rendered.")
-
-
-def _sequences(protocol: Protocol) -> dict[str, SequenceMetric]:
-    return {name: SEQUENCE_METRICS[name] for name in protocol.metrics if name in SEQUENCE_METRICS}
 
 
 def _in_pieces(make: Features, images: Tensor) -> Tensor:
