@@ -238,6 +238,7 @@ def test_a_read_only_folder_ends_the_run_cleanly():
         base = Path(name)
         base.chmod(0o755)
         write_shard(base / "shards" / "shard-000000.tar", [scenes(n, size=(32, 32)) for n in range(4)])
+        ShardFolder(base / "shards")  # leaves the catalogue, which cannot be written either
         (base / "run").mkdir()
         (base / "run").chmod(0o555)
         said = base / "said.txt"
