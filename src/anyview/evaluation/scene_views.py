@@ -91,14 +91,12 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
                 )
 
 
-def _check_depths(
-    name: str, capture: Capture, split: Split, protocol: Protocol, focal_over_height: float
-) -> None:  # fmt: skip
+def _check_depths(name: str, capture: Capture, split: Split, protocol: Protocol, focal_over_height: float) -> None:
     """Raise if a target has no depth map, or none that says anything of what is rendered."""
+    views = CaptureViews(name, capture.recentred(), protocol.image_size, focal_over_height)
     for target in split.targets:
         if capture.frames[target].depth is None:
             raise AnyViewError(f"{name}: view {target} has no depth map; the metrics need them.")
-        views = CaptureViews(name, capture.recentred(), protocol.image_size, focal_over_height)
         if not bool((views.depths([target]) > 0).any()):
             raise AnyViewError(f"{name}: the depth map of view {target} is empty where it is rendered.")
 
