@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from anyview.nn import attention, blocked_attention
-from anyview.nn.attention import attend, attend_explicitly, attend_in_parts
+from anyview.nn.attention import attend, attend_explicitly, attend_folded, attend_in_parts
 from anyview.nn.registers import Registers
 from anyview.nn.windows import Windows
 
@@ -31,6 +31,19 @@ def test_fused_and_explicit_attention_agree_in_values_and_gradients(masked):
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, QUERIES])
+def test_groups_folded_into_queries_change_nothing(rows):
+    """What GPUs get where a mask and grouped heads meet; here on this device, in values and gradients."""
+    inputs = [x.detach().double().requires_grad_() for x in tensors()]
+    mask = torch.rand(BATCH, 1, rows, KEYS) < 0.6
+    mask[..., 0] = True
+    explicit, folded = (way(*inputs, scale=0.3, mask=mask) for way in (attend_explicitly, attend_folded))
+    torch.testing.assert_close(folded, explicit)
+    weight = torch.randn_like(explicit)
+    expected = torch.autograd.grad((explicit * weight).sum(), inputs)
+    torch.testing.assert_close(torch.autograd.grad((folded * weight).sum(), inputs), expected)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 8 * 2 * QUERIES * KEYS, 8 * 4 * QUERIES * KEYS, 2**22])

@@ -44,7 +44,29 @@ def attend(
         if _BLOCKS_PAY:
             return attend_in_parts(q, k, v, scale=scale)
     grouped = q.shape[1] != k.shape[1]
+    if grouped and mask is not None and q.device.type == "cuda":
+        return attend_folded(q, k, v, scale=scale, mask=mask)
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
+
+
+def attend_folded(
+    q: Float[Tensor, "batch heads queries dim"],
+    k: Float[Tensor, "batch kv_heads keys dim"],
+    v: Float[Tensor, "batch kv_heads keys dim"],
+    *,
+    scale: float,
+    mask: Bool[Tensor, "batch_or_1 1 queries_or_1 keys"],
+) -> Float[Tensor, "batch heads queries dim"]:
+    """The same with the heads of a group as queries of one.
+
+    On GPUs no memory-efficient kernel takes both a mask and groups, and what PyTorch falls back to keeps all weights.
+    """
+    groups = q.shape[1] // k.shape[1]
+    if mask.shape[2] > 1:
+        mask = mask.repeat(1, 1, groups, 1)
+    folded = q.reshape(q.shape[0], k.shape[1], groups * q.shape[2], q.shape[3])
+    out = torch.nn.functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask, scale=scale)
+    return out.view(q.shape)
 
 
 def attend_explicitly(
