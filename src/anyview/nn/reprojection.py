@@ -140,7 +140,7 @@ class Reprojection(nn.Module):
         Bool[Tensor, "batch targets depths pixels"],
     ]:
         """Blend of the references at all points, what speaks for a surface there, and whether any reference sees it."""
-        sharpness = self.log_sharpness.exp()
+        sharpness = self.log_sharpness.float().exp()
         none = torch.zeros_like(points.square)
         agreement = Agreement.of_none(none, sources.latents.shape[2])
         own, there, free, copied = none + _TINY, none, none, torch.zeros_like(agreement.colour)
@@ -165,9 +165,9 @@ class Reprojection(nn.Module):
         painted: Float[Tensor, "batch c targets pixels"],
     ) -> Float[Tensor, "batch c targets pixels"]:
         depth, token = context.split([self.depths, HIDDEN], dim=2)
-        hidden.add_((token + _GAIN * self.weigh.bias[:, None]).transpose(1, 2)[..., None, :])
+        hidden.add_((token + _GAIN * self.weigh.bias.float()[:, None]).transpose(1, 2)[..., None, :])
         hidden = nn.functional.silu(hidden, inplace=not torch.is_grad_enabled())
-        weight, bias = (_OCCUPANCY_GAIN * part for part in (self.occupancy.weight, self.occupancy.bias))
+        weight, bias = (_OCCUPANCY_GAIN * part.float() for part in (self.occupancy.weight, self.occupancy.bias))
         logit = (weight @ hidden.flatten(2)).view(seen.shape) + (bias + _GAIN * depth)
         keep = torch.where(seen, nn.functional.logsigmoid(-logit), 0.0)
         through = keep.cumsum(2)
