@@ -1,8 +1,10 @@
 """The command line in one process: what it writes, and that bad input ends in one sentence and nothing half-written."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -350,3 +352,29 @@ def test_the_installed_command_runs():
         ).returncode
         == 0
     )
+
+
+FAULT = """
+import sys, threading, time
+import anyview.cli.info
+from anyview.cli.main import entry
+
+def out_of_memory(argv):
+    threading.Thread(target=time.sleep, args=(60,)).start()  # as the one that writes checkpoints
+    raise RuntimeError("out of memory")
+
+anyview.cli.info.main = out_of_memory
+sys.argv = ["anyview", "info", "kaleido-nano"]
+entry()
+"""
+
+
+def test_a_fault_of_one_process_of_several_ends_it_at_once():
+    """What nobody foresaw must not wait for threads or neighbours; the launcher ends the others."""
+    started = time.monotonic()
+    environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULT], env=environment, capture_output=True, text=True, check=False, timeout=55
+    )
+    assert done.returncode == 1 and "RuntimeError: out of memory" in done.stderr
+    assert time.monotonic() - started < 50

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 from anyview.errors import AnyViewError, Failed, unknown_name
@@ -62,8 +63,15 @@ def _run(argv: list[str]) -> int:
 
 def entry() -> None:
     """Entry point of the installed command."""
-    code = main()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    try:
+        code = main()
+    except Exception:  # a fault of ours, memory that ran out on the device, a connection that broke
+        if not several:
+            raise
+        traceback.print_exc()
+        code = 1
+    if several:
         end_process(code)
     sys.exit(code)
 
