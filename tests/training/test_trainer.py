@@ -249,6 +249,18 @@ def test_a_gradient_that_is_not_finite_is_traced_to_its_source(shards, tmp_path)
         trainer.train()
 
 
+def test_parts_that_no_step_has_used_yet_do_not_stop_a_resume(shards, tmp_path):
+    """Without references reprojection gets no gradient, and its optimiser has no state to save."""
+    options = dict(checkpoint_every=1, optim=OptimConfig(learning_rate=1e-3, warmup=1))
+    network = dict(reprojection_depths=5)
+    make_trainer(shards, tmp_path, make_task(**network), steps=2, reference_dropout=1.0, **options).train()
+    trainer = make_trainer(shards, tmp_path, make_task(**network), steps=4, **options)
+    states = trainer.optimisers.tensors()
+    assert trainer.step == 2 and states and not any(name.startswith("reprojection.") for name in states)
+    trainer.train()
+    assert any(name.startswith("reprojection.") for name in trainer.optimisers.tensors())
+
+
 def test_another_seed_or_a_broken_checkpoint_is_refused(shards, tmp_path):
     make_trainer(shards, tmp_path).train()
     with pytest.raises(AnyViewError, match="another recipe: seed was 0, is 1"):

@@ -101,7 +101,8 @@ class Optimisers:
             state = {index: states.pop(name) for index, name in enumerate(names) if name in states}
             kinds = {tuple(sorted(quantities)) for quantities in state.values()}
             expected = ("momentum_buffer",) if isinstance(optimiser, torch.optim.Muon) else _ADAMW_STATE
-            if state and (len(state) != len(names) or kinds != {expected}):
+            # A parameter that no step has used yet, such as those of reprojection without references, has no state.
+            if state and kinds != {expected}:
                 raise AnyViewError("The optimiser state belongs to other parameters or another optimiser.")
             groups = optimiser.state_dict()["param_groups"]
             optimiser.load_state_dict({"state": state, "param_groups": groups})
