@@ -12,18 +12,20 @@ from anyview.data.batches import BatchConfig, ViewBatches
 from anyview.data.sampling import ViewSampling
 from anyview.data.shards import ShardFolder, write_shard
 from anyview.data.transforms import Augmentation
+from anyview.encoders.features import DinoV2
 from anyview.errors import AnyViewError
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
 from tests.codecs.test_codecs import autoencoder  # noqa: F401
 from tests.conftest import randomised, tiny_config
 from tests.data.test_training_data import scenes
+from tests.encoders.test_dinov2 import folder as dino  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture
-def folders(tmp_path, autoencoder):  # noqa: F811
+@pytest.fixture(params=["latents alone", "and features"])
+def folders(request, tmp_path, autoencoder, dino):  # noqa: F811
     _, source = autoencoder
     write_shard(
         tmp_path / "views" / "shard-000000.tar", [replace(scenes(n, size=(16, 24)), depth=None) for n in range(5)]
@@ -31,30 +33,39 @@ def folders(tmp_path, autoencoder):  # noqa: F811
     arguments = ["convert", str(tmp_path / "views"), str(tmp_path / "latents"), "--to", "latents"]
     arguments += ["--latents.autoencoder", str(source), "--latents.scenes-per-shard", "2"]
     arguments += ["--latents.patch-size", "1"]
+    with_features = request.param == "and features"
+    arguments += ["--latents.features", str(dino)] if with_features else []
     assert main(arguments) == 0
-    return tmp_path, source, arguments
+    return tmp_path, source, arguments, dino if with_features else None
 
 
 def test_the_loss_is_that_of_the_autoencoder_in_the_loop(folders):
-    tmp_path, source, _ = folders
+    tmp_path, source, _, features = folders
     codec = make_codec(CodecConfig(kind="kl", source=str(source)))
+    network = tiny_config(latent_channels=16, patch_size=1, feature_channels=32 if features else 0)
     settings = KaleidoSettings(
-        model=tiny_config(latent_channels=16, patch_size=1), codec=CodecConfig(kind="kl", source=str(source)),
-        image_size=(16, 24), scale_from="all",
+        model=network, codec=CodecConfig(kind="kl", source=str(source)), image_size=(16, 24), scale_from="all",
+        feature_source=str(features or ""),
     )  # fmt: skip
-    task = KaleidoTask(settings, KaleidoLoss(), codec=codec)
+    encoder = DinoV2.from_pretrained(str(features), 8) if features else None
+    task = KaleidoTask(settings, KaleidoLoss(), codec=codec, features=encoder)
     randomised(task.model)
     config = BatchConfig(batch_size=3, sampling=ViewSampling(views=4), augmentation=Augmentation.none())
     live, ahead = (ViewBatches(ShardFolder(tmp_path / name), config) for name in ("views", "latents"))
     for step in range(3):
         views = ahead[step]
         assert views.latents is not None and views.images.shape[-2:] == (0, 0) and views.ids == live[step].ids
+        if features:  # of every view its own: those of another would change the loss far less than they should
+            own = encoder(live[step].images)
+            torch.testing.assert_close(views.features, own, rtol=0.05, atol=0.05)
+            others = (own - own.roll(1, 1)).abs().mean()
+            assert others > 10 * (own - views.features).abs().mean()
         expected, found = task.losses(live[step], 4)["loss"].item(), task.losses(views, 4)["loss"].item()
         assert found == pytest.approx(expected, rel=3e-3)  # stored in half precision
 
 
 def test_what_does_not_fit_is_refused(folders, capsys):
-    tmp_path, _, arguments = folders
+    tmp_path, _, arguments, _ = folders
     augmented = ViewBatches(
         ShardFolder(tmp_path / "latents"), BatchConfig(batch_size=2, sampling=ViewSampling(views=4))
     )

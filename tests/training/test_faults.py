@@ -8,6 +8,7 @@ import resource
 import signal
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ import torch
 
 from anyview.cli.main import main
 from anyview.data.batches import BatchConfig, ViewBatches
+from anyview.data.damage import allowed_damage
 from anyview.data.sampling import ViewSampling
 from anyview.data.shards import ShardFolder, write_shard
 from anyview.errors import AnyViewError
+from anyview.families.kaleido.checkpoint import load_model
 from anyview.training.checkpoint import list_checkpoints
 from anyview.training.health import Divergence, Spikes
 from anyview.training.optim import OptimConfig
@@ -46,13 +49,15 @@ def in_child(work) -> int:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_twenty_kills_at_random_moments_change_nothing(shards, tmp_path):  # noqa: F811
-    """Killed again and again, inside checkpoint writes too, the run ends with the losses of an unbroken one."""
+@pytest.mark.parametrize("background", [False, True])
+def test_kills_at_random_moments_change_nothing(shards, tmp_path, background):  # noqa: F811
+    """Killed twenty times, inside checkpoint writes too, the run ends with the losses of an unbroken one."""
+    kills = 6 if background else 20
     options = dict(checkpoint_every=1, steps=60, log_every=1)
     make_trainer(shards, tmp_path / "whole", **options).train()
     run, draw, torn = tmp_path / "killed", random.Random(7), 0
-    for number in range(20):
-        child = in_child(lambda: make_trainer(shards, run, **options).train())
+    for number in range(kills):
+        child = in_child(lambda: make_trainer(shards, run, async_checkpoints=background, **options).train())
         before = len(list_checkpoints(run)) and list_checkpoints(run)[-1]
         deadline = time.monotonic() + 30
         while (not list_checkpoints(run) or list_checkpoints(run)[-1] == before) and time.monotonic() < deadline:
@@ -69,9 +74,10 @@ def test_twenty_kills_at_random_moments_change_nothing(shards, tmp_path):  # noq
     assert losses(tmp_path / "whole") == losses(run)
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(shards, tmp_path):  # noqa: F811
+@pytest.mark.parametrize("background", [False, True])
+def test_a_full_disk_leaves_the_last_good_checkpoint(shards, tmp_path, background):  # noqa: F811
     """Under a limit on the size of files the write fails as on a full disk: one sentence, nothing half-written."""
-    trainer = make_trainer(shards, tmp_path, checkpoint_every=2)
+    trainer = make_trainer(shards, tmp_path, checkpoint_every=2, async_checkpoints=background)
     save, limits = trainer._save, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def on_a_full_disk():
@@ -110,6 +116,42 @@ def test_a_damaged_checkpoint_is_refused_by_name(shards, tmp_path, name, how):  
         make_trainer(shards, tmp_path)
 
 
+def test_what_others_read_of_a_checkpoint_is_compared_with_its_checksums(shards, tmp_path):  # noqa: F811
+    """One bit of the averaged weights, or of their description, must not pass from stage to stage or into a picture."""
+    last = make_trainer(shards, tmp_path, steps=3).train()
+    load_model(last)
+    for name in ("model.safetensors", "config.json"):
+        whole = (last / name).read_bytes()
+        edited = bytearray(whole)
+        edited[-9] ^= 1
+        (last / name).write_bytes(edited)
+        with pytest.raises(AnyViewError, match=rf"{name}: damaged or changed since it was written|not readable JSON"):
+            load_model(last)
+        (last / name).write_bytes(whole)
+    (last / "checksums.json").unlink()  # weights that were exported have none
+    load_model(last)
+
+
+def test_clocks_are_not_asked_which_checkpoint_is_the_last(shards, tmp_path):  # noqa: F811
+    """On a file system whose clock runs ahead or backwards the run goes on from the last step all the same."""
+    make_trainer(shards, tmp_path / "whole").train()
+    trainer = make_trainer(shards, tmp_path / "run", checkpoint_every=3)
+    trainer.config = replace(trainer.config, time_limit=1e-9)  # it is up at the first step
+    trainer.train()
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000001"]
+    again = make_trainer(shards, tmp_path / "run", steps=6)
+    again.train()
+    tomorrow = time.time() + 86_400
+    for number, path in enumerate(list_checkpoints(tmp_path / "run")):
+        for file in (path, *path.rglob("*")):
+            os.utime(file, (tomorrow - 1000 * number,) * 2)
+    os.utime(shards / "shard-000000.index.json", (tomorrow,) * 2)
+    resumed = make_trainer(shards, tmp_path / "run")
+    assert resumed.step == 6
+    resumed.train()
+    assert [step for step, *_ in losses(tmp_path / "run")] == list(range(1, 9))
+
+
 def test_changed_data_or_recipe_is_shown_and_can_be_forced(shards, tmp_path):  # noqa: F811
     def trainer(folder, **more):
         batches = ViewBatches(ShardFolder(folder), BatchConfig(batch_size=3, sampling=ViewSampling(views=4)))
@@ -143,6 +185,14 @@ def test_damaged_scenes_are_counted_and_stop_the_run_above_the_rate(shards, tmp_
     )
     with pytest.raises(AnyViewError, match=r"stopped at step \d: \d damaged scenes, .* allowed .*scene-002"):
         trainer("strict", 0.05).train()
+
+
+def test_a_share_of_damage_is_one_of_what_was_seen():
+    """Millions that are stored are no licence: from ten thousand on it is the share of those that were tried."""
+    assert allowed_damage(0.001, 64, 34_000_000) == 10
+    assert allowed_damage(0.001, 50_000, 34_000_000) == 50
+    assert allowed_damage(0.25, 3, 8) == 2  # a small set counts as a whole from the start
+    assert allowed_damage(0.25, 80, 8) == 20  # and its damaged scenes come again every epoch
 
 
 def test_fp16_that_cannot_be_saved_by_its_scale_stops(shards, tmp_path):  # noqa: F811

@@ -1,13 +1,19 @@
-"""One process of a distributed test, started by test_distributed.py: ``worker.py SHARDS RUN OPTIONS`` (JSON)."""
+"""One process of a distributed test, started by test_distributed.py: ``worker.py SHARDS RUN OPTIONS`` (JSON).
+
+Beside what :func:`make_trainer` takes, options say what goes wrong, and in which process and at which step.
+"""
 
 import json
 import os
 import signal
 import sys
+import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -20,50 +26,76 @@ from anyview.training.distributed import join_world, leave_world  # noqa: E402
 from tests.conftest import ring  # noqa: E402
 from tests.training.test_trainer import make_task, make_trainer  # noqa: E402
 
+OWN = ("meta", "network", "score", "save_again", "timeout", "kill", "signal", "spoil", "overflow", "wait",
+       "blow_up", "slow_disk")  # fmt: skip
+
 
 def main() -> int:
     shards, run, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
-    kill, spoil = options.pop("kill", None), options.pop("spoil", None)
-    fatal = getattr(signal, options.pop("signal", "SIGKILL"))
-    network, score = options.pop("network", {}), options.pop("score", False)
-    overflow, save_again = options.pop("overflow", None), options.pop("save_again", False)
-    world = join_world(
-        TrainConfig(timeout=options.pop("timeout", 30.0), sharding=options.get("sharding", "none"), **_group(options))
-    )
-    if options.pop("meta", False):
-        with torch.device("meta"):
-            task = make_task(**network)
-    else:
-        task = make_task(**network)
+    own = {name: options.pop(name) for name in OWN if name in options}
+    group = {"shard_size": options["shard_size"]} if options.get("sharding") == "hybrid" else {}
+    world = join_world(TrainConfig(timeout=own.get("timeout", 30.0), sharding=options.get("sharding", "none"), **group))
+    with torch.device("meta" if own.get("meta") else "cpu"):
+        task = make_task(**own.get("network", {}))
     try:
         trainer = make_trainer(shards, run, task, world=world, **options)
-        if kill is not None and world.rank == kill:
-            before = task.losses  # in the middle of a step, when the others are waiting for its share of the weights
-            task.losses = lambda views, seed: os.kill(os.getpid(), fatal) if trainer.step == 2 else before(views, seed)
-        if spoil is not None and world.rank == spoil:
-            inner_losses = task.losses
-            task.losses = lambda views, seed: {
-                k: v * (float("nan") if trainer.step == 2 else 1) for k, v in inner_losses(views, seed).items()
-            }
-        if overflow is not None and world.rank == overflow:
-            inner_losses = task.losses
-            task.losses = lambda views, seed: {
-                k: v * (1e30 if trainer.step == 2 else 1) for k, v in inner_losses(views, seed).items()
-            }
-        if score:
+        go_wrong(trainer, own)
+        if own.get("score"):
             trainer.validate = lambda model: rendered_mean(task, model)
-        if save_again:
+        if own.get("save_again"):
             trainer.log = None
             trainer._save()
         compiled = sum(block._compiled_call_impl is not None for block in trainer.model.blocks)
         print(f"compiled blocks: {compiled}")
+        exchanges = counted_exchanges()
         trainer.train()
+        print(f"gradients exchanged: {len(exchanges)}")
         leave_world()
     except AnyViewError as error:
         print(f"anyview: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def go_wrong(trainer, own) -> None:
+    """Have the training go wrong at ``[process, step]`` of each way, or everywhere from step ``blow_up`` on."""
+    task, inner = trainer.task, trainer.task.losses
+    fatal = getattr(signal, own.get("signal", "SIGKILL"))
+    # Killed in the middle of a step, when the others are waiting for its share of the weights.
+    ways = {
+        "kill": lambda views, seed: os.kill(os.getpid(), fatal),
+        "spoil": lambda views, seed: inner(replace(views, images=views.images * float("nan")), seed),
+        "overflow": lambda views, seed: {name: value * 1e30 for name, value in inner(views, seed).items()},
+        "wait": lambda views, seed: time.sleep(3) or inner(views, seed),
+    }
+    here = {own[name][1]: way for name, way in ways.items() if name in own and own[name][0] == trainer.world.rank}
+    if here:
+
+        def at_its_step(views, seed):
+            return here.get(trainer.step, inner)(views, seed)
+
+        task.losses = at_its_step
+    if "blow_up" in own:
+        guilty = dict(trainer.model.named_parameters())["blocks.1.feed_forward.down.weight"]
+
+        def blown_up(views, seed):
+            if trainer.step < own["blow_up"]:
+                return inner(views, seed)
+            guilty.data.mul_(2.0)
+            return {name: 50 * value for name, value in inner(views, seed).items()}
+
+        task.losses = blown_up
+    if own.get("slow_disk") == trainer.world.rank:
+        sync = os.fsync
+        os.fsync = lambda file: (time.sleep(0.3), sync(file))
+
+
+def counted_exchanges() -> list[int]:
+    """Grows by one with every gradient that processes exchange."""
+    exchanges, scatter = [], dist.reduce_scatter_single
+    dist.reduce_scatter_single = lambda *args, **named: (exchanges.append(1), scatter(*args, **named))[1]
+    return exchanges
 
 
 def rendered_mean(task, model) -> dict[str, float]:
@@ -72,10 +104,6 @@ def rendered_mean(task, model) -> dict[str, float]:
     images = torch.rand(1, 2, 3, 6, 10, generator=torch.Generator().manual_seed(0))
     views = renderer.render(renderer.encode(images, cameras[:, :2]), cameras[:, 2:], seeds=[0])
     return {"mean": views.images.mean().item()}
-
-
-def _group(options):
-    return {"shard_size": options["shard_size"]} if options.get("sharding") == "hybrid" else {}
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.families.kaleido.system import KaleidoSystem
 from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
 from anyview.geometry.poses import field_of_view
-from anyview.serialisation import to_plain
-from anyview.training.checkpoint import list_checkpoints
+from anyview.serialisation import file_sha256, to_plain
+from anyview.training.checkpoint import list_checkpoints, step_of
 from anyview.training.distributed import World, join_world, launched_processes, launched_rank, leave_world
 from anyview.training.latents import NOTE
 from anyview.training.trainer import TrainConfig, Trainer, Validate
@@ -98,8 +98,10 @@ def main(argv: list[str]) -> None:
     if launched_rank():
         return
     print(f"wrote {last}")
+    if step_of(last) < options.train.steps:
+        print(f"time is up after step {step_of(last)} of {options.train.steps}; the same command goes on.")
     if options.json:
-        print_json({"checkpoint": str(last), "steps": options.train.steps})
+        print_json({"checkpoint": str(last), "steps": step_of(last)})
 
 
 def _with_sources(settings: KaleidoSettings, options: TrainOptions) -> KaleidoSettings:
@@ -158,7 +160,10 @@ def _train(recipe: KaleidoRecipe, options: TrainOptions, world: World) -> Path:
     if done and world.is_main:
         print(f"going on from {done[-1]}")
     identity = {"data": to_plain(recipe.batches), "loss": to_plain(recipe.loss), "sources": batches.fingerprint}
-    identity |= {"distil": to_plain(options.distil)} if options.distil.teacher is not None else {}
+    if options.distil.teacher is not None:
+        # Not where the teacher lies: a run that is one may have gone on since, and a folder may have moved.
+        weights = file_sha256(resolve(options.distil.teacher) / "model.safetensors")
+        identity["distil"] = {**to_plain(options.distil), "teacher": weights}
     trainer = Trainer(
         task, batches, recipe.train, out, validate=validate, identity=identity, world=world, initial=initial,
         fresh=options.fresh, force=options.force_recipe, rollback=options.rollback,

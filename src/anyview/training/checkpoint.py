@@ -8,7 +8,6 @@ had them (PyTorch's distributed checkpoint in safetensors files, so that any num
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -28,10 +27,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future as TorchFuture
 
 from anyview.errors import AnyViewError
+from anyview.serialisation import file_sha256
 from anyview.training.distributed import World, gathered, like
 from anyview.training.weights import check_names
 
@@ -55,6 +58,23 @@ class TrainingState:
         """Weights and optimiser states under one name each."""
         named = {f"weights/{name}": tensor for name, tensor in self.weights.items()}
         return named | {f"optimiser/{name}": tensor for name, tensor in self.optimiser.items()}
+
+
+class _Writer(HuggingFaceStorageWriter):
+    """Writes on the device of its process.
+
+    The thread that writes in the background would begin on the first GPU, where all processes of a node would meet.
+    """
+
+    def __init__(self, folder: str, device: str) -> None:
+        super().__init__(folder, save_distributed=True)
+        self._device = torch.device(device)
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> TorchFuture[list[WriteResult]]:
+        """Write this process's part."""
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
+        return super().write_data(plan, planner)
 
 
 class CheckpointWriter:
@@ -109,7 +129,7 @@ class CheckpointWriter:
             self.finish()
 
     def _write_shards(self, state: TrainingState, folder: Path) -> Future[Any] | None:
-        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        writer = _Writer(str(folder), self.world.device)
         alone = self.world.size == 1
         with _quiet():
             if self.background:
@@ -175,7 +195,7 @@ def _settle(path: Path) -> str:
     """Have a file on disk; returns its SHA-256."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def discard(checkpoint: Path) -> None:
@@ -236,18 +256,38 @@ def verify(folder: Path, world: World) -> None:
 
 
 def _verify_share(folder: Path, world: World) -> None:
+    sums = _checksums(folder)
+    for name in sorted(sums)[world.rank :: world.size]:
+        _verify_file(folder / name, sums[name])
+
+
+def verify_published(folder: Path) -> None:
+    """Compare what others read of a checkpoint, the averaged weights and their description, with the checksums.
+
+    A folder without checksums, such as one of exported weights, passes.
+
+    Raises:
+        AnyViewError: A file is missing, truncated or changed.
+    """
+    if not (folder / _CHECKSUMS).exists():
+        return
+    sums = _checksums(folder)
+    for name in ("config.json", "model.safetensors"):
+        _verify_file(folder / name, sums.get(name, ""))
+
+
+def _checksums(folder: Path) -> dict[str, str]:
     try:
-        sums = json.loads((folder / _CHECKSUMS).read_text())
-        names = sorted(sums)
+        return dict(json.loads((folder / _CHECKSUMS).read_text()))
     except _BROKEN as error:
         raise AnyViewError(f"{folder / _CHECKSUMS}: not readable ({error}).") from error
-    for name in names[world.rank :: world.size]:
-        path = folder / name
-        if not path.is_file():
-            raise AnyViewError(f"{path}: the file is missing; the checkpoint cannot be used.")
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
-                raise AnyViewError(f"{path}: damaged or changed since it was written (its SHA-256 differs).")
+
+
+def _verify_file(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise AnyViewError(f"{path}: the file is missing; the checkpoint cannot be used.")
+    if file_sha256(path) != sha256:
+        raise AnyViewError(f"{path}: damaged or changed since it was written (its SHA-256 differs).")
 
 
 def load_training_state(folder: Path, world: World, weights: dict[str, Tensor]) -> TrainingState:

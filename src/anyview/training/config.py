@@ -32,6 +32,8 @@ class TrainConfig:
     """Type in which sharded weights travel; ``compute`` halves the traffic and rounds norms and embeddings too."""
     timeout: float = 600.0
     """Seconds after which a process that waits for the others gives up, so that nothing hangs."""
+    time_limit: float = 0.0
+    """Seconds after which the run writes a checkpoint and ends, so that the same command can go on; 0 is never."""
     compile: bool = False
     """torch.compile on every block."""
     activation_checkpointing: bool = False
@@ -59,13 +61,15 @@ class TrainConfig:
             raise ValueError("shard_size belongs to sharding 'hybrid': give both or neither.")
         if self.shard_size is not None and self.shard_size < 1:
             raise ValueError(f"shard_size must be at least 1, got {self.shard_size}.")
-        if self.timeout <= 0:
-            raise ValueError(f"timeout must be positive, got {self.timeout}.")
+        if self.timeout <= 0 or self.time_limit < 0:
+            raise ValueError(
+                f"timeout must be above 0 and time_limit at least 0, got {self.timeout}, {self.time_limit}."
+            )
 
 
 # What may change when a run goes on: its length, and what does not touch the numbers beyond rounding.
 _FREE = (
-    "steps", "accumulate", "sharding", "shard_size", "gather_precision", "timeout", "compile",
+    "steps", "accumulate", "sharding", "shard_size", "gather_precision", "timeout", "time_limit", "compile",
     "activation_checkpointing", "device", "workers", "divergence_factor", "log_every", "validate_every",
     "checkpoint_every", "keep_checkpoints", "async_checkpoints", "tensorboard",
 )  # fmt: skip

@@ -125,6 +125,7 @@ class Trainer:
             run, self.world, keep=config.keep_checkpoints, background=config.async_checkpoints, timeout=config.timeout
         )
         self.step, self.damaged, self.rate_scale = 0, 0, 1.0
+        self._started, self._is_over = time.monotonic(), False
         if self.world.is_main:
             remove_leftovers(run)
         if rollback is not None:
@@ -209,13 +210,13 @@ class Trainer:
             )
 
     def train(self) -> Path:
-        """Run to the end; returns the last checkpoint."""
+        """Run to the end, or until the time is up; returns the last checkpoint."""
         config = self.config
         parts = config.accumulate or self.batches.parts(self.world.size)
         share = Share(self.world.rank, self.world.size, parts)
         data = self.batches.loader(range(self.step, config.steps), workers=config.workers, share=share)
         with self.log or nullcontext():
-            while self.step < config.steps:
+            while self.step < config.steps and not self._is_over:
                 started = time.perf_counter()
                 watch = self.step % config.log_every == 0
                 with top_activations(self.model) if watch else nullcontext({}) as top:
@@ -231,22 +232,29 @@ class Trainer:
         rate = self.optimisers.set_rate(config.optim.factor(self.step, config.steps) * self.rate_scale)
         weights = [self.task.weight(views) for views in parts]
         damaged = [name for views in parts for name in views.damaged]
-        total, new_damage, waiting = world.totals(sum(weights), float(len(damaged)), float(self.checkpoints.is_waiting))
+        late = config.time_limit > 0 and time.monotonic() - self._started > config.time_limit
+        total, new_damage, waiting, over = world.totals(
+            sum(weights), float(len(damaged)), float(self.checkpoints.is_waiting), float(late)
+        )
+        self._is_over = over > 0
         self._count_damage(int(new_damage), damaged)
         if waiting == world.size:
             self.checkpoints.finish()
         means: dict[str, float] = {}
+        spoilt: list[str] = []
         for number, (views, weight) in enumerate(zip(parts, weights, strict=True)):
             set_gradient_reduction(self.model, number == len(parts) - 1)
             losses = self._forward(views)
             # Processes average their gradients, so that each gives its part of the whole mean times their number.
             loss = losses["loss"] * (weight / total * world.size)
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-            for name, value in losses.items():
-                means[name] = means.get(name, 0.0) + value.item() * weight / total
+            values = {name: value.item() for name, value in losses.items()}
+            spoilt += () if all(math.isfinite(value) for value in values.values()) else views.ids
+            means = {name: means.get(name, 0.0) + value * weight / total for name, value in values.items()}
         means = dict(zip(means, world.totals(*means.values()), strict=True))
         if not all(math.isfinite(mean) for mean in means.values()):
-            self._stop_not_finite(f"the loss is {means['loss']}", self._places_of_forward(parts))
+            self.optimisers.zero_grad()  # exchanged already: they are spoilt on every process, whichever it came from
+            self._stop_not_finite(f"the loss is {means['loss']}", self._places_of_forward(parts, spoilt), spoilt)
         norm, skipped = self._update()
         self.ema.update(self.model, self.step)
         record = {**means, "learning_rate": rate} | ({} if skipped else {"gradient_norm": norm})
@@ -265,7 +273,7 @@ class Trainer:
         finite = math.isfinite(norm)
         if not finite and (self.scaler is None or self.scaler.get_scale() < _LEAST_SCALE):
             # Gradients arise from the last module to the first.
-            self._stop_not_finite(f"the gradient norm is {norm}", not_finite_parameters(self.model)[::-1])
+            self._stop_not_finite(f"the gradient norm is {norm}", not_finite_parameters(self.model)[::-1], [])
         if finite:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optim.clip, whole)
             self.optimisers.step(self.scaler)
@@ -288,11 +296,11 @@ class Trainer:
         with low:
             return self.task.losses(views.to(self.world.device), self.config.seed)
 
-    def _places_of_forward(self, parts: list[Views]) -> list[str]:
+    def _places_of_forward(self, parts: list[Views], spoilt: list[str]) -> list[str]:
         with first_not_finite(self.model) as found, torch.no_grad():
             for views in parts:
                 self._forward(views)
-        return found + not_finite_parameters(self.model)
+        return found + not_finite_parameters(self.model) or ["the loss itself"] * bool(spoilt)
 
     def _count_damage(self, new: int, names: list[str]) -> None:
         self.damaged += new
@@ -307,23 +315,25 @@ class Trainer:
                 f"(--data.damaged-share){last}."
             )
 
-    def _stop_not_finite(self, what: str, places: list[str]) -> None:
-        """All processes come here together; what the first of them found is noted."""
-        by_rank = self.world.gather(places)
-        rank = next((rank for rank, found in enumerate(by_rank) if found), 0)
-        first = by_rank[rank][0] if by_rank[rank] else "the loss itself"
+    def _stop_not_finite(self, what: str, places: list[str], scenes: list[str]) -> None:
+        """All processes come here together; what the first of them found that has found anything is noted."""
+        by_rank = self.world.gather((places, scenes))
+        rank = next((rank for rank, (found, _) in enumerate(by_rank) if found), 0)
+        found, scenes = by_rank[rank]
+        first = found[0] if found else "the loss itself"
         of_rank = f" of process {rank}" if self.world.size > 1 else ""
-        path = self._note_stop(self.step, what, by_rank[rank])
+        among = f", in a micro-batch with scene {scenes[0]}" if scenes else ""
+        path = self._note_stop(self.step, what, found, scenes)
         raise AnyViewError(
-            f"Training stopped at step {self.step}: {what}; it arose first in {first}{of_rank} (see {path})."
+            f"Training stopped at step {self.step}: {what}; it arose first in {first}{of_rank}{among} (see {path})."
         )
 
-    def _note_stop(self, good_step: int, what: str, places: list[str]) -> Path:
+    def _note_stop(self, good_step: int, what: str, places: list[str], scenes: Sequence[str] = ()) -> Path:
         path = self.run_folder / STOPPED
         if self.world.is_main:
             write_json(
                 path,
-                {"step": self.step, "what": what, "places": places, "good_step": good_step,
+                {"step": self.step, "what": what, "places": places, "scenes": list(scenes), "good_step": good_step,
                  "rate_scale": self.rate_scale},
             )  # fmt: skip
         self.world.barrier()
@@ -350,7 +360,7 @@ class Trainer:
                 f"Training stopped at step {self.step}: {what}; farthest from its average is {places[0]} (see {path}). "
                 "--rollback 0.5 goes back to the last good checkpoint with half the learning rate."
             )
-        if self.step % config.checkpoint_every == 0 or last:
+        if self.step % config.checkpoint_every == 0 or last or self._is_over:
             self._save()
 
     def _validate_average(self) -> dict[str, float]:

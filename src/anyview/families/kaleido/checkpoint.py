@@ -16,6 +16,7 @@ from anyview.errors import AnyViewError
 from anyview.families.kaleido.model import Kaleido
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.serialisation import from_plain, to_plain
+from anyview.training.checkpoint import verify_published
 from anyview.training.weights import load_weights
 
 FAMILY, FORMAT_VERSION = "kaleido", 1
@@ -50,9 +51,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """Read ``model.safetensors`` as fp32.
 
     Raises:
-        AnyViewError: It is missing or damaged.
+        AnyViewError: It is missing or damaged, or not what ``checksums.json`` beside it says.
     """
     path = folder / "model.safetensors"
+    verify_published(folder)
     try:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
