@@ -1,6 +1,7 @@
 """Frozen dataclasses of plain values to JSON and back, strictly: no key is ignored, none is guessed."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import types
@@ -112,3 +113,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: PLR0911, PLR091
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise AnyViewError(f"{where}: expected {hint.__name__}, got {value!r}.")
     return value
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """Which scenes a run sees: once an epoch, by weight, the same however the run is cut and wherever it goes on."""
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -14,6 +13,7 @@ from anyview.data.batches import BatchConfig, Bucket, Share, Source, ViewBatches
 from anyview.data.buckets import bucket_sizes, buckets_within
 from anyview.data.mixture import Mixture, WeightedDraws
 from anyview.data.sampling import ViewSampling
+from anyview.data.shard_index import ShardIndex
 from anyview.data.shards import ShardFolder, StoredScene, write_shard
 from anyview.data.transforms import Augmentation
 from anyview.errors import AnyViewError
@@ -183,10 +183,10 @@ def test_jpeg_views_are_decoded_at_the_size_that_is_needed(tmp_path):
 
 def spoil(folder, key):
     """Overwrite the views of one scene inside its shard."""
-    index = json.loads((folder / "shard-000000.index.json").read_text())
+    index = ShardIndex(folder / "shard-000000.index.json")
     with (folder / "shard-000000.tar").open("r+b") as file:
-        for name, (start, size) in index["members"].items():
-            if name.startswith(f"{key}.0") and name.endswith(".png"):
+        for name, (start, size) in index.members(index.keys.index(key)).items():
+            if name.endswith(".png"):
                 file.seek(start)
                 file.write(b"\0" * size)
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from anyview.data.batches import BatchConfig, ViewBatches
 from anyview.data.images import resize_image
 from anyview.data.sampling import ViewSampling
+from anyview.data.shard_index import ShardIndex
 from anyview.data.shards import ShardFolder, StoredScene, write_shard
 from anyview.data.transforms import Augmentation, augment, mirror_world
 from anyview.errors import AnyViewError
@@ -133,8 +135,8 @@ def test_a_catalogue_stands_for_the_indices_it_was_made_of(shards, monkeypatch):
     from anyview.data import shards as module
 
     read = []
-    inner = module._read_index
-    monkeypatch.setattr(module, "_read_index", lambda path: (read.append(path.name), inner(path))[1])
+    inner = module.ShardIndex
+    monkeypatch.setattr(module, "ShardIndex", lambda path: (read.append(path.name), inner(path))[1])
     again = ShardFolder(shards.folder)
     assert not read and again.fingerprint == shards.fingerprint and len(again) == 8 and again.fewest_views == 5
     assert again.key(5) == "scene-005" and read == ["shard-000001.index.json"]
@@ -164,6 +166,50 @@ def test_shards_on_a_read_only_file_system_are_read(shards, monkeypatch):
         assert ShardFolder(shards.folder).fingerprint == shards.fingerprint
 
 
+def test_an_index_of_the_first_version_reads_like_one_of_today(shards):
+    """One line for all scenes, at first without their numbers of views; and both kinds side by side."""
+    path = shards.folder / "shard-000000.index.json"
+    now = ShardIndex(path)
+    places = [now.members(n) for n in range(len(now.keys))]
+    members = {f"{key}.{name}": at for key, at_of in zip(now.keys, places, strict=True) for name, at in at_of.items()}
+    before = {"format_version": 1, "keys": now.keys, "members": members}
+    path.write_text(json.dumps(before))
+    old = ShardIndex(path)
+    assert (old.keys, old.stock, old.end) == (now.keys, now.stock, now.end) and old.stock[0].views == 5
+    assert [old.members(n) for n in range(len(now.keys))] == places
+    again = ShardFolder(shards.folder)
+    for scene in range(8):
+        np.testing.assert_array_equal(again.read(scene, [3]).rgba, scenes(scene).rgba[[3]])
+    for version in (3, None):
+        path.write_text(json.dumps({**before, "format_version": version}))
+        with pytest.raises(AnyViewError, match=f"shard format {version}, expected 2"):
+            ShardIndex(path)
+
+
+def test_names_with_dots_keep_their_members(tmp_path):
+    """WebDataset ends a key at its first dot; ours are read by the names they were written under."""
+    named = [replace(scenes(n), key=key) for n, key in enumerate(("a.b", "a", "a.b.c"))]
+    write_shard(tmp_path / "shard-000000.tar", named)
+    folder = ShardFolder(tmp_path)
+    for n, scene in enumerate(named):
+        assert folder.key(n) == scene.key and sorted(folder._locate(n)[1].members(n))[0] == "000.depth.png"
+        np.testing.assert_array_equal(folder.read(n, [2, 0]).rgba, scene.rgba[[2, 0]])
+
+
+def test_the_indices_that_were_used_last_are_kept(tmp_path, monkeypatch):
+    from anyview.data import shards as module
+
+    monkeypatch.setattr(module, "_KEPT_INDICES", 2)
+    for n in range(3):
+        write_shard(tmp_path / f"shard-00000{n}.tar", [scenes(n)])
+    folder, read = ShardFolder(tmp_path), []
+    inner = module.ShardIndex
+    monkeypatch.setattr(module, "ShardIndex", lambda path: (read.append(int(path.name[6:12])), inner(path))[1])
+    for scene in (0, 1, 0, 2, 0, 1):
+        folder.key(scene)
+    assert read == [0, 1, 2, 1]
+
+
 def test_indices_without_scenes_and_links_to_nothing_are_refused_by_name(shards):
     tar = shards.folder / "shard-000001.tar"
     tar.unlink()
@@ -182,7 +228,7 @@ def test_the_fingerprint_of_shards_is_that_of_their_contents(tmp_path):
     def folder(grey):
         scene = StoredScene("a", np.full((4, 6, 9, 4), grey, np.uint8), ring(4, (6, 9)))
         write_shard(tmp_path / str(grey) / "shard-000000.tar", [scene])
-        members = json.loads((tmp_path / str(grey) / "shard-000000.index.json").read_text())["members"]
+        members = ShardIndex(tmp_path / str(grey) / "shard-000000.index.json").members(0)
         return members, ShardFolder(tmp_path / str(grey)).fingerprint
 
     places, first = folder(7)

@@ -1,9 +1,9 @@
 """Scenes in tar shards: WebDataset's layout, with an index beside each shard for random access.
 
 A scene is a run of members ``KEY.scene.json`` (cameras or frame times), ``KEY.000.png`` ... (RGBA views; ``.jpg`` where
-there is no alpha) and, where depth is kept, ``KEY.000.depth.png`` (16 bit). The index tells where every member starts,
-so that the batch of any training step can be read directly and a run resumes at its exact place. What a run needs of
-all indices when it starts stands in one file (:mod:`anyview.data.catalogue`).
+there is no alpha) and, where depth is kept, ``KEY.000.depth.png`` (16 bit). The index tells where every member starts
+(:mod:`anyview.data.shard_index`), so that the batch of any training step can be read directly and a run resumes at its
+exact place. What a run needs of all indices when it starts stands in one file (:mod:`anyview.data.catalogue`).
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from anyview.data.catalogue import INDEX, ShardSummary, summarise
+from anyview.data.catalogue import INDEX, summarise
+from anyview.data.shard_index import SCENE, ShardIndex, Stock, write_index
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
+from anyview.serialisation import file_sha256
 
-FORMAT_VERSION = 1
 ImageFormat = Literal["png", "jpg"]
 _DEPTH_LEVELS = 65535
 _LATENT = "latent.safetensors"
 _JPEG_QUALITY = 95
-# Indices of so many shards stay in memory; the scenes of a training set would not fit.
-_KEPT_INDICES = 256
+# Indices of so many shards stay in memory, those that were used last; a training set's would not fit.
+_KEPT_INDICES = 64
 
 # What reading a damaged scene raises: files, tar members, JSON, image data.
 DAMAGE = (OSError, ValueError, KeyError, IndexError, SyntaxError, SafetensorError)
@@ -98,14 +99,6 @@ class StoredScene:
             raise ValueError("A stored scene has either cameras or times.")
 
 
-@dataclass(frozen=True)
-class Stock:
-    """What is stored of a scene, without reading it."""
-
-    views: int
-    is_video: bool
-
-
 def write_shard(path: Path, scenes: Iterable[StoredScene], *, image_format: ImageFormat = "png") -> int:
     """Write one shard and its index, scene by scene; neither name exists before both are whole.
 
@@ -128,23 +121,13 @@ def write_shard(path: Path, scenes: Iterable[StoredScene], *, image_format: Imag
     except BaseException:  # a full disk among others: half a shard is of no use
         partial.unlink(missing_ok=True)
         raise
-    with tarfile.open(partial) as tar:
-        places = {member.name: [member.offset_data, member.size] for member in tar}
     if not stock:
         partial.unlink()
         return 0
-    with partial.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    index = {
-        "format_version": FORMAT_VERSION,
-        "sha256": sha256,
-        "keys": list(stock),
-        "views": [one.views for one in stock.values()],
-        "is_video": [one.is_video for one in stock.values()],
-        "members": places,
-    }
+    with tarfile.open(partial) as tar:
+        members = [(member.name, member.offset_data, member.size) for member in tar]
     index_partial = path.with_suffix(f"{INDEX}.partial")
-    index_partial.write_text(json.dumps(index))
+    write_index(index_partial, stock, members, file_sha256(partial))
     os.replace(partial, path)
     # The index comes last: a reader takes a shard for whole when its index is there.
     os.replace(index_partial, path.with_suffix(INDEX))
@@ -173,7 +156,7 @@ def _members(scene: StoredScene, image_format: ImageFormat) -> list[tuple[str, b
         meta["times"] = scene.times
     if scene.depth is not None:
         meta["depth_max"] = float(scene.depth.max())
-    members = [(f"{scene.key}.scene.json", json.dumps(meta).encode())]
+    members = [(f"{scene.key}.{SCENE}", json.dumps(meta).encode())]
     if scene.latents is not None:
         meta_latents = [(f"{scene.key}.{n:03d}.{_LATENT}", scene.latents.payload(n)) for n in range(len(scene.rgba))]
         return members + meta_latents
@@ -199,14 +182,6 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-@dataclass(frozen=True)
-class _Index:
-    keys: list[str]
-    stock: list[Stock]
-    members: dict[str, tuple[int, int]]
-    sha256: str | None
-
-
 class ShardFolder:
     """Random access to the scenes of a folder of shards, in a fixed order (by shard, then by place in it).
 
@@ -216,8 +191,8 @@ class ShardFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        shards = summarise(folder, _summary)
-        self._indices: OrderedDict[int, _Index] = OrderedDict()
+        shards = summarise(folder, lambda path: ShardIndex(path).summary())
+        self._indices: OrderedDict[int, ShardIndex] = OrderedDict()
         self._tars = [folder / shard.name for shard in shards]
         self._first = np.cumsum([0, *(shard.scenes for shard in shards)])
         self.fewest_views: int = min(shard.fewest_views for shard in shards)
@@ -233,15 +208,16 @@ class ShardFolder:
         # Worker processes read their own indices.
         return {**self.__dict__, "_indices": OrderedDict()}
 
-    def _locate(self, scene: int) -> tuple[Path, _Index, int]:
+    def _locate(self, scene: int) -> tuple[Path, ShardIndex, int]:
         if not 0 <= scene < len(self):
             raise IndexError(f"{self.folder}: scene {scene} of {len(self)}.")
         shard = int(np.searchsorted(self._first, scene, side="right")) - 1
         tar = self._tars[shard]
         if shard not in self._indices:
-            self._indices[shard] = _read_index(tar.with_suffix(INDEX))
+            self._indices[shard] = ShardIndex(tar.with_suffix(INDEX))
             if len(self._indices) > _KEPT_INDICES:
                 self._indices.popitem(last=False)
+        self._indices.move_to_end(shard)
         return tar, self._indices[shard], scene - int(self._first[shard])
 
     def key(self, scene: int) -> str:
@@ -276,22 +252,22 @@ class ShardFolder:
                 that still has it, and the cameras follow.
         """
         tar, index, place = self._locate(scene)
-        key, depths = index.keys[place], None
+        key, members, depths = index.keys[place], index.members(place), None
         with tar.open("rb") as file:
-            meta = json.loads(_payload(file, index.members[f"{key}.scene.json"]))
+            meta = json.loads(_payload(file, members[SCENE]))
             chosen = list(range(index.stock[place].views)) if views is None else views
             h, w = meta["image_size"]
             latents = None
-            if chosen and f"{key}.{chosen[0]:03d}.{_LATENT}" in index.members:
-                payloads = [_payload(file, index.members[f"{key}.{view:03d}.{_LATENT}"]) for view in chosen]
+            if chosen and f"{chosen[0]:03d}.{_LATENT}" in members:
+                payloads = [_payload(file, members[f"{view:03d}.{_LATENT}"]) for view in chosen]
                 latents = StoredLatents.from_payloads(payloads, (h, w))
                 images = np.zeros((len(chosen), 0, 0, 4), np.uint8)
             else:
-                names = [_image_name(index, key, view) for view in chosen]
-                images = np.stack([_decode(_payload(file, index.members[name]), at_least) for name in names])
+                places = [members.get(f"{view:03d}.png") or members[f"{view:03d}.jpg"] for view in chosen]
+                images = np.stack([_decode(_payload(file, place), at_least) for place in places])
             if depth:
                 depths = np.stack([
-                    np.asarray(Image.open(io.BytesIO(_payload(file, index.members[f"{key}.{view:03d}.depth.png"]))))
+                    np.asarray(Image.open(io.BytesIO(_payload(file, members[f"{view:03d}.depth.png"]))))
                     for view in chosen
                 ]).astype(np.float32) * (meta["depth_max"] / _DEPTH_LEVELS)  # fmt: skip
         if "times" in meta:
@@ -301,43 +277,6 @@ class ShardFolder:
         if latents is None and images.shape[1:3] != (h, w):
             cameras = cameras.resize(*images.shape[1:3])
         return StoredScene(key, images, cameras, depths, latents=latents)
-
-
-def _read_index(path: Path) -> _Index:
-    try:
-        index = json.loads(path.read_text())
-    except ValueError as error:
-        raise AnyViewError(f"{path}: not a readable index ({error}).") from error
-    if index.get("format_version") != FORMAT_VERSION:
-        raise AnyViewError(f"{path}: shard format {index.get('format_version')}, expected {FORMAT_VERSION}.")
-    members = {name: (int(start), int(size)) for name, (start, size) in index["members"].items()}
-    keys: list[str] = index["keys"]
-    views = index.get("views") or [_count(members, key) for key in keys]
-    videos = index.get("is_video") or [False] * len(keys)
-    stock = [Stock(count, video) for count, video in zip(views, videos, strict=True)]
-    return _Index(keys, stock, members, index.get("sha256"))
-
-
-def _summary(path: Path) -> ShardSummary:
-    index = _read_index(path)
-    if not index.keys or not index.members:
-        raise AnyViewError(f"{path}: an index without scenes.")
-    end = max(start + size for start, size in index.members.values())
-    tar = path.name.removesuffix(INDEX) + ".tar"
-    return ShardSummary.of(tar, index.keys, [stock.views for stock in index.stock], end, index.sha256)
-
-
-def _count(members: dict[str, tuple[int, int]], key: str) -> int:
-    """Views of a scene, from the names of its members (indices did not always say it)."""
-    count = 0
-    while f"{key}.{count:03d}.png" in members:
-        count += 1
-    return count
-
-
-def _image_name(index: _Index, key: str, view: int) -> str:
-    name = f"{key}.{view:03d}.png"
-    return name if name in index.members else f"{key}.{view:03d}.jpg"
 
 
 def _payload(file: BinaryIO, place: tuple[int, int]) -> bytes:
