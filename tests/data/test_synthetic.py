@@ -170,6 +170,12 @@ def test_bad_meshes_are_left_out_up_to_a_share_and_named(rasteriser, tmp_path):
     assert len(said) == 1 and "bad.glb: not a readable mesh" in said[0]
     with pytest.raises(AnyViewError, match="bad.glb: not a readable mesh"):
         list(write_next_shards(replace(config, damaged_share=0.2), tmp_path / "strict", [0]))
+    # Every process meets one alone, in a shard of its own: what counts is all of them together.
+    (folder / "worse.glb").write_bytes(b"glTF neither")
+    many = replace(config, scenes=24, scenes_per_shard=1, damaged_share=0.3, seed=3)  # one of five may be
+    with pytest.raises(AnyViewError, match=r"damaged-meshes.txt: 2 damaged meshes, 1.5 are allowed"):
+        for number in range(24):
+            list(write_next_shards(many, tmp_path / "many", [number]))
     for name in ("a", "b", "c"):
         (folder / f"{name}.obj").write_text("v 0 0 0\n")
     with pytest.raises(AnyViewError):  # none is left: no endless search

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool
 from torch.utils.data import DataLoader, Dataset
 
+from anyview.data.damage import allowed_damage
 from anyview.data.mixture import Mixture, WeightedDraws
 from anyview.data.sampling import ViewSampling
 from anyview.data.scenes import TrainingScene, prepare_scene
@@ -64,8 +65,8 @@ class BatchConfig:
     depth: bool = False
     """Read depth maps as well, where the shards have them."""
     damaged_share: float = 0.0
-    """Scenes that cannot be read are replaced, counted and named up to this share of those seen or stored; above it the
-    run stops."""
+    """Scenes that cannot be read are replaced, counted and named up to this share of those seen, which is judged from
+    10,000 on (or from the start, if fewer are stored: by their number); above it the run stops."""
     seed: int = 0
 
     @property
@@ -184,7 +185,7 @@ class ViewBatches(Dataset[Views]):
 
     def allowed_damage(self, step: int) -> float:
         """How many scenes may have been damaged by the end of a step (``config.damaged_share``)."""
-        return self.config.damaged_share * max(self.first_place(step + 1), sum(self.mixture.sizes))
+        return allowed_damage(self.config.damaged_share, self.first_place(step + 1), sum(self.mixture.sizes))
 
     def _shape(self, step: int) -> Bucket:
         return self._shapes[self._steps[step]]

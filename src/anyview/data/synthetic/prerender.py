@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from anyview.data.damage import allowed_damage
 from anyview.data.images import read_image, to_bytes
 from anyview.data.shards import StoredScene, write_shard
 from anyview.data.synthetic.lighting import Lighting
@@ -96,7 +97,9 @@ class SceneMaker:
                 return path, self._mesh(path)
             except AnyViewError as error:
                 self.damaged[path] = str(error)
-                allowed = self.config.damaged_share * len(self.mesh_paths)
+                allowed = allowed_damage(
+                    self.config.damaged_share, len(self._meshes) + len(self.damaged), len(self.mesh_paths)
+                )
                 if len(self.damaged) > allowed or len(self.damaged) == len(self.mesh_paths):
                     raise
 
@@ -191,9 +194,22 @@ def write_next_shards(config: SyntheticScenes, folder: Path, numbers: list[int])
 
 
 def _note_damaged(maker: SceneMaker, folder: Path) -> None:
-    """Add the meshes that could not be used to a list; other processes add theirs."""
+    """Add the meshes that could not be used to a list; other processes add theirs.
+
+    Raises:
+        AnyViewError: All together there are more than the allowed share of the meshes that were tried.
+    """
     path = folder / "damaged-meshes.txt"
     known = path.read_text().splitlines() if path.is_file() else []
-    if new := [reason for reason in maker.damaged.values() if reason not in known]:
-        with path.open("a") as file:
-            file.writelines(f"{reason}\n" for reason in new)
+    new = [reason for reason in maker.damaged.values() if reason not in known]
+    if not new:
+        return
+    with path.open("a") as file:
+        file.writelines(f"{reason}\n" for reason in new)
+    config, stored, found = maker.config, len(maker.mesh_paths), len(known) + len(new)
+    scenes = config.scenes_per_shard * len(list(folder.glob("*.index.json")))
+    allowed = allowed_damage(config.damaged_share, min(stored, int(scenes * config.mesh_share)), stored)
+    if found > allowed:
+        raise AnyViewError(
+            f"{path}: {found} damaged meshes, {allowed:g} are allowed (--scenes.damaged-share); the last: {new[-1]}"
+        )
