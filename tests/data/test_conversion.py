@@ -23,6 +23,7 @@ from anyview.data.shards import ShardFolder
 from anyview.errors import AnyViewError
 from anyview.geometry.distortion import Distortion
 from tests.conftest import ring
+from tests.data.test_formats import write_clip
 
 LENSES = (
     Distortion(),
@@ -266,6 +267,59 @@ def test_a_full_disk_ends_cleanly(capsys, captures, tmp_path, monkeypatch):
     error = capsys.readouterr().err
     assert code == 1 and "No space left on device" in error and error.count("\n") == 1
     assert not (tmp_path / "ns").exists() and not list(tmp_path.glob(".ns*"))
+
+
+def test_unreadable_captures_are_left_out_up_to_a_share_and_named(capsys, captures, tmp_path):
+    """Without a share the first one stops the work; with one it goes on from there, in the same folder."""
+    (captures / "object3" / "transforms.json").write_text("{")
+    shards = tmp_path / "shards"
+    command = ["convert", str(captures), str(shards), "--to", "shards", "--shards.scenes-per-shard", "2"]
+    assert main(command) == 1
+    assert "object3" in (said := capsys.readouterr().err) and "unreadable sources" not in said
+    assert main([*command, "--shards.damaged-share", "0.1"]) == 1
+    assert "1 unreadable sources, 0.5 are allowed (--shards.damaged-share), the last: " in capsys.readouterr().err
+    for _ in range(2):  # a second time: nothing to do, and the same is said
+        assert main([*command, "--shards.damaged-share", "0.2"]) == 0
+        said = capsys.readouterr().out
+        assert "4 scenes of 5 captures" in said and "left out, unreadable: object3\n" in said
+    (line,) = (shards / "left-out.txt").read_text().splitlines()
+    assert line.startswith("object3: ") and "transforms.json" in line
+    folder = ShardFolder(shards)
+    assert [folder.key(n) for n in range(4)] == ["object0", "object1", "object2", "object4"]
+    for number in (0, 1, 2, 4):
+        (captures / f"object{number}" / "transforms.json").write_text("{")
+    assert (
+        main(["convert", str(captures), str(tmp_path / "no"), "--to", "shards", "--shards.damaged-share", "0.9"]) == 1
+    )
+    assert "5 unreadable sources, 4.5 are allowed" in capsys.readouterr().err
+    assert not list((tmp_path / "no").glob("*.tar*"))
+
+
+def test_camera_files_with_their_videos_are_a_folder_of_captures(capsys, shared_data, tmp_path):
+    """RealEstate10K as it lies when videos were fetched: NAME.txt beside NAME.mp4."""
+    source = shared_data / "captures" / "trajectories_re10k" / "0bf152ef84195293.txt"
+    first, *rows = source.read_text().splitlines()[:4]
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name, level in (("one", 60), ("two", 160)):
+        write_clip(clips / f"{name}.mp4", [level] * 3)
+        lines = [" ".join([str(time), *row.split()[1:]]) for time, row in zip((0, 100_000, 200_000), rows, strict=True)]
+        (clips / f"{name}.txt").write_text("\n".join([first, *lines]))
+    (clips / "gone.txt").write_text("\n".join([first, *rows]))  # its video is not to be had any more
+    command = ["convert", str(clips), str(tmp_path / "shards"), "--to", "shards", "--shards.image-size", "18", "26"]
+    assert main(command) == 1  # not taken for clips without cameras
+    assert "camera files of RealEstate10K lie beside the videos; give --format re10k" in capsys.readouterr().err
+    command += ["--format", "re10k"]
+    assert main(command) == 1 and "gone" in capsys.readouterr().err
+    assert main([*command, "--shards.damaged-share", "0.4"]) == 0
+    assert "left out, unreadable: gone.txt" in capsys.readouterr().out
+    folder = ShardFolder(tmp_path / "shards")
+    assert [folder.key(n) for n in range(2)] == ["one", "two"] and folder.read(1).cameras.batch_shape == (3,)
+    inside = folder.read(1).rgba[..., :3][folder.read(1).rgba[..., 3] == 255]
+    assert abs(int(np.median(inside)) - 160) < 4
+    write_clip(clips / "two.mp4", [40] * 4)  # another film under the same name
+    assert main([*command, "--shards.damaged-share", "0.4"]) == 1
+    assert "begun with another sources" in capsys.readouterr().err
 
 
 def test_short_captures_are_left_out_and_another_lens_is_trained_on(capsys, captures, tmp_path):

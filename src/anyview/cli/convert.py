@@ -16,8 +16,17 @@ from anyview.data.captures import Capture
 from anyview.data.conversion.clips import clips_of, videos_in
 from anyview.data.conversion.images import pinhole_capture
 from anyview.data.conversion.points import point_cloud, write_ply
-from anyview.data.conversion.shards import LEFT_OUT, MANIFEST, ShardConfig, scene_key, scene_of, write_shards
+from anyview.data.conversion.shards import (
+    LEFT_OUT,
+    MANIFEST,
+    ShardConfig,
+    damaged_sources,
+    scene_key,
+    scene_of,
+    write_shards,
+)
 from anyview.data.conversion.tools import WRITERS, dropped
+from anyview.data.formats.re10k import camera_files
 from anyview.data.formats.registry import read_capture
 from anyview.data.shards import ShardFolder, StoredScene
 from anyview.errors import AnyViewError
@@ -114,6 +123,11 @@ def _to_shards(options: ConvertOptions) -> list[Path]:
             f"{options.source}: videos and folders stand side by side; convert them one after the other."
         )
 
+    if videos and not options.source.is_file() and camera_files(options.source):
+        raise AnyViewError(
+            f"{options.source}: camera files of RealEstate10K lie beside the videos; give --format re10k, or move them "
+            "away for clips without cameras."
+        )
     if videos and config.least_views != 1:
         raise AnyViewError("--shards.least-views is for captures; videos have --shards.clips.least.")
 
@@ -121,27 +135,39 @@ def _to_shards(options: ConvertOptions) -> list[Path]:
         if videos:
             return clips_of(source, scene_key(source.stem), config.image_size, config.clips)
         capture = _sound(source, options.format)
-        return [scene_of(capture, source.name, config)] if len(capture) >= config.least_views else []
+        return [scene_of(capture, _name(source), config)] if len(capture) >= config.least_views else []
 
     sources = videos or _captures_in(options)
-    keys = [scene_key(source.stem if videos else source.name) for source in sources]
+    keys = [scene_key(source.stem if videos else _name(source)) for source in sources]
     with Progress(transient=True) as bar:
         task = bar.add_task("writing shards", total=len(sources))
         for done, _ in write_shards(sources, options.destination, config, scenes, keys):
             bar.update(task, completed=done)
     if not any(options.destination.glob("*.tar")):
+        unreadable = damaged_sources(options.destination)
         (options.destination / MANIFEST).unlink()
+        if len(unreadable) == len(sources):
+            raise AnyViewError(f"{options.source}: nothing can be read; {next(iter(unreadable.values()))}")
         what = f"{config.clips.least} frames" if videos else f"{config.least_views} views"
         raise AnyViewError(f"{options.source}: nothing to store, all of {len(sources)} have less than {what}.")
     stored = ShardFolder(options.destination)
     print(f"{len(stored)} {'clips' if videos else 'scenes'} of {len(sources)} {'videos' if videos else 'captures'}.")
-    files = [options.destination / MANIFEST]
-    if without := _left_out(stored, sources, keys, clips=bool(videos)):
-        few = f"too short for a clip of {config.clips.least} frames" if videos else f"under {config.least_views} views"
-        print(f"left out, {few}: {', '.join(without[:_NAMED])}{' ...' if len(without) > _NAMED else ''}")
+    files, unreadable = [options.destination / MANIFEST], damaged_sources(options.destination)
+    short = [name for name in _left_out(stored, sources, keys, clips=bool(videos)) if name not in unreadable]
+    few = f"too short for a clip of {config.clips.least} frames" if videos else f"under {config.least_views} views"
+    for what, names in ((few, short), ("unreadable", list(unreadable))):
+        if names:
+            print(f"left out, {what}: {', '.join(names[:_NAMED])}{' ...' if len(names) > _NAMED else ''}")
+    if short or unreadable:
         files.append(options.destination / LEFT_OUT)
-        write_aside(files[-1], "".join(f"{name}\n" for name in without))
+        reasons = [f"{name}: {reason}" for name, reason in unreadable.items()]
+        write_aside(files[-1], "".join(f"{line}\n" for line in short + reasons))
     return files
+
+
+def _name(source: Path) -> str:
+    """What the scene of a capture is named after; camera files lie many in a folder, each with its own name."""
+    return source.stem if source.suffix == ".txt" else source.name
 
 
 def _is_capture(source: Path) -> bool:
@@ -187,11 +213,13 @@ def _captures_in(options: ConvertOptions) -> list[Path]:
         if read_capture(options.source, format=options.format).is_posed:
             return [options.source]
     except AnyViewError as error:
-        if not options.source.is_dir() or not any(path.is_dir() for path in options.source.iterdir()):
+        inside = any(path.is_dir() for path in options.source.iterdir()) if options.source.is_dir() else False
+        if not inside and not (options.source.is_dir() and camera_files(options.source)):
             raise
         if "no capture of a known format" not in str(error):
             raise
-    paths = sorted(path for path in options.source.iterdir() if path.is_dir() and path.name[0] != ".")
+    paths = camera_files(options.source) if options.format in (None, "re10k") else []
+    paths = paths or sorted(path for path in options.source.iterdir() if path.is_dir() and path.name[0] != ".")
     if not paths:
         raise AnyViewError(f"{options.source}: no captures with cameras here.")
     return paths

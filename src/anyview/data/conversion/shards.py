@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ import torch
 from anyview.data.captures import Capture
 from anyview.data.conversion.clips import ClipConfig
 from anyview.data.conversion.images import rgba_of
+from anyview.data.damage import allowed_damage
 from anyview.data.fitting import fit_views
 from anyview.data.shards import ImageFormat, StoredScene, write_shard
+from anyview.data.videos import SUFFIXES as VIDEO_SUFFIXES
 from anyview.errors import AnyViewError
 from anyview.geometry.cameras import Cameras
 from anyview.geometry.poses import focal_over_side
-from anyview.serialisation import to_plain, write_json
+from anyview.serialisation import file_sha256, to_plain, write_json
 
 MANIFEST = "manifest.json"
 LEFT_OUT = "left-out.txt"
@@ -35,6 +38,9 @@ class ShardConfig:
     """Degrees, of the shorter side; the default weights' own."""
     least_views: int = 1
     """Captures with fewer views are left out, and left-out.txt names them; a run needs as many views as its recipe."""
+    damaged_share: float = 0.0
+    """Share of the captures or videos that may be unreadable: left-out.txt names them, and why. Above it, judged from
+    10,000 on or over all that there are, the work stops."""
     scenes_per_shard: int = 64
     """Captures, or videos with all their clips, in a shard."""
     image_format: ImageFormat = "png"
@@ -45,6 +51,8 @@ class ShardConfig:
     def __post_init__(self) -> None:
         if min(*self.image_size, self.scenes_per_shard, self.least_views) < 1:
             raise ValueError(f"image_size {self.image_size}, scenes_per_shard and least_views must be positive.")
+        if not 0 <= self.damaged_share < 1:
+            raise ValueError(f"damaged_share must be from 0 to below 1, got {self.damaged_share}.")
 
 
 def write_shards(
@@ -67,26 +75,49 @@ def write_shards(
         Sources that are done and their number, after every shard.
 
     Raises:
-        AnyViewError: The folder was begun with other captures or another configuration, or a shard has changed since.
+        AnyViewError: The folder was begun with other captures or another configuration, a shard has changed since, or
+            more sources are unreadable than ``config.damaged_share`` allows.
     """
     manifest = _begun(folder, sources, config, keys or [scene_key(source.name) for source in sources])
     done: dict[str, str] = manifest["shards"]
+    damaged: dict[str, str] = manifest["damaged"]
+
+    def sound(first: int, chosen: list[Path]) -> Iterator[StoredScene]:
+        for place, source in enumerate(chosen, start=first + 1):
+            try:
+                yield from scenes(source)
+            except AnyViewError as error:
+                damaged[source.name] = str(error)
+                allowed = allowed_damage(config.damaged_share, place, len(sources))
+                if len(damaged) > allowed:
+                    raise AnyViewError(_too_damaged(damaged, allowed)) if config.damaged_share else error from error
+
     for number in range(-(-len(sources) // config.scenes_per_shard)):
         first = number * config.scenes_per_shard
         chosen = sources[first : first + config.scenes_per_shard]
         path = folder / f"shard-{number:06d}.tar"
         if path.name in done:
-            if done[path.name] and (not path.is_file() or _digest(path) != done[path.name]):
+            if done[path.name] and (not path.is_file() or file_sha256(path) != done[path.name]):
                 raise AnyViewError(
                     f"{path}: the shard is missing or has changed since it was written; remove {folder}."
                 )
         else:
-            made = (scene for source in chosen for scene in scenes(source))
+            made = sound(first, chosen)
             # Videos that are all too short give no shard; that they were looked at is noted.
             stored = write_shard(path, made, image_format=config.image_format)
-            done[path.name] = _digest(path) if stored else ""
+            done[path.name] = file_sha256(path) if stored else ""
             write_json(folder / MANIFEST, manifest)
         yield min(first + config.scenes_per_shard, len(sources)), len(sources)
+
+
+def damaged_sources(folder: Path) -> dict[str, str]:
+    """The sources of a folder of shards that could not be read, and why."""
+    return json.loads((folder / MANIFEST).read_text())["damaged"]
+
+
+def _too_damaged(damaged: dict[str, str], allowed: float) -> str:
+    last = next(reversed(damaged.values()))
+    return f"{len(damaged)} unreadable sources, {allowed:g} are allowed (--shards.damaged-share), the last: {last}"
 
 
 def _begun(folder: Path, sources: list[Path], config: ShardConfig, keys: list[str]) -> dict[str, Any]:
@@ -94,6 +125,7 @@ def _begun(folder: Path, sources: list[Path], config: ShardConfig, keys: list[st
         "version": 2, **to_plain(config), "scenes": keys,
         "sources": [_fingerprint(source) for source in sources],
     }  # fmt: skip
+    del said["damaged_share"]  # how much may be missing can be said anew
     if len(set(said["scenes"])) < len(sources):
         twice = next(name for name in said["scenes"] if said["scenes"].count(name) > 1)
         raise AnyViewError(f"Two captures are named {twice!r}; scenes are named after their captures.")
@@ -104,28 +136,29 @@ def _begun(folder: Path, sources: list[Path], config: ShardConfig, keys: list[st
                 f"{folder}: there are shards without {MANIFEST} here, of something else; give another folder."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**said, "shards": {}})
-        return {**said, "shards": {}}
+        write_json(path, {**said, "shards": {}, "damaged": {}})
+        return {**said, "shards": {}, "damaged": {}}
     try:
         before = json.loads(path.read_text())
-        shards = {str(name): str(digest) for name, digest in before["shards"].items()}
+        shards, damaged = (
+            {str(name): str(text) for name, text in noted.items()}
+            for noted in (before["shards"], before.get("damaged", {}))
+        )
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise AnyViewError(f"{path}: not a readable manifest ({error!r}).") from error
     if changed := [key for key, value in said.items() if before.get(key) != value]:
         raise AnyViewError(f"{folder}: begun with another {changed[0]}; give another folder.")
-    return {**said, "shards": shards}
+    return {**said, "shards": shards, "damaged": damaged}
 
 
 def _fingerprint(source: Path) -> str:
     """Names, sizes and times of all files of a capture: a changed one must not stand for its old self."""
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-    lines = [f"{path.relative_to(source)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    if source.suffix == ".txt":  # cameras alone: the frames of NAME.txt are in NAME/ or NAME.mp4
+        files += sorted(path for path in source.with_suffix("").rglob("*") if path.is_file())
+        files += [video for suffix in VIDEO_SUFFIXES if (video := source.with_suffix(suffix)).is_file()]
+    lines = [f"{os.path.relpath(path, source)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def scene_of(capture: Capture, key: str, config: ShardConfig) -> StoredScene:

@@ -32,8 +32,13 @@ def find(path: Path) -> Path | None:
     beside = path.parent / f"{path.name}.txt"
     if beside.is_file() and _looks_right(beside):
         return beside
-    files = [file for file in path.glob("*.txt") if _looks_right(file)]
+    files = camera_files(path)
     return files[0] if len(files) == 1 else None
+
+
+def camera_files(folder: Path) -> list[Path]:
+    """All camera files of a folder, sorted."""
+    return sorted(file for file in folder.glob("*.txt") if _looks_right(file))
 
 
 def _looks_right(path: Path) -> bool:
