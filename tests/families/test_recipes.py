@@ -1,6 +1,7 @@
 """Recipes: the paper's table, stages that follow each other, rows of the ablation."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -197,7 +198,7 @@ def test_rows_of_the_ablation_build_on_each_other():
 def test_ablate_writes_a_table_beside_the_papers_numbers(tmp_path, capsys):
     """Two rows and an inference row at toy size; a second start trains nothing."""
     pytest.importorskip("moderngl")
-    from anyview.cli.ablate import AblateOptions  # noqa: F401
+    from anyview.cli.ablate import _digest
     from anyview.cli.synthesize import write_capture
 
     generator = torch.Generator().manual_seed(0)
@@ -227,6 +228,25 @@ def test_ablate_writes_a_table_beside_the_papers_numbers(tmp_path, capsys):
     assert "1 runs for 2 rows (video-100k, video-200k)" in capsys.readouterr().err
     assert main([*arguments, "--rows", "gtaa"]) == 1
     assert "gta" in capsys.readouterr().err
+    # Runs of several calls stand in one table if they are of one recipe and one set of captures.
+    assert main([*arguments, "--seeds", "1"]) == 0
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert document["seeds"] == [0, 1] and len(document["results"]) == 4
+    assert main([*arguments, "--rows", "uniform", "--seeds", "2", "--steps", "3"]) == 1
+    assert "of another recipe than this call's; give another --out" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == document
+    assert not (tmp_path / "out" / "uniform-2").exists()  # it was said before anything was trained
+    _digest.cache_clear()
+    shutil.copy(tmp_path / "held" / "one" / "images" / "000.png", tmp_path / "held" / "one" / "images" / "020.png")
+    assert main(arguments) == 1
+    assert "of another recipe, data, or captures to score on" in capsys.readouterr().err
+
+
+def test_ablate_is_one_process(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "held").mkdir()
+    assert main(["ablate", "--out", str(tmp_path / "out"), "--held-out", str(tmp_path / "held")]) == 1
+    assert "anyview ablate scores in one process" in capsys.readouterr().err
 
 
 def test_info_tells_what_training_takes(capsys):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from anyview.cli.synthesize import write_shards
 from anyview.cli.train import TrainOptions, train
 from anyview.data.shards import ShardFolder
 from anyview.errors import AnyViewError, unknown_name
+from anyview.evaluation.benchmarks import BENCHMARKS, find_scenes
 from anyview.evaluation.protocols import FirstViews
 from anyview.evaluation.run import evaluate, means
 from anyview.families.kaleido.recipes.ablations import (
@@ -31,8 +34,9 @@ from anyview.families.kaleido.recipes.nano import kaleido_nano_32
 from anyview.families.kaleido.recipes.recipe import KaleidoRecipe
 from anyview.families.kaleido.settings import SamplingConfig
 from anyview.families.kaleido.system import KaleidoSystem, load_system
-from anyview.serialisation import to_plain, write_json
+from anyview.serialisation import file_sha256, to_plain, write_json
 from anyview.training.config import recipe_identity
+from anyview.training.distributed import launched_processes
 from anyview.training.health import top_activations
 
 # References -> targets of the paper's table; targets of one call see each other.
@@ -95,14 +99,17 @@ def main(argv: list[str]) -> None:
         raise AnyViewError("--seeds is empty.")
     _check(chosen, options)
     shards = options.shards or (_rendered(base, options.out),)
-    results: list[Result] = []
+    options = replace(options, shards=shards)
+    results = _all_results(
+        rows, recipes, options
+    )  # what cannot stand in one table is refused before anything is trained
     on_video = [row for row in chosen if row.needs == "video"]
     for row in chosen:
         init = options.video_init[on_video.index(row)] if row in on_video else None
         for seed in options.seeds:
-            _run(row, recipes, seed, init, replace(options, shards=shards))
-            results = _all_results(options.out, rows)
-            write_ablation_report(options.out, table, results, _context(base, options))
+            _run(row, recipes, seed, init, options)
+            results = _all_results(rows, recipes, options)
+            write_ablation_report(options.out, table, results, _context(base, results, options))
     print(f"wrote {options.out / 'results.json'}\nwrote {options.out / 'table.md'}\nwrote {options.out / 'plot.png'}")
     if options.json:
         print_json({"out": str(options.out), "results": [to_plain(result) for result in results]})
@@ -110,6 +117,11 @@ def main(argv: list[str]) -> None:
 
 def _check(rows: list[AblationRow], options: AblateOptions) -> None:
     """Refuse what would fail only after hours of training."""
+    if launched_processes() > 1:
+        raise AnyViewError(
+            "anyview ablate scores in one process. Several can train a row beforehand: 'anyview train "
+            "kaleido-ablation-ROW --out OUT/ROW-SEED --train.seed SEED --data.seed SEED'."
+        )
     if options.objects < 1:
         raise AnyViewError(f"--objects must be at least 1, got {options.objects}.")
     if not options.held_out.is_dir():
@@ -129,16 +141,41 @@ def _check(rows: list[AblationRow], options: AblateOptions) -> None:
                 raise AnyViewError(f"Row {row.name} is scored on the weights of row {before.name}: run that as well.")
 
 
-def _all_results(out: Path, rows: list[AblationRow]) -> list[Result]:
-    """Of all runs in the folder, also of earlier calls."""
+def _all_results(rows: list[AblationRow], recipes: dict[str, KaleidoRecipe], options: AblateOptions) -> list[Result]:
+    """Of all runs in the folder, also of earlier calls; seeds may have other shards, which rows are compared within.
+
+    Raises:
+        AnyViewError: An earlier call had another recipe, or captures to score on: its numbers cannot stand beside.
+    """
     found: list[Result] = []
     for row in rows:
-        for path in sorted(out.glob(f"{row.name}-*/result.json")):
+        for path in sorted(options.out.glob(f"{row.name}-*/result.json")):
             document = json.loads(path.read_text())
-            del document["of"]
-            if document["row"] == row.name:
-                found.append(Result(**document))
+            of = document.pop("of")
+            if document["row"] != row.name:
+                continue
+            now = _note(recipes[row.name], document["seed"], None, options)
+            if different := [key for key in ("recipe", "held_out", "objects") if of.get(key) != now[key]]:
+                raise AnyViewError(f"{path}: of another {different[0]} than this call's; give another --out.")
+            found.append(Result(**document))
     return found
+
+
+def _note(recipe: KaleidoRecipe, seed: int, init: str | None, options: AblateOptions) -> dict[str, Any]:
+    """What a result is of."""
+    return json.loads(json.dumps({
+        "recipe": {**to_plain(recipe), "train": recipe_identity(recipe.train), "steps": recipe.train.steps},
+        "seed": seed, "sources": [ShardFolder(path).fingerprint for path in options.shards],
+        "held_out": _digest(options.held_out, options.objects), "objects": options.objects, "video_init": init,
+    }))  # fmt: skip
+
+
+@cache
+def _digest(folder: Path, objects: int) -> str:
+    """Of all files of the captures that are scored on."""
+    scenes = find_scenes(BENCHMARKS["objects"], folder)[:objects]
+    files = [path for scene in scenes for path in sorted((folder / scene.name).rglob("*")) if path.is_file()]
+    return hashlib.sha256("".join(file_sha256(path) for path in files).encode()).hexdigest()
 
 
 def _base(options: AblateOptions) -> KaleidoRecipe:
@@ -168,11 +205,11 @@ def _rendered(base: KaleidoRecipe, out: Path) -> Path:
     return out / "shards"
 
 
-def _context(base: KaleidoRecipe, options: AblateOptions) -> dict[str, Any]:
+def _context(base: KaleidoRecipe, results: list[Result], options: AblateOptions) -> dict[str, Any]:
     return {
         "suite": options.suite, "scale": options.scale, "steps": base.train.steps, "batch_size": base.data.batch_size,
         "image_size": list(base.settings.image_size), "held_out": options.held_out.name, "objects": options.objects,
-        "seeds": list(options.seeds), "sampling_steps": base.settings.sampling.schedule.steps,
+        "seeds": sorted({result.seed for result in results}), "sampling_steps": base.settings.sampling.schedule.steps,
     }  # fmt: skip
 
 
@@ -181,12 +218,7 @@ def _run(
 ) -> None:
     """Train and score one row, unless that is done already; ``init`` has the weights that it begins with."""
     run, recipe = options.out / f"{row.name}-{seed}", recipes[row.name]
-    path = run / "result.json"
-    note = json.loads(json.dumps({
-        "recipe": {**to_plain(recipe), "train": recipe_identity(recipe.train), "steps": recipe.train.steps},
-        "seed": seed, "sources": [ShardFolder(path).fingerprint for path in options.shards],
-        "held_out": options.held_out.name, "objects": options.objects, "video_init": init,
-    }))  # fmt: skip
+    path, note = run / "result.json", _note(recipe, seed, init, options)
     if path.is_file():
         document = json.loads(path.read_text())
         if document.pop("of") != note:
@@ -197,7 +229,7 @@ def _run(
         _train(recipe, run, seed, init, options)
     source = run if row.trains else options.out / f"{_trained_before(row)}-{seed}"
     records = [json.loads(line) for line in (source / "metrics.jsonl").read_text().splitlines()]
-    scores, top = _scores(source, recipe.settings.sampling, options)
+    scores, top = _scores(source, recipe.settings.sampling, options.device or recipe.train.device, options)
     seconds = statistics.median(record["seconds"] for record in records)
     result = Result(
         row=row.name, seed=seed, psnr=scores, scenes_per_second=recipe.data.batch_size / seconds,
@@ -221,10 +253,10 @@ def _train(recipe: KaleidoRecipe, run: Path, seed: int, init: str | None, option
     train(replace(recipe, train=train_options.train, data=train_options.data), train_options)
 
 
-def _scores(run: Path, sampling: SamplingConfig, options: AblateOptions) -> tuple[dict[str, float], float]:
+def _scores(run: Path, sampling: SamplingConfig, device: str, options: AblateOptions) -> tuple[dict[str, float], float]:
     """PSNR of the settings of the table, and the largest output of any block meanwhile."""
     last = sorted((run / "checkpoints").glob("step-*"))[-1]
-    system = load_system(last, options.device or "cpu")
+    system = load_system(last, device)
     system = KaleidoSystem(system.renderer.changed(sampling=sampling))
     objects = read_objects(options.held_out, Model(system))[: options.objects]
     with top_activations(system.renderer.model) as top:
