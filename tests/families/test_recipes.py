@@ -239,7 +239,7 @@ def test_ablate_writes_a_table_beside_the_papers_numbers(tmp_path, capsys):
     _digest.cache_clear()
     shutil.copy(tmp_path / "held" / "one" / "images" / "000.png", tmp_path / "held" / "one" / "images" / "020.png")
     assert main(arguments) == 1
-    assert "of another recipe, data, or captures to score on" in capsys.readouterr().err
+    assert "of another set of captures than this call's" in capsys.readouterr().err
 
 
 def test_ablate_is_one_process(tmp_path, capsys, monkeypatch):

@@ -155,7 +155,8 @@ def _all_results(rows: list[AblationRow], recipes: dict[str, KaleidoRecipe], opt
             if document["row"] != row.name:
                 continue
             now = _note(recipes[row.name], document["seed"], None, options)
-            if different := [key for key in ("recipe", "held_out", "objects") if of.get(key) != now[key]]:
+            parts = {"recipe": "recipe", "held_out": "set of captures", "objects": "number of captures"}
+            if different := [said for key, said in parts.items() if of.get(key) != now[key]]:
                 raise AnyViewError(f"{path}: of another {different[0]} than this call's; give another --out.")
             found.append(Result(**document))
     return found
