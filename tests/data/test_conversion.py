@@ -320,6 +320,23 @@ def test_camera_files_with_their_videos_are_a_folder_of_captures(capsys, shared_
     write_clip(clips / "two.mp4", [40] * 4)  # another film under the same name
     assert main([*command, "--shards.damaged-share", "0.4"]) == 1
     assert "begun with another sources" in capsys.readouterr().err
+    (clips / "empty.txt").write_text("")  # is a bad camera file, not none
+    command[2] = str(tmp_path / "more")
+    assert main([*command, "--shards.damaged-share", "0.5"]) == 0
+    assert "left out, unreadable: empty.txt, gone.txt" in capsys.readouterr().out
+    (clips / "alone").mkdir()
+    command[2] = str(tmp_path / "none")
+    assert main(command) == 1
+    assert "alone: no camera file alone.txt beside it" in capsys.readouterr().err
+
+
+def test_a_conversion_of_an_older_version_is_still_done(capsys, captures, tmp_path):
+    command = ["convert", str(captures), str(tmp_path / "shards"), "--to", "shards"]
+    assert main(command) == 0
+    manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
+    assert manifest.pop("damaged") == {}  # was not noted once
+    (tmp_path / "shards" / "manifest.json").write_text(json.dumps(manifest))
+    assert main(command) == 0
 
 
 def test_short_captures_are_left_out_and_another_lens_is_trained_on(capsys, captures, tmp_path):

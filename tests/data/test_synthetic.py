@@ -176,6 +176,16 @@ def test_bad_meshes_are_left_out_up_to_a_share_and_named(rasteriser, tmp_path):
     with pytest.raises(AnyViewError, match=r"damaged-meshes.txt: 2 damaged meshes, 1.5 are allowed"):
         for number in range(24):
             list(write_next_shards(many, tmp_path / "many", [number]))
+    with pytest.raises(
+        AnyViewError, match="2 damaged meshes, 1.5 are allowed"
+    ):  # the same command does not get past it
+        for number in range(24):
+            list(write_next_shards(many, tmp_path / "many", [number]))
+    noted = tmp_path / "out" / "damaged-meshes.txt"
+    noted.write_text(noted.read_text() * 5)  # processes that met the same one at the same moment
+    (folder / "worse.glb").unlink()
+    shard_path(tmp_path / "out", 0).with_suffix(".index.json").unlink()
+    assert len(list(write_next_shards(config, tmp_path / "out", [0]))) == 12
     for name in ("a", "b", "c"):
         (folder / f"{name}.obj").write_text("v 0 0 0\n")
     with pytest.raises(AnyViewError):  # none is left: no endless search

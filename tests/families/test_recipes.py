@@ -233,20 +233,26 @@ def test_ablate_writes_a_table_beside_the_papers_numbers(tmp_path, capsys):
     document = json.loads((tmp_path / "out" / "results.json").read_text())
     assert document["seeds"] == [0, 1] and len(document["results"]) == 4
     assert main([*arguments, "--rows", "uniform", "--seeds", "2", "--steps", "3"]) == 1
-    assert "of another recipe than this call's; give another --out" in capsys.readouterr().err
+    assert "of another recipe than this call's" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == document
     assert not (tmp_path / "out" / "uniform-2").exists()  # it was said before anything was trained
     _digest.cache_clear()
+    shutil.copy(tmp_path / "held" / "one" / "images" / "020.png", tmp_path / "kept.png")
     shutil.copy(tmp_path / "held" / "one" / "images" / "000.png", tmp_path / "held" / "one" / "images" / "020.png")
     assert main(arguments) == 1
     assert "of another set of captures than this call's" in capsys.readouterr().err
+    shutil.copy(tmp_path / "kept.png", tmp_path / "held" / "one" / "images" / "020.png")
+    _digest.cache_clear()
+    write_shard(tmp_path / "t" / "shard-000000.tar", [scenes(n, views=6, size=(32, 32)) for n in range(17)])
+    assert main([*arguments, "--rows", "uniform", "--seeds", "1", "--shards", str(tmp_path / "t")]) == 1
+    assert "of other shards than those of the same seed" in capsys.readouterr().err
 
 
 def test_ablate_is_one_process(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     (tmp_path / "held").mkdir()
     assert main(["ablate", "--out", str(tmp_path / "out"), "--held-out", str(tmp_path / "held")]) == 1
-    assert "anyview ablate scores in one process" in capsys.readouterr().err
+    assert "anyview ablate is one process" in capsys.readouterr().err
 
 
 def test_info_tells_what_training_takes(capsys):

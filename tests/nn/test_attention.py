@@ -46,6 +46,20 @@ def test_groups_folded_into_queries_change_nothing(rows):
     torch.testing.assert_close(torch.autograd.grad((folded * weight).sum(), inputs), expected)
 
 
+def test_folded_groups_come_back_from_a_kernel_that_puts_tokens_first(monkeypatch):
+    """As the memory-efficient one of GPUs lays out its result."""
+    inner = torch.nn.functional.scaled_dot_product_attention
+
+    def tokens_first(*args, **named):
+        return inner(*args, **named).transpose(1, 2).contiguous().transpose(1, 2)
+
+    q, k, v = tensors()
+    mask = torch.ones(1, 1, 1, KEYS, dtype=torch.bool)
+    expected = attend_folded(q, k, v, scale=0.3, mask=mask)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", tokens_first)
+    torch.testing.assert_close(attend_folded(q, k, v, scale=0.3, mask=mask), expected)
+
+
 @pytest.mark.parametrize("block_bytes", [1, 8 * 2 * QUERIES * KEYS, 8 * 4 * QUERIES * KEYS, 2**22])
 def test_attention_in_blocks_equals_the_explicit_one_in_values_and_gradients(monkeypatch, block_bytes):
     """Blocks of one query, of one problem, of two problems of the six, and of all."""

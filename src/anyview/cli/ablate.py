@@ -119,8 +119,8 @@ def _check(rows: list[AblationRow], options: AblateOptions) -> None:
     """Refuse what would fail only after hours of training."""
     if launched_processes() > 1:
         raise AnyViewError(
-            "anyview ablate scores in one process. Several can train a row beforehand: 'anyview train "
-            "kaleido-ablation-ROW --out OUT/ROW-SEED --train.seed SEED --data.seed SEED'."
+            "anyview ablate is one process; start several on rows of their own (--rows), or train a row's recipe with "
+            "'anyview train kaleido-ablation-...'."
         )
     if options.objects < 1:
         raise AnyViewError(f"--objects must be at least 1, got {options.objects}.")
@@ -142,12 +142,14 @@ def _check(rows: list[AblationRow], options: AblateOptions) -> None:
 
 
 def _all_results(rows: list[AblationRow], recipes: dict[str, KaleidoRecipe], options: AblateOptions) -> list[Result]:
-    """Of all runs in the folder, also of earlier calls; seeds may have other shards, which rows are compared within.
+    """Of all runs in the folder, also of earlier calls; every seed may have shards of its own.
 
     Raises:
-        AnyViewError: An earlier call had another recipe, or captures to score on: its numbers cannot stand beside.
+        AnyViewError: An earlier call had another recipe, captures to score on, or shards of the same seed: its numbers
+            cannot stand beside.
     """
     found: list[Result] = []
+    shards: dict[int, Any] = {seed: _sources(options) for seed in options.seeds}
     for row in rows:
         for path in sorted(options.out.glob(f"{row.name}-*/result.json")):
             document = json.loads(path.read_text())
@@ -157,7 +159,11 @@ def _all_results(rows: list[AblationRow], recipes: dict[str, KaleidoRecipe], opt
             now = _note(recipes[row.name], document["seed"], None, options)
             parts = {"recipe": "recipe", "held_out": "set of captures", "objects": "number of captures"}
             if different := [said for key, said in parts.items() if of.get(key) != now[key]]:
-                raise AnyViewError(f"{path}: of another {different[0]} than this call's; give another --out.")
+                raise AnyViewError(
+                    f"{path}: of another {different[0]} than this call's (or of an older version); give another --out."
+                )
+            if shards.setdefault(document["seed"], of["sources"]) != of["sources"]:
+                raise AnyViewError(f"{path}: of other shards than those of the same seed; give another --out.")
             found.append(Result(**document))
     return found
 
@@ -166,17 +172,24 @@ def _note(recipe: KaleidoRecipe, seed: int, init: str | None, options: AblateOpt
     """What a result is of."""
     return json.loads(json.dumps({
         "recipe": {**to_plain(recipe), "train": recipe_identity(recipe.train), "steps": recipe.train.steps},
-        "seed": seed, "sources": [ShardFolder(path).fingerprint for path in options.shards],
+        "seed": seed, "sources": _sources(options),
         "held_out": _digest(options.held_out, options.objects), "objects": options.objects, "video_init": init,
     }))  # fmt: skip
 
 
+def _sources(options: AblateOptions) -> list[str]:
+    return [ShardFolder(path).fingerprint for path in options.shards]
+
+
 @cache
 def _digest(folder: Path, objects: int) -> str:
-    """Of all files of the captures that are scored on."""
-    scenes = find_scenes(BENCHMARKS["objects"], folder)[:objects]
-    files = [path for scene in scenes for path in sorted((folder / scene.name).rglob("*")) if path.is_file()]
-    return hashlib.sha256("".join(file_sha256(path) for path in files).encode()).hexdigest()
+    """Of the images and cameras that are scored on."""
+    digest = hashlib.sha256()
+    for scene in find_scenes(BENCHMARKS["objects"], folder)[:objects]:
+        capture = scene.read()
+        digest.update("".join(file_sha256(frame.image) for frame in capture.frames).encode())
+        digest.update(capture.cameras.world_from_cam.numpy().tobytes() + capture.cameras.intrinsics.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _base(options: AblateOptions) -> KaleidoRecipe:

@@ -144,12 +144,11 @@ def _to_shards(options: ConvertOptions) -> list[Path]:
         for done, _ in write_shards(sources, options.destination, config, scenes, keys):
             bar.update(task, completed=done)
     if not any(options.destination.glob("*.tar")):
-        unreadable = damaged_sources(options.destination)
+        reasons = damaged_sources(options.destination).values()
         (options.destination / MANIFEST).unlink()
-        if len(unreadable) == len(sources):
-            raise AnyViewError(f"{options.source}: nothing can be read; {next(iter(unreadable.values()))}")
         what = f"{config.clips.least} frames" if videos else f"{config.least_views} views"
-        raise AnyViewError(f"{options.source}: nothing to store, all of {len(sources)} have less than {what}.")
+        but = f" but {len(reasons)}, which cannot be read ({next(iter(reasons))})" if reasons else ""
+        raise AnyViewError(f"{options.source}: nothing to store, all of {len(sources)} have less than {what}{but}.")
     stored = ShardFolder(options.destination)
     print(f"{len(stored)} {'clips' if videos else 'scenes'} of {len(sources)} {'videos' if videos else 'captures'}.")
     files, unreadable = [options.destination / MANIFEST], damaged_sources(options.destination)
@@ -218,8 +217,11 @@ def _captures_in(options: ConvertOptions) -> list[Path]:
             raise
         if "no capture of a known format" not in str(error):
             raise
-    paths = camera_files(options.source) if options.format in (None, "re10k") else []
-    paths = paths or sorted(path for path in options.source.iterdir() if path.is_dir() and path.name[0] != ".")
+    paths = sorted(path for path in options.source.iterdir() if path.is_dir() and path.name[0] != ".")
+    if cameras := camera_files(options.source) if options.format in (None, "re10k") else []:
+        if alone := [path for path in paths if path.with_name(f"{path.name}.txt") not in cameras]:
+            raise AnyViewError(f"{alone[0]}: no camera file {alone[0].name}.txt beside it, as the other captures have.")
+        return cameras
     if not paths:
         raise AnyViewError(f"{options.source}: no captures with cameras here.")
     return paths

@@ -64,17 +64,28 @@ class ShardIndex:
             videos = header.get("is_video") or [False] * len(self.keys)
             self.stock = [Stock(count, video) for count, video in zip(views, videos, strict=True)]
             self.end: int = header["end"] if self._members is None else _end(self._members)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            length = header["length"] if self._members is None else 0
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise AnyViewError(f"{path}: not a readable index ({error!r}).") from error
+        if path.stat().st_size < self._start + length:
+            raise AnyViewError(f"{path}: not a readable index (it is truncated).")
         self.sha256: str | None = header.get("sha256")
 
     def members(self, scene: int) -> Places:
-        """Where the members of one scene are."""
+        """Where the members of one scene are.
+
+        Raises:
+            ValueError: Its line is damaged.
+        """
         if self._members is not None:
             return self._members[scene]
         with self.path.open("rb") as file:
             file.seek(self._start + self._lines[scene])
-            return {name: (start, size) for name, start, size in _triples(json.loads(file.readline()))}
+            line = file.readline()
+        try:
+            return {name: (start, size) for name, start, size in _triples(json.loads(line))}
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{self.path}: line of scene {scene}: {error}") from error
 
     def summary(self) -> ShardSummary:
         """What the catalogue keeps of it.
@@ -110,6 +121,7 @@ def write_index(path: Path, stock: dict[str, Stock], members: Iterable[tuple[str
         "views": [one.views for one in stock.values()],
         "is_video": [one.is_video for one in stock.values()],
         "lines": offsets[:-1],
+        "length": offsets[-1],
     }
     path.write_text("".join([json.dumps(header) + "\n", *lines]))
 

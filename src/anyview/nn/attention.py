@@ -66,7 +66,7 @@ def attend_folded(
         mask = mask.repeat(1, 1, groups, 1)
     folded = q.reshape(q.shape[0], k.shape[1], groups * q.shape[2], q.shape[3])
     out = torch.nn.functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask, scale=scale)
-    return out.view(q.shape)
+    return out.reshape(q.shape)  # of that kernel tokens come before heads in memory
 
 
 def attend_explicitly(

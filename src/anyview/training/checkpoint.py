@@ -36,11 +36,11 @@ from torch.futures import Future as TorchFuture
 from anyview.errors import AnyViewError
 from anyview.serialisation import file_sha256
 from anyview.training.distributed import World, gathered, like
+from anyview.training.integrity import CHECKSUMS
 from anyview.training.weights import check_names
 
 FORMAT_VERSION = 2
 _PREFIX = "step-"
-_CHECKSUMS = "checksums.json"
 _BROKEN = (OSError, ValueError, KeyError, TypeError, SafetensorError, CheckpointException)
 
 
@@ -72,7 +72,7 @@ class _Writer(HuggingFaceStorageWriter):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> TorchFuture[list[WriteResult]]:
         """Write this process's part."""
-        if self._device.type == "cuda":
+        if self._device.index is not None:
             torch.cuda.set_device(self._device)
         return super().write_data(plan, planner)
 
@@ -162,8 +162,8 @@ class CheckpointWriter:
             mine = {name: _settle(partial / name) for name in names[self.world.rank :: self.world.size]}
             sums = {name: value for part in self.world.gather(mine) for name, value in part.items()}
             if self.world.is_main:
-                (partial / _CHECKSUMS).write_text(json.dumps(sums, indent=1, sort_keys=True))
-                _settle(partial / _CHECKSUMS)
+                (partial / CHECKSUMS).write_text(json.dumps(sums, indent=1, sort_keys=True))
+                _settle(partial / CHECKSUMS)
                 if folder.exists():
                     discard(folder)
                 os.replace(partial, folder)
@@ -238,56 +238,6 @@ def read_state(folder: Path) -> dict[str, Any]:
             f"{folder}: a checkpoint of version {version}, expected {FORMAT_VERSION}; begin a new run with --init."
         )
     return document
-
-
-def verify(folder: Path, world: World) -> None:
-    """Compare the files of a checkpoint with their checksums; the work is shared among the processes.
-
-    Raises:
-        AnyViewError: A file is missing, truncated or changed; all processes raise it.
-    """
-    try:
-        _verify_share(folder, world)
-        found = None
-    except AnyViewError as error:
-        found = str(error)
-    if said := next((text for text in world.gather(found) if text is not None), None):
-        raise AnyViewError(said)
-
-
-def _verify_share(folder: Path, world: World) -> None:
-    sums = _checksums(folder)
-    for name in sorted(sums)[world.rank :: world.size]:
-        _verify_file(folder / name, sums[name])
-
-
-def verify_published(folder: Path) -> None:
-    """Compare what others read of a checkpoint, the averaged weights and their description, with the checksums.
-
-    A folder without checksums, such as one of exported weights, passes.
-
-    Raises:
-        AnyViewError: A file is missing, truncated or changed.
-    """
-    if not (folder / _CHECKSUMS).exists():
-        return
-    sums = _checksums(folder)
-    for name in ("config.json", "model.safetensors"):
-        _verify_file(folder / name, sums.get(name, ""))
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads((folder / _CHECKSUMS).read_text()))
-    except _BROKEN as error:
-        raise AnyViewError(f"{folder / _CHECKSUMS}: not readable ({error}).") from error
-
-
-def _verify_file(path: Path, sha256: str) -> None:
-    if not path.is_file():
-        raise AnyViewError(f"{path}: the file is missing; the checkpoint cannot be used.")
-    if file_sha256(path) != sha256:
-        raise AnyViewError(f"{path}: damaged or changed since it was written (its SHA-256 differs).")
 
 
 def load_training_state(folder: Path, world: World, weights: dict[str, Tensor]) -> TrainingState:

@@ -26,7 +26,6 @@ from anyview.training.checkpoint import (
     read_state,
     remove_leftovers,
     step_of,
-    verify,
 )
 from anyview.training.config import TrainConfig, recipe_identity
 from anyview.training.distributed import World, assign, gathered, place, set_gradient_reduction, settle
@@ -39,6 +38,7 @@ from anyview.training.health import (
     not_finite_parameters,
     top_activations,
 )
+from anyview.training.integrity import verify
 from anyview.training.log import RunLog, past_records
 from anyview.training.optim import Optimisers
 from anyview.training.task import Task

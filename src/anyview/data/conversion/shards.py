@@ -112,7 +112,7 @@ def write_shards(
 
 def damaged_sources(folder: Path) -> dict[str, str]:
     """The sources of a folder of shards that could not be read, and why."""
-    return json.loads((folder / MANIFEST).read_text())["damaged"]
+    return json.loads((folder / MANIFEST).read_text()).get("damaged", {})
 
 
 def _too_damaged(damaged: dict[str, str], allowed: float) -> str:

@@ -32,13 +32,14 @@ def find(path: Path) -> Path | None:
     beside = path.parent / f"{path.name}.txt"
     if beside.is_file() and _looks_right(beside):
         return beside
-    files = camera_files(path)
+    files = [file for file in sorted(path.glob("*.txt")) if _looks_right(file)]
     return files[0] if len(files) == 1 else None
 
 
 def camera_files(folder: Path) -> list[Path]:
-    """All camera files of a folder, sorted."""
-    return sorted(file for file in folder.glob("*.txt") if _looks_right(file))
+    """All ``.txt`` files of a folder where at least one has cameras, sorted: the others must be bad ones."""
+    files = sorted(folder.glob("*.txt"))
+    return files if any(_looks_right(file) for file in files) else []
 
 
 def _looks_right(path: Path) -> bool:

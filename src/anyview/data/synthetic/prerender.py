@@ -199,17 +199,18 @@ def _note_damaged(maker: SceneMaker, folder: Path) -> None:
     Raises:
         AnyViewError: All together there are more than the allowed share of the meshes that were tried.
     """
+    if not maker.damaged:
+        return
     path = folder / "damaged-meshes.txt"
     known = path.read_text().splitlines() if path.is_file() else []
-    new = [reason for reason in maker.damaged.values() if reason not in known]
-    if not new:
-        return
+    mine = [" ".join(reason.splitlines()) for reason in maker.damaged.values()]
     with path.open("a") as file:
-        file.writelines(f"{reason}\n" for reason in new)
-    config, stored, found = maker.config, len(maker.mesh_paths), len(known) + len(new)
+        file.writelines(f"{reason}\n" for reason in mine if reason not in known)
+    # Processes that end a shard at the same moment may write one mesh twice.
+    config, stored, found = maker.config, len(maker.mesh_paths), len({*known, *mine})
     scenes = config.scenes_per_shard * len(list(folder.glob("*.index.json")))
     allowed = allowed_damage(config.damaged_share, min(stored, int(scenes * config.mesh_share)), stored)
     if found > allowed:
         raise AnyViewError(
-            f"{path}: {found} damaged meshes, {allowed:g} are allowed (--scenes.damaged-share); the last: {new[-1]}"
+            f"{path}: {found} damaged meshes, {allowed:g} are allowed (--scenes.damaged-share); the last: {mine[-1]}"
         )

@@ -16,7 +16,7 @@ from anyview.errors import AnyViewError
 from anyview.families.kaleido.model import Kaleido
 from anyview.families.kaleido.settings import KaleidoSettings
 from anyview.serialisation import from_plain, to_plain
-from anyview.training.checkpoint import verify_published
+from anyview.training.integrity import verify_published
 from anyview.training.weights import load_weights
 
 FAMILY, FORMAT_VERSION = "kaleido", 1

@@ -1,0 +1,143 @@
+"""What goes wrong in one process of several: all stop together, with the cause, and go on where they were.
+
+Every test starts real processes over gloo.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from anyview.training.checkpoint import list_checkpoints
+from tests.conftest import REPOSITORY
+
+# Global batches of 6 cut evenly for 1, 2 and 3 processes.
+from tests.training.test_distributed import SIX, close, torchrun, train_alone
+from tests.training.test_trainer import (  # noqa: F401
+    load_training_state,
+    losses,
+    make_task,
+    make_trainer,
+    records,
+    shards,
+)
+
+
+@pytest.mark.slow
+def test_the_combination_of_the_paper_recipes_goes_on_after_a_kill(shards, tmp_path):  # noqa: F811
+    """fsdp, recomputed blocks, fp16, micro-batches, checkpoints in the background; the disk of one process is slow."""
+    options = dict(
+        sharding="fsdp", activation_checkpointing=True, precision="fp16", accumulate=3, meta=True,
+        async_checkpoints=True, checkpoint_every=1, overflow=[1, 2],
+    )  # fmt: skip
+    done = torchrun(2, shards, tmp_path / "whole", slow_disk=1, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = torchrun(2, shards, tmp_path / "broken", kill=[0, 4], **options)
+    assert done.returncode != 0 and "SIGKILL" in done.stderr
+    before = load_training_state(list_checkpoints(tmp_path / "broken")[-1])
+    assert 1 <= before.step <= 4
+    done = torchrun(2, shards, tmp_path / "broken", **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = ("step", "loss", "gradient_norm", "loss_scale", "skipped")
+    whole, broken = (
+        [[record.get(name) for name in names] for record in records(tmp_path / run)] for run in ("whole", "broken")
+    )
+    assert whole == broken
+    assert [skipped for *_, skipped in whole] == [0, 0, 1, 0, 0, 0]
+    assert [scale for *_, scale, _ in whole] == [2.0**16] * 2 + [2.0**15] * 4
+
+
+@pytest.mark.slow
+def test_when_the_time_of_one_process_is_up_all_stop_at_the_same_step(shards, tmp_path):  # noqa: F811
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", hurry=1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000001"]
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp")
+    assert done.returncode == 0, done.stdout + done.stderr
+    close(train_alone(shards, tmp_path / "whole"), losses(tmp_path / "run"), 2e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_see_a_divergence_alike_and_go_back_together(shards, tmp_path):  # noqa: F811
+    options = dict(sharding="fsdp", steps=64, checkpoint_every=10, divergence_factor=2.0)
+    done = torchrun(2, shards, tmp_path / "run", blow_up=56, **options)
+    assert done.returncode != 0 and done.stderr.count("the loss has diverged") >= 1
+    stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
+    assert 56 < stopped["step"] < 64 and stopped["places"][0] == "blocks.1.feed_forward.down.weight"
+    done = torchrun(2, shards, tmp_path / "run", rollback=0.5, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 65))
+    first, last = (
+        json.loads((path / "training" / "state.json").read_text()) for path in list_checkpoints(tmp_path / "run")
+    )
+    assert (first["step"], last["step"]) == (60, 64) and first["rate_scale"] == last["rate_scale"] == 0.5
+
+
+@pytest.mark.slow
+def test_half_precision_skips_alike_on_all_processes(shards, tmp_path):  # noqa: F811
+    """An overflow in one process is left out by all, and their scales stay equal."""
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", precision="fp16", overflow=[1, 2])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [record["skipped"] for record in records(tmp_path / "run")] == [0, 0, 1, 0, 0, 0]
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all(shards, tmp_path):  # noqa: F811
+    started = time.monotonic()
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", kill=[1, 2])
+    assert done.returncode != 0
+    assert "rank      : 1" in done.stderr and "SIGKILL" in done.stderr  # torchrun's own report names it
+    assert time.monotonic() - started < 120
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_given_up(shards, tmp_path):  # noqa: F811
+    """No launcher looks on here: its neighbour itself stops waiting, in a group within the mesh, when time is over."""
+    options = dict(SIX, batch_size=4, sharding="hybrid", shard_size=2, kill=[1, 2], signal="SIGSTOP", timeout=10.0)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    worker = str(REPOSITORY / "tests" / "training" / "worker.py")
+    processes = []
+    for rank in range(4):
+        environment = {
+            **os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": "4",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        command = [sys.executable, worker, str(shards), str(tmp_path / "run"), json.dumps(options)]
+        said = (tmp_path / f"said-{rank}.txt").open("w")
+        processes.append(subprocess.Popen(command, env=environment, stderr=said))
+        said.close()
+    try:
+        processes[0].wait(timeout=60)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert processes[0].returncode > 0 and "imed out" in (tmp_path / "said-0.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_bad_number_in_one_process_stops_all_with_the_cause(shards, tmp_path):  # noqa: F811
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", spoil=[1, 2])
+    assert done.returncode != 0
+    said = (
+        r"Training stopped at step 2: the loss is nan; it arose first in (\S+) of process 1, in a .* scene (scene-\d+)"
+    )
+    module, scene = re.search(said, done.stderr).groups()
+    stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
+    assert stopped["step"] == 2 and stopped["places"][0] == module and not module.endswith(".grad")
+    assert stopped["scenes"][0] == scene and len(stopped["scenes"]) == 3  # of its half of the batch
+
+
+@pytest.mark.slow
+def test_several_processes_must_say_how_they_share(shards, tmp_path):  # noqa: F811
+    done = torchrun(2, shards, tmp_path / "run")
+    assert done.returncode != 0 and "--train.sharding ddp, fsdp or hybrid" in done.stderr
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", batch_size=5)
+    assert done.returncode != 0 and "must be a multiple of 2" in done.stderr
