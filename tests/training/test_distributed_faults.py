@@ -15,8 +15,6 @@ import pytest
 
 from anyview.training.checkpoint import list_checkpoints
 from tests.conftest import REPOSITORY
-
-# Global batches of 6 cut evenly for 1, 2 and 3 processes.
 from tests.training.test_distributed import SIX, close, torchrun, train_alone
 from tests.training.test_trainer import (  # noqa: F401
     load_training_state,

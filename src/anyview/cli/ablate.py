@@ -100,9 +100,8 @@ def main(argv: list[str]) -> None:
     _check(chosen, options)
     shards = options.shards or (_rendered(base, options.out),)
     options = replace(options, shards=shards)
-    results = _all_results(
-        rows, recipes, options
-    )  # what cannot stand in one table is refused before anything is trained
+    # What cannot stand in one table is refused before anything is trained.
+    results = _all_results(rows, recipes, options)
     on_video = [row for row in chosen if row.needs == "video"]
     for row in chosen:
         init = options.video_init[on_video.index(row)] if row in on_video else None
@@ -149,7 +148,7 @@ def _all_results(rows: list[AblationRow], recipes: dict[str, KaleidoRecipe], opt
             cannot stand beside.
     """
     found: list[Result] = []
-    shards: dict[int, Any] = {seed: _sources(options) for seed in options.seeds}
+    shards: dict[int, Any] = {seed: _sources(options.shards) for seed in options.seeds}
     for row in rows:
         for path in sorted(options.out.glob(f"{row.name}-*/result.json")):
             document = json.loads(path.read_text())
@@ -172,13 +171,14 @@ def _note(recipe: KaleidoRecipe, seed: int, init: str | None, options: AblateOpt
     """What a result is of."""
     return json.loads(json.dumps({
         "recipe": {**to_plain(recipe), "train": recipe_identity(recipe.train), "steps": recipe.train.steps},
-        "seed": seed, "sources": _sources(options),
+        "seed": seed, "sources": _sources(options.shards),
         "held_out": _digest(options.held_out, options.objects), "objects": options.objects, "video_init": init,
     }))  # fmt: skip
 
 
-def _sources(options: AblateOptions) -> list[str]:
-    return [ShardFolder(path).fingerprint for path in options.shards]
+@cache
+def _sources(shards: tuple[Path, ...]) -> list[str]:
+    return [ShardFolder(path).fingerprint for path in shards]
 
 
 @cache

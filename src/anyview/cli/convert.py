@@ -212,8 +212,8 @@ def _captures_in(options: ConvertOptions) -> list[Path]:
         if read_capture(options.source, format=options.format).is_posed:
             return [options.source]
     except AnyViewError as error:
-        inside = any(path.is_dir() for path in options.source.iterdir()) if options.source.is_dir() else False
-        if not inside and not (options.source.is_dir() and camera_files(options.source)):
+        inside = list(options.source.iterdir()) if options.source.is_dir() else []
+        if not any(path.is_dir() for path in inside) and not camera_files(options.source):
             raise
         if "no capture of a known format" not in str(error):
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import time
@@ -32,7 +31,7 @@ from anyview.evaluation.scene_views import check_scenes
 from anyview.reconstruction.radiance_field import FieldConfig
 from anyview.rendering.outputs import protect
 from anyview.rendering.renderer import Renderer
-from anyview.serialisation import to_plain
+from anyview.serialisation import file_sha256, to_plain
 from anyview.training.config import TrainConfig
 from anyview.training.distributed import World, join_world, leave_world
 
@@ -211,12 +210,11 @@ def _method(options: EvaluateOptions) -> tuple[Method, Renderer, float]:
     model = load(options.model, device=options.device, precision=options.precision)
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
     folder = resolve(options.model)
-    with (folder / "model.safetensors").open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    weights = file_sha256(folder / "model.safetensors")
     settings = {
         "sampling": model.system.sampling, "precision": options.precision, "device": torch.device(options.device).type,
         "seed": options.seed, **_versions(),
-        "config": hashlib.sha256((folder / "config.json").read_bytes()).hexdigest(),
+        "config": file_sha256(folder / "config.json"),
     }  # fmt: skip
     return (
         Method(name=options.model, weights=weights, settings=settings),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anyview.errors import AnyViewError
+from anyview.serialisation import file_sha256
 
 BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 """Files of torchvision's ImageNet weights, as they are published."""
@@ -59,8 +59,7 @@ def check_published(path: Path) -> None:
     Raises:
         AnyViewError: It is another one, or not whole.
     """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if not found.startswith(path.stem.rsplit("-", 1)[1]):
         raise AnyViewError(f"{path}: not the published file of that name (its SHA-256 begins with {found[:8]}).")
 
