@@ -11,7 +11,7 @@ EXAMPLE := examples/captures/school_bus
 .PHONY: demo test check pytest system clean
 
 demo: $(VENV)/.core
-	$(BIN)/anyview render $(EXAMPLE) --out $(OUT) --references 0-2 --targets 3-26 --overwrite
+	$(BIN)/kaleidoscene render $(EXAMPLE) --out $(OUT) --references 0-2 --targets 3-26 --overwrite
 
 test: check system pytest
 

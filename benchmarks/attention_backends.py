@@ -2,14 +2,14 @@
 
 import torch
 
-from anyview.api import load
-from anyview.data.formats.registry import read_capture
-from anyview.evaluation.metrics.image import psnr
-from anyview.families.kaleido import blocks
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.poses import look_at
-from anyview.nn.attention import attend, attend_explicitly, attend_in_parts
 from benchmarks.common import interleaved_medians, write_result
+from kaleidoscene.api import load
+from kaleidoscene.data.formats.registry import read_capture
+from kaleidoscene.evaluation.metrics.image import psnr
+from kaleidoscene.families.kaleido import blocks
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import look_at
+from kaleidoscene.nn.attention import attend, attend_explicitly, attend_in_parts
 
 # Scenes, query tokens and key tokens of a call: spatial attention, windows and full cross-view attention.
 SHAPES = (

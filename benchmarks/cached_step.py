@@ -2,11 +2,11 @@
 
 import torch
 
-from anyview.families.kaleido.cost import Request, forward_flops
-from anyview.families.kaleido.model import Kaleido
-from anyview.geometry.poses import random_rigid
-from anyview.nn.positions import ViewPositions
 from benchmarks.common import interleaved_medians, network, write_result
+from kaleidoscene.families.kaleido.cost import Request, forward_flops
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.geometry.poses import random_rigid
+from kaleidoscene.nn.positions import ViewPositions
 
 TARGETS = 4
 

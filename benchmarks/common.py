@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from anyview.families.kaleido.config import KaleidoConfig
-from anyview.families.kaleido.model import Kaleido
-from anyview.geometry.poses import random_rigid
-from anyview.nn.positions import ViewPositions
+from kaleidoscene.families.kaleido.config import KaleidoConfig
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.geometry.poses import random_rigid
+from kaleidoscene.nn.positions import ViewPositions
 
 
 def median_seconds(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1) -> float:

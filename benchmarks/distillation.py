@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from anyview.api import Model, load
-from anyview.cli.evaluate import read_objects
-from anyview.cli.train import TrainOptions, train
-from anyview.evaluation.metrics.image import psnr
-from anyview.evaluation.protocols import FirstViews
-from anyview.evaluation.run import HeldOutObject, Score, evaluate
-from anyview.families.kaleido.distillation import Distillation
-from anyview.families.kaleido.recipes import RECIPES
-from anyview.families.kaleido.system import KaleidoSystem
-from anyview.flow.schedules import Schedule
 from benchmarks.common import write_result
+from kaleidoscene.api import Model, load
+from kaleidoscene.cli.evaluate import read_objects
+from kaleidoscene.cli.train import TrainOptions, train
+from kaleidoscene.evaluation.metrics.image import psnr
+from kaleidoscene.evaluation.protocols import FirstViews
+from kaleidoscene.evaluation.run import HeldOutObject, Score, evaluate
+from kaleidoscene.families.kaleido.distillation import Distillation
+from kaleidoscene.families.kaleido.recipes import RECIPES
+from kaleidoscene.families.kaleido.system import KaleidoSystem
+from kaleidoscene.flow.schedules import Schedule
 
 PROTOCOL = FirstViews("distillation", 25, (10, 13, 16, 19, 22))
 STUDENT_STEPS = 4

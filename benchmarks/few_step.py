@@ -5,15 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from anyview.api import Model, load
-from anyview.cli.evaluate import read_objects
-from anyview.evaluation.protocols import FirstViews
-from anyview.evaluation.run import HeldOutObject, evaluate, means
-from anyview.families.kaleido.settings import SamplingConfig
-from anyview.families.kaleido.system import KaleidoSystem
-from anyview.flow.schedules import Schedule
-from anyview.flow.solvers import SolverName
 from benchmarks.common import write_result
+from kaleidoscene.api import Model, load
+from kaleidoscene.cli.evaluate import read_objects
+from kaleidoscene.evaluation.protocols import FirstViews
+from kaleidoscene.evaluation.run import HeldOutObject, evaluate, means
+from kaleidoscene.families.kaleido.settings import SamplingConfig
+from kaleidoscene.families.kaleido.system import KaleidoSystem
+from kaleidoscene.flow.schedules import Schedule
+from kaleidoscene.flow.solvers import SolverName
 
 STEPS = (1, 2, 4, 8, 16, 50)
 WAYS: tuple[tuple[SolverName, Literal["linear_quadratic", "linspace", "trailing"]], ...] = (

@@ -1,4 +1,4 @@
-"""Time of `import anyview` beyond torch's own, in fresh processes."""
+"""Time of `import kaleidoscene` beyond torch's own, in fresh processes."""
 
 import statistics
 import subprocess
@@ -14,12 +14,12 @@ def seconds(statement: str) -> float:
 
 
 def main() -> None:
-    torch_alone, both = seconds("import torch"), seconds("import anyview")
+    torch_alone, both = seconds("import torch"), seconds("import kaleidoscene")
     lines = [
         "| import | seconds |",
         "|---|---|",
         f"| torch | {torch_alone:.2f} |",
-        f"| anyview (with torch) | {both:.2f} |",
+        f"| kaleidoscene (with torch) | {both:.2f} |",
     ]
     lines += ["", f"Beyond torch: {both - torch_alone:.2f} s (medians of 5 processes)."]
     write_result("import_time", "Import time", lines)

@@ -9,13 +9,13 @@ import time
 
 import torch
 
-from anyview.families.kaleido.config import kaleido_large
-from anyview.families.kaleido.model import Kaleido, initialise
-from anyview.geometry.poses import random_rigid
-from anyview.nn.positions import ViewPositions
-from anyview.training.config import TrainConfig
-from anyview.training.distributed import join_world, leave_world, place
 from benchmarks.common import peak_mebibytes, write_result
+from kaleidoscene.families.kaleido.config import kaleido_large
+from kaleidoscene.families.kaleido.model import Kaleido, initialise
+from kaleidoscene.geometry.poses import random_rigid
+from kaleidoscene.nn.positions import ViewPositions
+from kaleidoscene.training.config import TrainConfig
+from kaleidoscene.training.distributed import join_world, leave_world, place
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ import time
 
 import torch
 
-from anyview.families.kaleido.config import kaleido_small
-from anyview.families.kaleido.model import Kaleido
-from anyview.geometry.poses import random_rigid
-from anyview.nn.positions import ViewPositions
 from benchmarks.common import peak_mebibytes, write_result
+from kaleidoscene.families.kaleido.config import kaleido_small
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.geometry.poses import random_rigid
+from kaleidoscene.nn.positions import ViewPositions
 
 
 def main() -> None:

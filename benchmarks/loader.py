@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from anyview.codecs.pixel import PixelCodec
-from anyview.data.batches import ViewBatches
-from anyview.data.shards import ShardFolder
-from anyview.families.kaleido.recipes import kaleido_nano
-from anyview.families.kaleido.task import KaleidoTask
-from anyview.training.config import TrainConfig
-from anyview.training.distributed import World, place
-from anyview.training.optim import Optimisers
 from benchmarks.common import write_result
+from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.data.batches import ViewBatches
+from kaleidoscene.data.shards import ShardFolder
+from kaleidoscene.families.kaleido.recipes import kaleido_nano
+from kaleidoscene.families.kaleido.task import KaleidoTask
+from kaleidoscene.training.config import TrainConfig
+from kaleidoscene.training.distributed import World, place
+from kaleidoscene.training.optim import Optimisers
 
 
 def seconds_per_step(batches: ViewBatches, steps: int, workers: int) -> float:

@@ -2,12 +2,12 @@
 
 import torch
 
-from anyview.families.kaleido.cost import Request, forward_flops
-from anyview.families.kaleido.model import Kaleido
-from anyview.families.kaleido.recipes import kaleido_nano
-from anyview.geometry.poses import random_rigid
-from anyview.nn.positions import ViewPositions
 from benchmarks.common import median_seconds, network, train_step, write_result
+from kaleidoscene.families.kaleido.cost import Request, forward_flops
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.families.kaleido.recipes import kaleido_nano
+from kaleidoscene.geometry.poses import random_rigid
+from kaleidoscene.nn.positions import ViewPositions
 
 BATCH, REFERENCES, TARGETS = 32, 2, 3
 

@@ -14,17 +14,17 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from anyview.data.formats.photos import read_photos
-from anyview.data.formats.registry import read_capture
-from anyview.data.structure_from_motion import PoseConfig, estimate_poses
-from anyview.data.synthetic.lighting import Lighting
-from anyview.data.synthetic.mesh import fit_unit_box, read_mesh
-from anyview.data.synthetic.rasteriser import Rasteriser
-from anyview.data.synthetic.viewpoints import FIELD_OF_VIEW
-from anyview.geometry.alignment import umeyama
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.poses import look_at, rotation_angle
 from benchmarks.common import write_result
+from kaleidoscene.data.formats.photos import read_photos
+from kaleidoscene.data.formats.registry import read_capture
+from kaleidoscene.data.structure_from_motion import PoseConfig, estimate_poses
+from kaleidoscene.data.synthetic.lighting import Lighting
+from kaleidoscene.data.synthetic.mesh import fit_unit_box, read_mesh
+from kaleidoscene.data.synthetic.rasteriser import Rasteriser
+from kaleidoscene.data.synthetic.viewpoints import FIELD_OF_VIEW
+from kaleidoscene.geometry.alignment import umeyama
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import look_at, rotation_angle
 
 
 def photographs(folder: Path) -> str:

@@ -5,11 +5,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from anyview.cli.train import TrainOptions, train
-from anyview.evaluation.plots import Curve, draw_plot
-from anyview.families.kaleido.recipes.ablations import ablation_recipes, nano_scale
-from anyview.families.kaleido.recipes.recipe import KaleidoRecipe
 from benchmarks.common import write_result
+from kaleidoscene.cli.train import TrainOptions, train
+from kaleidoscene.evaluation.plots import Curve, draw_plot
+from kaleidoscene.families.kaleido.recipes.ablations import ablation_recipes, nano_scale
+from kaleidoscene.families.kaleido.recipes.recipe import KaleidoRecipe
 
 
 def recipe(registers: int, steps: int, width: int) -> KaleidoRecipe:

@@ -11,10 +11,10 @@ EXAMPLE = "examples/captures/school_bus"
 
 
 def render(frames: int) -> None:
-    from anyview.cli.main import main as anyview  # noqa: PLC0415  only in the measured process
+    from kaleidoscene.cli.main import main as kaleidoscene  # noqa: PLC0415  only in the measured process
 
     with tempfile.TemporaryDirectory() as out:
-        code = anyview(
+        code = kaleidoscene(
             ["render", EXAMPLE, "--out", f"{out}/r", "--references", "0-2", "--frames", str(frames),
              "--mode", "autoregressive", "--max-references", "6", "--steps", "1"]
         )  # fmt: skip

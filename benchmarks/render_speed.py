@@ -8,12 +8,12 @@ import numpy as np
 import torch
 import trimesh
 
-from anyview.data.synthetic.lighting import Lighting
-from anyview.data.synthetic.mesh import fit_unit_box, read_mesh
-from anyview.data.synthetic.rasteriser import Rasteriser
-from anyview.data.synthetic.viewpoints import sample_viewpoints
-from anyview.geometry.rays import camera_rays
 from benchmarks.common import median_seconds, write_result
+from kaleidoscene.data.synthetic.lighting import Lighting
+from kaleidoscene.data.synthetic.mesh import fit_unit_box, read_mesh
+from kaleidoscene.data.synthetic.rasteriser import Rasteriser
+from kaleidoscene.data.synthetic.viewpoints import sample_viewpoints
+from kaleidoscene.geometry.rays import camera_rays
 
 VIEWS = 12
 

@@ -7,10 +7,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from anyview.data.catalogue import CATALOGUE
-from anyview.data.shard_index import ShardIndex, Stock, write_index
-from anyview.data.shards import ShardFolder
 from benchmarks.common import write_result
+from kaleidoscene.data.catalogue import CATALOGUE
+from kaleidoscene.data.shard_index import ShardIndex, Stock, write_index
+from kaleidoscene.data.shards import ShardFolder
 
 PAPER_CLIPS = 34_000_000
 

@@ -1,7 +1,7 @@
 """Training throughput by window size, and with and without GTA, at 12 views of 16 x 16 tokens (Table 4)."""
 
-from anyview.families.kaleido.config import EncodingConfig
 from benchmarks.common import interleaved_medians, network, train_step, write_result
+from kaleidoscene.families.kaleido.config import EncodingConfig
 
 PAPER = {"1": 148, "2": 146, "4": 142, "8": 103, "full": 58}
 

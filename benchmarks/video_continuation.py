@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anyview.api import Model, load
-from anyview.cli.evaluate import read_objects
-from anyview.data.conversion.clips import ClipConfig, clips_of
-from anyview.evaluation.protocols import ESCHERNET_GSO
-from anyview.evaluation.run import evaluate, means
-from anyview.families.kaleido.renderer import KaleidoRenderer
-from anyview.families.kaleido.system import KaleidoSystem
 from benchmarks.common import write_result
+from kaleidoscene.api import Model, load
+from kaleidoscene.cli.evaluate import read_objects
+from kaleidoscene.data.conversion.clips import ClipConfig, clips_of
+from kaleidoscene.evaluation.protocols import ESCHERNET_GSO
+from kaleidoscene.evaluation.run import evaluate, means
+from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
+from kaleidoscene.families.kaleido.system import KaleidoSystem
 
 KNOWN, NEW, REFERENCES = 5, 3, (1, 3, 5)
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from anyview.cli.train import TrainOptions, train
-from anyview.evaluation.plots import Curve, draw_plot
-from anyview.families.kaleido.recipes.nano import kaleido_nano_3d, kaleido_nano_video
-from anyview.families.kaleido.recipes.recipe import KaleidoRecipe
 from benchmarks.common import write_result
+from kaleidoscene.cli.train import TrainOptions, train
+from kaleidoscene.evaluation.plots import Curve, draw_plot
+from kaleidoscene.families.kaleido.recipes.nano import kaleido_nano_3d, kaleido_nano_video
+from kaleidoscene.families.kaleido.recipes.recipe import KaleidoRecipe
 
 
 def shortened(recipe: KaleidoRecipe, steps: int, batch: int, validate: int) -> KaleidoRecipe:
@@ -41,7 +41,7 @@ def steps_to_reach(points: list[tuple[float, float]], level: float) -> float | N
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("clips", type=Path, help="shards of clips (anyview convert VIDEOS CLIPS --to shards)")
+    parser.add_argument("clips", type=Path, help="shards of clips (kaleidoscene convert VIDEOS CLIPS --to shards)")
     parser.add_argument("scenes", type=Path, help="shards of 3D scenes")
     parser.add_argument("held_out", type=Path)
     parser.add_argument("out", type=Path)

@@ -6,16 +6,16 @@ python examples/00_render_from_python.py [OUT]
 import sys
 from pathlib import Path
 
-import anyview
+import kaleidoscene
 
 CAPTURE = Path(__file__).parent / "captures" / "school_bus"
 
 
 def main(out: Path) -> None:
-    model = anyview.load("default")
-    capture = anyview.read_capture(CAPTURE)
+    model = kaleidoscene.load("default")
+    capture = kaleidoscene.read_capture(CAPTURE)
     references = capture.select([0, 1, 2])
-    views = model.render(references, cameras=anyview.trajectories.orbit(references, frames=12), seed=0)
+    views = model.render(references, cameras=kaleidoscene.trajectories.orbit(references, frames=12), seed=0)
     views.save(out, overwrite=True)
     print(f"wrote {len(views.images)} views to {out}")
 

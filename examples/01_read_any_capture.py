@@ -6,12 +6,12 @@ python examples/01_read_any_capture.py CAPTURE [FRUSTA.png]
 import sys
 from pathlib import Path
 
-import anyview
-from anyview.data.checking.pictures import write_frusta_picture
+import kaleidoscene
+from kaleidoscene.data.checking.pictures import write_frusta_picture
 
 
 def main(path: Path, picture: Path) -> None:
-    capture = anyview.read_capture(path)
+    capture = kaleidoscene.read_capture(path)
     for note in capture.notes:
         print(note)
     h, w = capture.common_size
@@ -19,7 +19,7 @@ def main(path: Path, picture: Path) -> None:
     first = capture.frames[0]
     print(f"first frame: {first.name}, {first.image_size}, distortion {first.distortion}")
     if not capture.is_posed:
-        print(f"no cameras yet: anyview pose {path} --out CAPTURE")
+        print(f"no cameras yet: kaleidoscene pose {path} --out CAPTURE")
         return
     cameras = capture.cameras
     print(f"focal lengths {cameras.intrinsics[:, 0, 0].min():.0f} to {cameras.intrinsics[:, 0, 0].max():.0f} px")

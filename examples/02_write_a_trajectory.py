@@ -1,4 +1,4 @@
-"""Make a camera path through some views of a capture and write it as a file that `anyview render --camera-path` takes.
+"""Write a camera path through some views of a capture, as `kaleidoscene render --camera-path` takes it.
 
 python examples/02_write_a_trajectory.py CAPTURE PATH.json [KEYFRAME ...]
 """
@@ -8,24 +8,24 @@ from pathlib import Path
 
 import torch
 
-import anyview
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.poses import look_at
+import kaleidoscene
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import look_at
 
 
 def main(path: Path, out: Path, keyframes: list[int]) -> None:
-    capture = anyview.read_capture(path)
+    capture = kaleidoscene.read_capture(path)
     # Smoothly through views of the capture, as a photographer would walk.
-    walk = anyview.trajectories.spline(capture.select(keyframes).cameras, frames=30)
+    walk = kaleidoscene.trajectories.spline(capture.select(keyframes).cameras, frames=30)
     # Then half a turn about the middle, starting where the walk ends.
-    start = anyview.trajectories.View.of(walk, centre=capture.origin(), up=capture.up(), start=-1)
-    turn = anyview.trajectories.orbit(start, frames=20, degrees=180.0)
+    start = kaleidoscene.trajectories.View.of(walk, centre=capture.origin(), up=capture.up(), start=-1)
+    turn = kaleidoscene.trajectories.orbit(start, frames=20, degrees=180.0)
     # A path is a tensor of poses: any camera can stand in it.
     last = turn.centres[-1]
     above = look_at(last + 0.2 * start.distance * capture.up(), capture.origin(), capture.up())
     single = Cameras(above[None], turn.intrinsics[-1:], turn.image_size)
     whole = Cameras.concatenate([walk, turn, single])
-    anyview.write_camera_path(out, whole, fps=24.0)
+    kaleidoscene.write_camera_path(out, whole, fps=24.0)
     length = torch.linalg.norm(whole.centres.diff(dim=0), dim=-1).sum()
     print(f"wrote {out}: {len(whole)} frames, {length:.2f} world units long")
 

@@ -9,15 +9,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import anyview
-from anyview.data.checking.conventions import CONVENTIONS
-from anyview.data.checking.run import check_capture, sound_frames
-from anyview.data.conversion.tools import to_nerfstudio
-from anyview.rendering.outputs import whole_folder
+import kaleidoscene
+from kaleidoscene.data.checking.conventions import CONVENTIONS
+from kaleidoscene.data.checking.run import check_capture, sound_frames
+from kaleidoscene.data.conversion.tools import to_nerfstudio
+from kaleidoscene.rendering.outputs import whole_folder
 
 
 def main(path: Path, out: Path) -> None:
-    capture = anyview.scan_capture(path)
+    capture = kaleidoscene.scan_capture(path)
     findings = check_capture(capture)
     for finding in findings:
         where = "" if finding.frame is None else f" frame {finding.frame}:"

@@ -2,23 +2,23 @@
 
     python examples/04_make_training_shards.py SHARDS CAPTURE [CAPTURE ...]
 
-`anyview convert FOLDER SHARDS --to shards` does the same for a folder of captures.
+`kaleidoscene convert FOLDER SHARDS --to shards` does the same for a folder of captures.
 """
 
 import sys
 from pathlib import Path
 
-import anyview
-from anyview.data.batches import BatchConfig, ViewBatches
-from anyview.data.conversion.shards import ShardConfig, scene_of, write_shards
-from anyview.data.sampling import ViewSampling
-from anyview.data.shards import ShardFolder
+import kaleidoscene
+from kaleidoscene.data.batches import BatchConfig, ViewBatches
+from kaleidoscene.data.conversion.shards import ShardConfig, scene_of, write_shards
+from kaleidoscene.data.sampling import ViewSampling
+from kaleidoscene.data.shards import ShardFolder
 
 
 def main(out: Path, captures: list[Path]) -> None:
     config = ShardConfig(image_size=(64, 64), scenes_per_shard=16)
     for done, total in write_shards(
-        captures, out, config, lambda path: [scene_of(anyview.read_capture(path), path.name, config)]
+        captures, out, config, lambda path: [scene_of(kaleidoscene.read_capture(path), path.name, config)]
     ):
         print(f"{done} of {total} scenes")
     shards = ShardFolder(out)
@@ -29,7 +29,7 @@ def main(out: Path, captures: list[Path]) -> None:
     print(
         f"scenes {', '.join(batch.ids)}: images {tuple(batch.images.shape)}, {batch.num_references} of them references"
     )
-    print(f"train on them: anyview train kaleido-nano --shards {out} --out RUN")
+    print(f"train on them: kaleidoscene train kaleido-nano --shards {out} --out RUN")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from anyview.cli.synthesize import write_capture
-from anyview.data.synthetic.lighting import Lighting
-from anyview.data.synthetic.mesh import fit_unit_box, read_mesh
-from anyview.data.synthetic.rasteriser import Rasteriser
-from anyview.data.synthetic.viewpoints import FIELD_OF_VIEW
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.poses import look_at
-from anyview.rendering.outputs import whole_folder
+from kaleidoscene.cli.synthesize import write_capture
+from kaleidoscene.data.synthetic.lighting import Lighting
+from kaleidoscene.data.synthetic.mesh import fit_unit_box, read_mesh
+from kaleidoscene.data.synthetic.rasteriser import Rasteriser
+from kaleidoscene.data.synthetic.viewpoints import FIELD_OF_VIEW
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import look_at
+from kaleidoscene.rendering.outputs import whole_folder
 
 SIZE = (128, 128)
 REFERENCES = [(35.0, 25.0), (155.0, 15.0), (275.0, 30.0)]  # azimuth, elevation in degrees

@@ -5,7 +5,7 @@
 
 The second takes the mean of the weights of several checkpoints of one network, half of RUN here ("model soup",
 Wortsman et al. 2022: runs that start from the same weights often are better together than any of them).
-This is how src/anyview/weights/default was made.
+This is how src/kaleidoscene/weights/default was made.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from anyview.api import resolve
-from anyview.families.kaleido.checkpoint import read_settings, read_weights, save_model
+from kaleidoscene.api import resolve
+from kaleidoscene.families.kaleido.checkpoint import read_settings, read_weights, save_model
 
 
 def mean_weights(run: Path, others: list[tuple[Path, float]]) -> dict[str, torch.Tensor]:

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-import anyview
-from anyview.data.images import centre_box, resize_image, to_bytes
-from anyview.data.videos import video_frames
-from anyview.families.kaleido.renderer import KaleidoRenderer
+import kaleidoscene
+from kaleidoscene.data.images import centre_box, resize_image, to_bytes
+from kaleidoscene.data.videos import video_frames
+from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 
 CLIP = 8  # frames of a clip in the training of kaleido-nano-video
 
@@ -31,7 +31,7 @@ def read_frames(path: Path, count: int, size: tuple[int, int]) -> torch.Tensor:
 
 
 def main(video: Path, out: Path, model: str, known: int = 5, new: int = 3) -> None:
-    renderer = anyview.load(model).system.renderer
+    renderer = kaleidoscene.load(model).system.renderer
     assert isinstance(renderer, KaleidoRenderer)
     frames = read_frames(video, known + new, renderer.image_size)
     made = renderer.continue_video(frames[None, :known], new, clip=CLIP, seeds=list(range(new)))[0]

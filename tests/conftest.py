@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from anyview.codecs.codec import CodecConfig
-from anyview.codecs.pixel import PixelCodec
-from anyview.families.kaleido.config import KaleidoConfig
-from anyview.families.kaleido.model import Kaleido
-from anyview.families.kaleido.renderer import KaleidoRenderer
-from anyview.families.kaleido.settings import KaleidoSettings, SamplingConfig
-from anyview.flow.schedules import Schedule
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.poses import look_at
+from kaleidoscene.codecs.codec import CodecConfig
+from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.families.kaleido.config import KaleidoConfig
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
+from kaleidoscene.families.kaleido.settings import KaleidoSettings, SamplingConfig
+from kaleidoscene.flow.schedules import Schedule
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import look_at
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -29,10 +29,10 @@ def _same_numbers_on_every_machine():
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real meshes and captures: ANYVIEW_SHARED_DATA, or ../shared/data beside the checkout."""
-    folder = Path(os.environ.get("ANYVIEW_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    """Real meshes and captures: KALEIDOSCENE_SHARED_DATA, or ../shared/data beside the checkout."""
+    folder = Path(os.environ.get("KALEIDOSCENE_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no shared data at {folder} (set ANYVIEW_SHARED_DATA)")
+        pytest.skip(f"no shared data at {folder} (set KALEIDOSCENE_SHARED_DATA)")
     return folder
 
 

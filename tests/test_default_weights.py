@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import anyview
-from anyview.api import DEFAULT_WEIGHTS
-from anyview.evaluation.metrics.image import psnr
-from anyview.evaluation.protocols import Split, nearest_reference
-from anyview.evaluation.run import score_scene
-from anyview.evaluation.scene_views import CaptureViews
+import kaleidoscene
+from kaleidoscene.api import DEFAULT_WEIGHTS
+from kaleidoscene.evaluation.metrics.image import psnr
+from kaleidoscene.evaluation.protocols import Split, nearest_reference
+from kaleidoscene.evaluation.run import score_scene
+from kaleidoscene.evaluation.scene_views import CaptureViews
 from tests.conftest import REPOSITORY
 
 EXAMPLE = REPOSITORY / "examples" / "captures" / "school_bus"
@@ -26,8 +26,8 @@ def test_they_are_small_and_described():
 
 
 def test_they_render_the_example_better_than_the_nearest_reference():
-    model = anyview.load("default")
-    capture = anyview.read_capture(EXAMPLE)
+    model = kaleidoscene.load("default")
+    capture = kaleidoscene.read_capture(EXAMPLE)
     targets = list(range(3, 27, 4))
     truth, cameras = model.prepare(capture.select(targets))
     views = model.render(capture.select([0, 1, 2]), cameras=cameras, seed=0)
@@ -45,8 +45,8 @@ def test_their_scores_are_those_that_were_recorded(name, request):
     path, targets = EXAMPLE, tuple(range(3, 27))
     if name == "elephant":
         path, targets = request.getfixturevalue("shared_data") / "captures" / "elephant_eschernet", tuple(range(10, 25))
-    model = anyview.load("default")
-    capture = anyview.read_capture(path).recentred()
+    model = kaleidoscene.load("default")
+    capture = kaleidoscene.read_capture(path).recentred()
     views = CaptureViews(name, capture, model.image_size, model.system.focal_over_height)
     split = Split({1: (0,), 3: (0, 1, 2)}, targets)
     for count in (1, 3):
@@ -56,24 +56,24 @@ def test_their_scores_are_those_that_were_recorded(name, request):
 
 
 def test_saved_views_hold_everything(tmp_path: Path):
-    model = anyview.load("default").with_sampling(steps=1)
-    capture = anyview.read_capture(EXAMPLE)
-    path = anyview.trajectories.orbit(capture, frames=3)
+    model = kaleidoscene.load("default").with_sampling(steps=1)
+    capture = kaleidoscene.read_capture(EXAMPLE)
+    path = kaleidoscene.trajectories.orbit(capture, frames=3)
     views = model.render(capture.select([0]), cameras=path, seed=1)
     out = views.save(tmp_path / "out")
     assert sorted(p.name for p in out.iterdir()) == ["contact_sheet.png", "frames", "transforms.json", "video.mp4"]
-    back = anyview.read_capture(out)
+    back = kaleidoscene.read_capture(out)
     torch.testing.assert_close(back.images(), views.images, rtol=0, atol=0.003)
     torch.testing.assert_close(back.cameras.world_from_cam, views.cameras.world_from_cam)
-    with pytest.raises(anyview.AnyViewError, match="overwrite"):
+    with pytest.raises(kaleidoscene.KaleidosceneError, match="overwrite"):
         views.save(tmp_path / "out")
 
 
 @pytest.mark.parametrize("mode", ["joint", "independent", "autoregressive"])
 def test_every_mode_is_deterministic(mode):
-    model = anyview.load("default").with_sampling(steps=2)
-    capture = anyview.read_capture(EXAMPLE)
-    plan = anyview.RenderPlan(mode=mode, chunk=2)
-    path = anyview.trajectories.spiral(capture, 3)
+    model = kaleidoscene.load("default").with_sampling(steps=2)
+    capture = kaleidoscene.read_capture(EXAMPLE)
+    plan = kaleidoscene.RenderPlan(mode=mode, chunk=2)
+    path = kaleidoscene.trajectories.spiral(capture, 3)
     images = [model.render(capture.select([0, 2]), cameras=path, seed=4, plan=plan).images for _ in range(2)]
     assert images[0].equal(images[1])

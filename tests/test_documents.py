@@ -12,17 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import anyview
-from anyview.api import DEFAULT_WEIGHTS
-from anyview.cli import ablate, bench, check, common, compare, convert, evaluate, info, pose, render, synthesize
-from anyview.cli.main import VERBS, main
-from anyview.cli.train import RECIPES
-from anyview.geometry.poses import invert
+import kaleidoscene
+from kaleidoscene.api import DEFAULT_WEIGHTS
+from kaleidoscene.cli import ablate, bench, check, common, compare, convert, evaluate, info, pose, render, synthesize
+from kaleidoscene.cli.main import VERBS, main
+from kaleidoscene.cli.train import RECIPES
+from kaleidoscene.geometry.poses import invert
 from tests.conftest import REPOSITORY
 from tests.data.test_clips import write_video
 
 README = (REPOSITORY / "README.md").read_text()
-COMMANDS = re.findall(r"^anyview [^\n#]+", README, re.M)
+COMMANDS = re.findall(r"^kaleidoscene [^\n#]+", README, re.M)
 BUS = REPOSITORY / "examples" / "captures" / "school_bus"
 OPTIONS = {
     "ablate": ablate.AblateOptions,
@@ -87,7 +87,7 @@ def test_example_01(tmp_path, monkeypatch, capsys):
 
 def test_example_02_is_a_path_that_renders(tmp_path, monkeypatch):
     run_example(monkeypatch, "02", BUS, tmp_path / "path.json", 0, 1)
-    assert len(anyview.read_camera_path(tmp_path / "path.json")) == 51
+    assert len(kaleidoscene.read_camera_path(tmp_path / "path.json")) == 51
     argv = ["render", BUS, "--out", tmp_path / "out", "--camera-path", tmp_path / "path.json", "--chunk", "51"]
     assert main([str(word) for word in argv]) == 0
 
@@ -103,8 +103,8 @@ def test_example_03_puts_poses_right(tmp_path, monkeypatch, capsys):
     run_example(monkeypatch, "03", tmp_path / "bus", tmp_path / "fixed")
     out = capsys.readouterr().out
     assert "left out: frames [5]" in out and "converted: " in out
-    before = anyview.read_capture(BUS).select([n for n in range(27) if n != 5]).cameras.world_from_cam
-    after = anyview.read_capture(tmp_path / "fixed").cameras.world_from_cam
+    before = kaleidoscene.read_capture(BUS).select([n for n in range(27) if n != 5]).cameras.world_from_cam
+    after = kaleidoscene.read_capture(tmp_path / "fixed").cameras.world_from_cam
     between = [invert(poses[0]) @ poses for poses in (before, after)]
     torch.testing.assert_close(between[0], between[1], rtol=0, atol=1e-4)
 
@@ -157,6 +157,6 @@ def test_files_that_the_paper_table_names_exist():
     for name in re.findall(
         r"`((?:families|flow|nn|data|codecs|encoders|geometry|rendering|training)/[\w/]+\.py)`", text
     ):
-        assert (REPOSITORY / "src" / "anyview" / name).exists(), name
+        assert (REPOSITORY / "src" / "kaleidoscene" / name).exists(), name
     for name in re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", text):
         assert (REPOSITORY / name).exists(), name

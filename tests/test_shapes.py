@@ -4,8 +4,8 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from anyview.geometry.poses import invert
-from anyview.nn.attention import attend
+from kaleidoscene.geometry.poses import invert
+from kaleidoscene.nn.attention import attend
 
 
 def test_a_wrong_shape_raises():

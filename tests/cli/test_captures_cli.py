@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-import anyview
-from anyview.cli.main import main
-from anyview.data.camera_paths import read_any_camera_path
-from anyview.data.formats import transforms_json
-from anyview.errors import AnyViewError
-from anyview.families.kaleido.checkpoint import save_model
-from anyview.families.kaleido.model import Kaleido
-from anyview.geometry.poses import rigid
+import kaleidoscene
+from kaleidoscene.cli.main import main
+from kaleidoscene.data.camera_paths import read_any_camera_path
+from kaleidoscene.data.formats import transforms_json
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.kaleido.checkpoint import save_model
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.geometry.poses import rigid
 from tests.conftest import CAUSAL, randomised, ring, tiny_renderer
 
 
@@ -85,8 +85,8 @@ def test_cameras_of_another_capture(capsys, checkpoint, capture, tmp_path):
         capsys, "render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--cameras-of", other, "--json"
     )
     assert code == 0 and last(out)["views"] == 12 and last(out)["psnr"] is None
-    rendered = anyview.read_capture(tmp_path / "out").cameras.world_from_cam
-    torch.testing.assert_close(rendered, anyview.read_capture(other).cameras.world_from_cam)
+    rendered = kaleidoscene.read_capture(tmp_path / "out").cameras.world_from_cam
+    torch.testing.assert_close(rendered, kaleidoscene.read_capture(other).cameras.world_from_cam)
 
 
 def test_a_dry_run_draws_and_counts_and_renders_nothing(capsys, checkpoint, capture, tmp_path):
@@ -115,7 +115,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(capsys, checkpoi
     ]  # fmt: skip
     # Processes of a suite that a shell runs in the background inherit that the signal is ignored.
     program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    program += "from anyview.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    program += "from kaleidoscene.cli.main import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -161,7 +161,7 @@ def test_a_single_image_gets_a_camera_that_is_stated(capsys, checkpoint, tmp_pat
         "--elevation", 35, "--distance", 2,
     )  # fmt: skip
     assert code == 0 and "2 object lengths away, 35 degrees up" in out.out
-    cameras = anyview.read_capture(tmp_path / "out").cameras
+    cameras = kaleidoscene.read_capture(tmp_path / "out").cameras
     torch.testing.assert_close(cameras.centres.norm(dim=-1), torch.full((4,), 2.0))
     height = 2 * float(torch.sin(torch.deg2rad(torch.tensor(35.0))))
     torch.testing.assert_close(cameras.centres[:, 2], torch.full((4,), height))
@@ -172,7 +172,7 @@ def test_several_images_without_cameras_are_sent_to_pose(capsys, checkpoint, tmp
     for name in "ab":
         Image.fromarray(np.full((30, 50, 3), 90, np.uint8)).save(tmp_path / "photos" / f"{name}.jpg")
     code, out = run(capsys, "render", tmp_path / "photos", "--out", tmp_path / "out", "--model", checkpoint)
-    assert code == 1 and "estimate them with 'anyview pose" in out.err and not (tmp_path / "out").exists()
+    assert code == 1 and "estimate them with 'kaleidoscene pose" in out.err and not (tmp_path / "out").exists()
 
 
 def test_nerfstudio_camera_paths_with_and_without_its_change_of_world(tmp_path):
@@ -206,10 +206,10 @@ def test_nerfstudio_camera_paths_with_and_without_its_change_of_world(tmp_path):
     torch.testing.assert_close(back.world_from_cam, cameras.world_from_cam.float())
     document = json.loads((tmp_path / "path.json").read_text())
     (tmp_path / "path.json").write_text(json.dumps({**document, "camera_type": "equirectangular"}))
-    with pytest.raises(AnyViewError, match="'equirectangular'; expected perspective"):
+    with pytest.raises(KaleidosceneError, match="'equirectangular'; expected perspective"):
         read_any_camera_path(tmp_path / "path.json")
     (tmp_path / "path.json").write_text('{"camera_path": [{"fov": 3}], "render_height": 3, "render_width": 4}')
-    with pytest.raises(AnyViewError, match="not a nerfstudio camera path"):
+    with pytest.raises(KaleidosceneError, match="not a nerfstudio camera path"):
         read_any_camera_path(tmp_path / "path.json")
 
 
@@ -245,8 +245,8 @@ def test_pose_places_real_photographs(capsys, shared_data, tmp_path):
     for name in ("sparse/0", "transforms.json"):
         assert (tmp_path / "out" / name).exists()
     assert run(capsys, "check", tmp_path / "out")[0] == 0
-    by_colmap = anyview.read_capture(tmp_path / "out", format="colmap")
-    by_transforms = anyview.read_capture(tmp_path / "out")
+    by_colmap = kaleidoscene.read_capture(tmp_path / "out", format="colmap")
+    by_transforms = kaleidoscene.read_capture(tmp_path / "out")
     assert by_transforms.format == "nerfstudio"
     torch.testing.assert_close(by_colmap.cameras.world_from_cam, by_transforms.cameras.world_from_cam)
 
@@ -282,7 +282,7 @@ def test_the_aspect_ratio_of_the_capture_is_kept_where_the_model_was_trained_at_
     )
     code, out = run(capsys, "render", capture, "--out", tmp_path / "out", "--model", tmp_path / "model", "--frames", 2)
     assert code == 0 and "2 views of 24x16" in out.out
-    rendered = anyview.read_capture(tmp_path / "out").cameras
+    rendered = kaleidoscene.read_capture(tmp_path / "out").cameras
     assert rendered.image_size == (24, 16)
     # Buckets are cut from square views: the longer side of each has their angle of view.
     focal = 12 / np.tan(np.radians(settings.field_of_view) / 2)
@@ -292,8 +292,8 @@ def test_the_aspect_ratio_of_the_capture_is_kept_where_the_model_was_trained_at_
 def test_a_spline_goes_through_the_references(capsys, checkpoint, capture, tmp_path):
     args = ("render", capture, "--model", checkpoint, "--references", "4,1,9", "--frames", 5, "--out")
     assert run(capsys, *args, tmp_path / "out", "--trajectory", "spline")[0] == 0
-    path = anyview.read_capture(tmp_path / "out").cameras.world_from_cam
-    own = anyview.read_capture(capture).cameras.world_from_cam
+    path = kaleidoscene.read_capture(tmp_path / "out").cameras.world_from_cam
+    own = kaleidoscene.read_capture(capture).cameras.world_from_cam
     torch.testing.assert_close(path[[0, 2, 4]], own[[4, 1, 9]], rtol=0, atol=1e-5)
     code, out = run(capsys, *args, tmp_path / "x", "--trajectory", "orbit:degres=90")
     assert code == 1 and "did you mean 'degrees'" in out.err

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import anyview
-from anyview.cli.main import main
-from anyview.data.formats import transforms_json
-from anyview.families.kaleido.checkpoint import save_model
-from anyview.families.kaleido.model import Kaleido
-from anyview.geometry.camera_path import write_camera_path
+import kaleidoscene
+from kaleidoscene.cli.main import main
+from kaleidoscene.data.formats import transforms_json
+from kaleidoscene.families.kaleido.checkpoint import save_model
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.geometry.camera_path import write_camera_path
 from tests.conftest import CAUSAL, randomised, ring, tiny_renderer
 
 VIEWS = 25
@@ -70,7 +70,7 @@ def test_render_an_orbit_writes_everything_and_its_capture_reads_back(capsys, ch
         "video.mp4",
     ]
     assert not list(tmp_path.glob(".*partial"))
-    back = anyview.read_capture(out)
+    back = kaleidoscene.read_capture(out)
     assert len(back) == 6 and back.images().shape == (6, 3, 16, 24)
     with av.open(str(out / "video.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -140,10 +140,10 @@ def test_info_counts_recipes_without_weights(capsys):
 def test_train_the_debug_recipe_and_render_from_it(capsys, capture, tmp_path):
     pytest.importorskip("moderngl")
     try:
-        from anyview.data.synthetic.rasteriser import Rasteriser
+        from kaleidoscene.data.synthetic.rasteriser import Rasteriser
 
         Rasteriser((8, 8)).release()
-    except anyview.AnyViewError as error:
+    except kaleidoscene.KaleidosceneError as error:
         pytest.skip(str(error))
     args = ("train", "kaleido-debug", "--out", tmp_path / "run", "--train.steps", 6, "--train.log-every", 2)
     assert run(capsys, *args)[0] == 0
@@ -161,7 +161,7 @@ def bad(capsys, tmp_path, *argv) -> str:
     """Run what must fail; returns its one sentence."""
     code, _, error = run(capsys, *argv)
     assert code == 1
-    assert error.startswith("anyview: ") and error.count("\n") == 1, error
+    assert error.startswith("kaleidoscene: ") and error.count("\n") == 1, error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*partial"))
     return error
@@ -237,7 +237,7 @@ def test_the_output_may_not_swallow_its_capture(capsys, checkpoint, capture, tmp
 
 
 def test_train_refuses_shards_that_do_not_fit_the_recipe(capsys, tmp_path):
-    from anyview.data.shards import write_shard
+    from kaleidoscene.data.shards import write_shard
     from tests.data.test_training_data import scenes
 
     write_shard(tmp_path / "shards" / "shard-000000.tar", [scenes(n) for n in range(4)])
@@ -312,7 +312,7 @@ def test_no_checkpoint_damaged_weights_and_unknown_name(capsys, checkpoint, capt
 
 
 def test_too_much_for_memory_says_what_would_fit(capsys, checkpoint, capture, tmp_path, monkeypatch):
-    monkeypatch.setattr("anyview.memory.available_bytes", lambda device: 6_000_000)
+    monkeypatch.setattr("kaleidoscene.memory.available_bytes", lambda device: 6_000_000)
     args = ("render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--frames", 500)
     error = bad(capsys, tmp_path, *args)
     assert "500 targets in one call need" in error and "would fit" in error
@@ -343,12 +343,12 @@ def test_varying_focal_length_is_refused(capsys, checkpoint, capture, tmp_path):
 
 def test_the_installed_command_runs():
     done = subprocess.run(
-        [sys.executable, "-m", "anyview", "rendr"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "kaleidoscene", "rendr"], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1 and "did you mean 'render'" in done.stderr
     assert (
         subprocess.run(
-            [sys.executable, "-m", "anyview", "--help"], capture_output=True, timeout=60, check=False
+            [sys.executable, "-m", "kaleidoscene", "--help"], capture_output=True, timeout=60, check=False
         ).returncode
         == 0
     )
@@ -356,15 +356,15 @@ def test_the_installed_command_runs():
 
 FAULT = """
 import sys, threading, time
-import anyview.cli.info
-from anyview.cli.main import entry
+import kaleidoscene.cli.info
+from kaleidoscene.cli.main import entry
 
 def out_of_memory(argv):
     threading.Thread(target=time.sleep, args=(60,)).start()  # as the one that writes checkpoints
     raise RuntimeError("out of memory")
 
-anyview.cli.info.main = out_of_memory
-sys.argv = ["anyview", "info", "kaleido-nano"]
+kaleidoscene.cli.info.main = out_of_memory
+sys.argv = ["kaleidoscene", "info", "kaleido-nano"]
 entry()
 """
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from anyview.codecs.codec import CodecConfig, make_codec
-from anyview.codecs.pixel import PixelCodec
-from anyview.errors import AnyViewError
-from anyview.randomness import seeded
+from kaleidoscene.codecs.codec import CodecConfig, make_codec
+from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.randomness import seeded
 
 
 @pytest.mark.parametrize("factor", [1, 2, 8])
@@ -20,7 +20,7 @@ def test_pixel_codec_is_exact_and_keeps_its_contract(factor):
 def test_pixel_codec_clamps_and_refuses_sizes_that_do_not_fit():
     codec = PixelCodec(4)
     assert codec.decode(torch.full((1, 48, 2, 3), 7.0)).max() == 1
-    with pytest.raises(AnyViewError, match="multiples of 4"):
+    with pytest.raises(KaleidosceneError, match="multiples of 4"):
         codec.encode(torch.rand(1, 3, 10, 8))
 
 
@@ -58,5 +58,5 @@ def test_kl_codec_applies_scale_and_shift_of_its_config(autoencoder):
 @pytest.mark.filterwarnings("ignore")
 def test_a_missing_autoencoder_is_named(tmp_path):
     pytest.importorskip("diffusers")
-    with pytest.raises(AnyViewError, match="No autoencoder at"):
+    with pytest.raises(KaleidosceneError, match="No autoencoder at"):
         make_codec(CodecConfig(kind="kl", source=str(tmp_path / "nothing")))

@@ -1,4 +1,4 @@
-"""anyview check: faults that are put into real captures are found, and real captures as they are raise no error."""
+"""Faults that are put into real captures are found, and real captures as they are raise no error."""
 
 import json
 import re
@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from anyview.data.checking.conventions import CONVENTIONS, Evidence, judge
-from anyview.data.checking.matching import agreement, corners, match
-from anyview.data.checking.page import write_page
-from anyview.data.checking.pictures import write_frusta_picture
-from anyview.data.checking.run import check_capture
-from anyview.data.findings import Finding
-from anyview.data.formats.registry import scan_capture
-from anyview.errors import AnyViewError
-from anyview.geometry.poses import invert, rotation_about
-from anyview.geometry.rays import project
+from kaleidoscene.data.checking.conventions import CONVENTIONS, Evidence, judge
+from kaleidoscene.data.checking.matching import agreement, corners, match
+from kaleidoscene.data.checking.page import write_page
+from kaleidoscene.data.checking.pictures import write_frusta_picture
+from kaleidoscene.data.checking.run import check_capture
+from kaleidoscene.data.findings import Finding
+from kaleidoscene.data.formats.registry import scan_capture
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.poses import invert, rotation_about
+from kaleidoscene.geometry.rays import project
 from tests.conftest import ring, seen_by_browser
 
 FRAMES = 12
@@ -123,7 +123,7 @@ FAULTS = {
 def kinds_of(folder):
     try:
         return {f.kind: f for f in check_capture(scan_capture(folder)) if f.severity != "note"}
-    except AnyViewError as error:
+    except KaleidosceneError as error:
         return {"unreadable": str(error)}
 
 

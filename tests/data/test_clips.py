@@ -6,9 +6,9 @@ import av
 import numpy as np
 import pytest
 
-from anyview.cli.main import main
-from anyview.data.conversion.clips import ClipConfig, clips_of
-from anyview.data.shards import ShardFolder
+from kaleidoscene.cli.main import main
+from kaleidoscene.data.conversion.clips import ClipConfig, clips_of
+from kaleidoscene.data.shards import ShardFolder
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("scenedetect")
@@ -62,7 +62,7 @@ def test_long_shots_are_cut_into_clips_that_fit_memory(tmp_path):
 
 
 def test_a_capture_with_a_video_in_it_stays_a_capture(tmp_path):
-    """What anyview render writes holds a video too; its cameras are what counts."""
+    """What kaleidoscene render writes holds a video too; its cameras are what counts."""
     write_video(tmp_path / "bus.mp4", [(20, (200, 30, 30))])
     shutil.copytree(REPOSITORY / "examples" / "captures" / "school_bus", tmp_path / "bus")
     shutil.copy(tmp_path / "bus.mp4", tmp_path / "bus" / "video.mp4")

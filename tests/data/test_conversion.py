@@ -8,20 +8,20 @@ import pytest
 import torch
 from PIL import Image
 
-from anyview.api import load
-from anyview.cli.main import main
-from anyview.data.captures import Capture
-from anyview.data.conversion.images import pinhole_capture
-from anyview.data.conversion.points import point_cloud, write_ply
-from anyview.data.conversion.shards import ShardConfig, scene_of, write_shards
-from anyview.data.conversion.tools import WRITERS
-from anyview.data.fitting import fit_views
-from anyview.data.formats import transforms_json
-from anyview.data.formats.registry import read_capture
-from anyview.data.frames import Frame, PointCloud
-from anyview.data.shards import ShardFolder
-from anyview.errors import AnyViewError
-from anyview.geometry.distortion import Distortion
+from kaleidoscene.api import load
+from kaleidoscene.cli.main import main
+from kaleidoscene.data.captures import Capture
+from kaleidoscene.data.conversion.images import pinhole_capture
+from kaleidoscene.data.conversion.points import point_cloud, write_ply
+from kaleidoscene.data.conversion.shards import ShardConfig, scene_of, write_shards
+from kaleidoscene.data.conversion.tools import WRITERS
+from kaleidoscene.data.fitting import fit_views
+from kaleidoscene.data.formats import transforms_json
+from kaleidoscene.data.formats.registry import read_capture
+from kaleidoscene.data.frames import Frame, PointCloud
+from kaleidoscene.data.shards import ShardFolder
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.distortion import Distortion
 from tests.conftest import ring
 from tests.data.test_formats import write_clip
 
@@ -102,7 +102,7 @@ def test_what_was_rendered_converts_too(tmp_path):
 
 def test_llff_round_trip_of_pinholes(tmp_path):
     capture = _capture(tmp_path / "in", Distortion())
-    with pytest.raises(AnyViewError, match="which poses_bounds.npy cannot say"):
+    with pytest.raises(KaleidosceneError, match="which poses_bounds.npy cannot say"):
         WRITERS["llff"](capture, tmp_path / "refused")
     cameras = ring(4, (18, 26), seed=9).to(torch.float64)
     for frame in capture.frames:
@@ -131,7 +131,7 @@ def test_blender_round_trip_and_what_it_cannot_say(shared_data, tmp_path):
     torch.testing.assert_close(back.images(), source.images(), rtol=0, atol=1.01 / 255)
     alphas = source.alphas()
     assert alphas is not None and torch.equal(alphas, back.alphas())
-    with pytest.raises(AnyViewError, match="Blender's transforms know one focal length"):
+    with pytest.raises(KaleidosceneError, match="Blender's transforms know one focal length"):
         WRITERS["blender"](_capture(tmp_path / "in", Distortion()), tmp_path / "refused")
 
 
@@ -212,10 +212,10 @@ def test_shards_hold_the_scenes_and_an_interrupted_conversion_goes_on(captures, 
     rgba = torch.from_numpy(scene.rgba).movedim(-1, 1).float() / 255
     on_white = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
     assert rgba[:, 3].min() < 0.9 and (on_white - expected).abs().mean() < 0.2
-    with pytest.raises(AnyViewError, match="begun with another image_size"):
+    with pytest.raises(KaleidosceneError, match="begun with another image_size"):
         list(write_shards(sources, tmp_path / "shards", ShardConfig(image_size=(8, 8)), stored))
     (tmp_path / "shards" / "shard-000001.tar").write_bytes(b"changed")
-    with pytest.raises(AnyViewError, match="shard-000001.tar: the shard is missing or has changed"):
+    with pytest.raises(KaleidosceneError, match="shard-000001.tar: the shard is missing or has changed"):
         list(write_shards(sources, tmp_path / "shards", config, stored))
 
 
@@ -262,7 +262,7 @@ def test_a_full_disk_ends_cleanly(capsys, captures, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device", str(target))
         target.write_bytes(source.read_bytes())
 
-    monkeypatch.setattr("anyview.data.conversion.images.shutil.copyfile", full)
+    monkeypatch.setattr("kaleidoscene.data.conversion.images.shutil.copyfile", full)
     code = main(["convert", str(captures / "object1"), str(tmp_path / "ns"), "--to", "nerfstudio"])
     error = capsys.readouterr().err
     assert code == 1 and "No space left on device" in error and error.count("\n") == 1

@@ -14,16 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from anyview.cli.main import main
-from anyview.data import images
-from anyview.data.formats import dtu, transforms_json
-from anyview.data.formats.registry import read_capture, scan_capture
-from anyview.data.images import image_size, read_depth, read_image
-from anyview.errors import AnyViewError
-from anyview.geometry.distortion import Distortion
-from anyview.geometry.normalisation import focus_point
-from anyview.geometry.poses import invert
-from anyview.geometry.rays import project, unproject
+from kaleidoscene.cli.main import main
+from kaleidoscene.data import images
+from kaleidoscene.data.formats import dtu, transforms_json
+from kaleidoscene.data.formats.registry import read_capture, scan_capture
+from kaleidoscene.data.images import image_size, read_depth, read_image
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.distortion import Distortion
+from kaleidoscene.geometry.normalisation import focus_point
+from kaleidoscene.geometry.poses import invert
+from kaleidoscene.geometry.rays import project, unproject
 from tests.conftest import REPOSITORY, ring
 
 EXAMPLE = REPOSITORY / "examples" / "captures"
@@ -97,7 +97,7 @@ def test_rtmv_capture(tmp_path):
         change(document["camera_data"])
         shutil.copytree(tmp_path, tmp_path / "bad")
         (tmp_path / "bad" / "00001.json").write_text(json.dumps(document))
-        with pytest.raises(AnyViewError, match=message):
+        with pytest.raises(KaleidosceneError, match=message):
             read_capture(tmp_path / "bad").images()
         shutil.rmtree(tmp_path / "bad")
 
@@ -110,11 +110,11 @@ def test_rtmv_capture(tmp_path):
     for end, what in ((".json", "camera"), (".exr", "image")):
         shutil.copytree(tmp_path, tmp_path / "gap")
         (tmp_path / "gap" / f"00001{end}").unlink()
-        with pytest.raises(AnyViewError, match=f"the {what} of view 00001 is missing .expected 00001{end}"):
+        with pytest.raises(KaleidosceneError, match=f"the {what} of view 00001 is missing .expected 00001{end}"):
             read_capture(tmp_path / "gap")
         (tmp_path / "gap" / "00001.exr").unlink(missing_ok=True)
         (tmp_path / "gap" / "00001.json").unlink(missing_ok=True)
-        with pytest.raises(AnyViewError, match="the image of view 00001 is missing"):
+        with pytest.raises(KaleidosceneError, match="the image of view 00001 is missing"):
             read_capture(tmp_path / "gap")
         shutil.rmtree(tmp_path / "gap")
 
@@ -136,7 +136,7 @@ def test_rtmv_is_checked_and_converted_like_other_captures(tmp_path, capsys):
     shutil.copyfile(tmp_path / "in" / "00000.exr", tmp_path / "out" / "images" / "00000.exr")
     document = tmp_path / "out" / "transforms.json"
     document.write_text(document.read_text().replace("00000.png", "00000.exr"))
-    with pytest.raises(AnyViewError, match="an OpenEXR image, which is read for RTMV only"):
+    with pytest.raises(KaleidosceneError, match="an OpenEXR image, which is read for RTMV only"):
         read_capture(tmp_path / "out")
 
 
@@ -146,20 +146,20 @@ def test_bad_openexr_images_are_refused(tmp_path, monkeypatch):
     grey, broken = tmp_path / "grey.exr", tmp_path / "broken.exr"
     with OpenEXR.File({}, {"Y": np.ones((4, 6), np.float32)}) as file:
         file.write(str(grey))
-    with pytest.raises(AnyViewError, match=f"^{re.escape(str(grey))}: channels Y, B is missing.$"):
+    with pytest.raises(KaleidosceneError, match=f"^{re.escape(str(grey))}: channels Y, B is missing.$"):
         read_image(grey)
     with OpenEXR.File({}, {"RGB": np.full((4, 6, 3), 128, np.uint32)}) as file:
         file.write(str(broken))
-    with pytest.raises(AnyViewError, match="no floating-point numbers"):
+    with pytest.raises(KaleidosceneError, match="no floating-point numbers"):
         read_image(broken)
     window = (np.array([2, 3], np.int32), np.array([11, 9], np.int32))
     with OpenEXR.File({"displayWindow": window}, {"RGB": np.ones((4, 6, 3), np.float32)}) as file:
         file.write(str(broken))
-    with pytest.raises(AnyViewError, match="a part of its picture only"):
+    with pytest.raises(KaleidosceneError, match="a part of its picture only"):
         read_image(broken)
     with OpenEXR.File({}, {"RGB": np.full((4, 6, 3), np.inf, np.float32)}) as file:
         file.write(str(broken))
-    with pytest.raises(AnyViewError, match="values that are not finite"):
+    with pytest.raises(KaleidosceneError, match="values that are not finite"):
         read_image(broken)
     broken.write_bytes(grey.read_bytes()[:150])
     whole = np.random.default_rng(0).random((40, 60, 3), dtype=np.float32)
@@ -167,13 +167,13 @@ def test_bad_openexr_images_are_refused(tmp_path, monkeypatch):
         file.write(str(tmp_path / "cut.exr"))
     assert image_size(tmp_path / "cut.exr") == (40, 60)
     (tmp_path / "cut.exr").write_bytes((tmp_path / "cut.exr").read_bytes()[:900])
-    with pytest.raises(AnyViewError, match="damaged|not a readable OpenEXR"):
+    with pytest.raises(KaleidosceneError, match="damaged|not a readable OpenEXR"):
         read_image(tmp_path / "cut.exr")
     monkeypatch.setattr(images, "_MOST_PIXELS", 20)
-    with pytest.raises(AnyViewError, match="4x6 pixels are more than is read"):
+    with pytest.raises(KaleidosceneError, match="4x6 pixels are more than is read"):
         read_image(grey)
     for path, message in ((broken, "not a readable OpenEXR image"), (tmp_path / "none.exr", "no such image")):
-        with pytest.raises(AnyViewError, match=message):
+        with pytest.raises(KaleidosceneError, match=message):
             read_image(path)
 
 
@@ -271,7 +271,7 @@ def test_the_projection_matrix_comes_back_from_its_parts():
         # The cameras were made in single precision, so that their rotations are orthonormal to 1e-7 only.
         torch.testing.assert_close(intrinsics, cameras.intrinsics[number], rtol=1e-6, atol=1e-5)
         torch.testing.assert_close(pose, cameras.world_from_cam[number], rtol=1e-6, atol=1e-6)
-    with pytest.raises(AnyViewError, match="here: .*singular"):
+    with pytest.raises(KaleidosceneError, match="here: .*singular"):
         dtu.decompose(torch.ones(3, 4, dtype=torch.float64), where="here")
 
 
@@ -306,7 +306,7 @@ def test_photos_videos_and_where_their_focal_length_is_from(shared_data):
     assert any("14 images estimated" in note for note in kitchen.notes)
     single = read_capture(shared_data / "photos" / "single" / "llff-room.jpg")
     assert len(single) == 1 and single.images().shape == (1, 3, 576, 768)
-    with pytest.raises(AnyViewError, match="has no pose; estimate cameras with 'anyview pose'"):
+    with pytest.raises(KaleidosceneError, match="has no pose; estimate cameras with 'kaleidoscene pose'"):
         lund.cameras  # noqa: B018
     video = read_capture(shared_data / "videos" / "vggt_room.mp4")
     times = [frame.time for frame in video.frames]
@@ -318,7 +318,7 @@ def test_photos_videos_and_where_their_focal_length_is_from(shared_data):
 def test_re10k_with_images_video_and_nothing(shared_data, tmp_path):
     source = shared_data / "captures" / "trajectories_re10k" / "0bf152ef84195293.txt"
     lines = source.read_text().splitlines()
-    with pytest.raises(AnyViewError, match="the image is missing"):
+    with pytest.raises(KaleidosceneError, match="the image is missing"):
         read_capture(source)
     assert len(scan_capture(source).cameras) == len(lines) - 1  # cameras alone are a camera path
     stamps = [line.split()[0] for line in lines[1:4]]
@@ -342,7 +342,7 @@ def test_re10k_with_images_video_and_nothing(shared_data, tmp_path):
     assert [frame.position for frame in capture.frames] == [0, 2, 4]
     torch.testing.assert_close(capture.images().mean((1, 2, 3)), torch.tensor([40, 140, 240]) / 255, rtol=0, atol=0.02)
     (tmp_path / "clip.txt").write_text("\n".join([lines[0], rows[0], " ".join(["9000000", *lines[1].split()[1:]])]))
-    with pytest.raises(AnyViewError, match="no frame at 9.000 s"):
+    with pytest.raises(KaleidosceneError, match="no frame at 9.000 s"):
         read_capture(tmp_path / "clip.txt")
 
 
@@ -394,7 +394,7 @@ def test_co3d_annotations_of_a_sequence(tmp_path):
         torch.testing.assert_close(capture.cameras.world_from_cam, cameras.world_from_cam)
         torch.testing.assert_close(capture.cameras.intrinsics, cameras.intrinsics)
     (tmp_path / "apple" / "x" / "images").mkdir(parents=True)
-    with pytest.raises(AnyViewError, match="give the folder of one sequence"):
+    with pytest.raises(KaleidosceneError, match="give the folder of one sequence"):
         read_capture(tmp_path / "apple" / "x", format="co3d")
 
 
@@ -428,7 +428,7 @@ def test_uco3d_sequence(tmp_path):
     torch.testing.assert_close(capture.frames[1].intrinsics.float(), cameras.intrinsics[1])
     (folder.parent / "other").mkdir()
     shutil.copy(folder / "rgb_video.mp4", folder.parent / "other")
-    with pytest.raises(AnyViewError, match="the sequence 'other' has no frames"):
+    with pytest.raises(KaleidosceneError, match="the sequence 'other' has no frames"):
         read_capture(folder.parent / "other")
 
 
@@ -534,7 +534,7 @@ BAD = {
 def test_bad_transforms_are_refused(capture_folder, name):
     change, message = BAD[name]
     _edit(capture_folder, change)
-    with pytest.raises(AnyViewError, match=message):
+    with pytest.raises(KaleidosceneError, match=message):
         read_capture(capture_folder)
 
 
@@ -552,24 +552,24 @@ def test_a_truncated_image_is_named(capture_folder):
     file = capture_folder / "images" / "2.png"
     Image.effect_noise((20, 12), 90).save(file)
     file.write_bytes(file.read_bytes()[:-60])
-    with pytest.raises(AnyViewError, match=r"2\.png: not a readable image"):
+    with pytest.raises(KaleidosceneError, match=r"2\.png: not a readable image"):
         read_capture(capture_folder).images()
 
 
 def test_not_json_empty_folder_nothing_known_and_nothing_there(capture_folder, tmp_path):
     (capture_folder / "transforms.json").write_text("{")
-    with pytest.raises(AnyViewError, match="not readable JSON"):
+    with pytest.raises(KaleidosceneError, match="not readable JSON"):
         read_capture(capture_folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AnyViewError, match="folder is empty"):
+    with pytest.raises(KaleidosceneError, match="folder is empty"):
         read_capture(tmp_path / "empty")
     shutil.rmtree(capture_folder / "images")
     (capture_folder / "transforms.json").rename(capture_folder / "notes.txt")
-    with pytest.raises(AnyViewError, match="no capture of a known format"):
+    with pytest.raises(KaleidosceneError, match="no capture of a known format"):
         read_capture(capture_folder)
-    with pytest.raises(AnyViewError, match="no such file or folder"):
+    with pytest.raises(KaleidosceneError, match="no such file or folder"):
         read_capture(tmp_path / "absent")
-    with pytest.raises(AnyViewError, match="did you mean 'eschernet'"):
+    with pytest.raises(KaleidosceneError, match="did you mean 'eschernet'"):
         read_capture(tmp_path, format="eschernett")
 
 
@@ -579,13 +579,13 @@ def test_eschernet_with_a_missing_image(shared_data, tmp_path):
     (folder / "003.png").chmod(0o644)
     folder.chmod(0o755)
     (folder / "003.png").unlink()
-    with pytest.raises(AnyViewError, match=r"frame 3 .* the image is missing: .*003\.png"):
+    with pytest.raises(KaleidosceneError, match=r"frame 3 .* the image is missing: .*003\.png"):
         read_capture(folder)
 
 
 @pytest.mark.parametrize("index", [3, -4])
 def test_views_out_of_range_are_refused(capture_folder, index):
-    with pytest.raises(AnyViewError, match=f"view {index} is out of range, the capture has views 0 to 2"):
+    with pytest.raises(KaleidosceneError, match=f"view {index} is out of range, the capture has views 0 to 2"):
         read_capture(capture_folder).select([0, index])
 
 
@@ -609,7 +609,7 @@ def test_depth_levels_and_those_that_mean_unknown(tmp_path):
     expected = torch.tensor([[0.0, 0.5, 0.0], [2.0, 0.001, 65.534]])
     torch.testing.assert_close(read_depth(tmp_path / "depth.png", 0.001), expected)
     Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "colour.png")
-    with pytest.raises(AnyViewError, match="one channel, this image has 3"):
+    with pytest.raises(KaleidosceneError, match="one channel, this image has 3"):
         read_depth(tmp_path / "colour.png", 0.001)
 
 
@@ -618,7 +618,7 @@ def test_a_photo_on_its_side_has_the_size_that_is_read(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
-    from anyview.data.images import image_size
+    from kaleidoscene.data.images import image_size
 
     assert image_size(tmp_path / "turned.jpg") == (10, 6) == tuple(read_image(tmp_path / "turned.jpg")[0].shape[-2:])
 
@@ -644,7 +644,7 @@ def test_llff_belongs_to_names_in_the_order_of_letters(tmp_path):
     assert [frame.name for frame in capture.frames][:4] == ["img_0.png", "img_1.png", "img_10.png", "img_11.png"]
     assert [frame.bounds for frame in capture.frames][:2] == [(1.0, 3.0), (1.0, 4.0)]
     Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(tmp_path / "images" / "img_3.png")
-    with pytest.raises(AnyViewError, match=r"img_3.png: an image of 30x30, poses_bounds.npy is for 40x60"):
+    with pytest.raises(KaleidosceneError, match=r"img_3.png: an image of 30x30, poses_bounds.npy is for 40x60"):
         read_capture(tmp_path)
 
 
@@ -653,7 +653,7 @@ def test_a_missing_image_is_missing_though_reduced_ones_are_there(capture_folder
     for number in range(3):
         Image.fromarray(np.zeros((6, 10, 3), np.uint8)).save(capture_folder / "images_2" / f"{number}.png")
     (capture_folder / "images" / "2.png").unlink()
-    with pytest.raises(AnyViewError, match="frame 2 .*the image is missing"):
+    with pytest.raises(KaleidosceneError, match="frame 2 .*the image is missing"):
         read_capture(capture_folder)
 
 
@@ -664,7 +664,7 @@ def test_fisheye_as_instant_ngp_says_it(capture_folder):
     (capture_folder / "transforms.json").write_text(json.dumps(document))
     assert read_capture(capture_folder).frames[0].distortion == Distortion("fisheye", (0.05, 0.01, 0.0, 0.002))
     _edit(capture_folder, lambda d: d.update(camera_model="OPENCV"))
-    with pytest.raises(AnyViewError, match="is_fisheye, which contradict"):
+    with pytest.raises(KaleidosceneError, match="is_fisheye, which contradict"):
         read_capture(capture_folder)
 
 

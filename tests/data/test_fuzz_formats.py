@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anyview.data.captures import Capture
-from anyview.data.conversion.tools import WRITERS
-from anyview.data.formats import transforms_json
-from anyview.data.formats.registry import read_capture
-from anyview.data.frames import Frame, PointCloud
-from anyview.errors import AnyViewError
+from kaleidoscene.data.captures import Capture
+from kaleidoscene.data.conversion.tools import WRITERS
+from kaleidoscene.data.formats import transforms_json
+from kaleidoscene.data.formats.registry import read_capture
+from kaleidoscene.data.frames import Frame, PointCloud
+from kaleidoscene.errors import KaleidosceneError
 from tests.conftest import REPOSITORY, ring
 from tests.data.test_formats import pytorch3d_of, write_clip, write_rtmv
 
@@ -247,7 +247,7 @@ def test_damaged_files_end_in_a_capture_or_in_our_error(originals, tmp_path_fact
     victim.write_bytes(damage(victim.read_bytes(), edits))
     try:
         _look(folder / MAKERS[name][1])
-    except AnyViewError as error:
+    except KaleidosceneError as error:
         assert str(error).count("\n") == 0 and len(str(error)) < 2000
     finally:
         shutil.rmtree(folder)
@@ -263,11 +263,11 @@ def test_links_that_lead_out_are_refused(tmp_path):
     shutil.copy(tmp_path / "in" / "images" / "0.png", secret)
     (tmp_path / "in" / "images" / "0.png").unlink()
     (tmp_path / "in" / "images" / "0.png").symlink_to(secret)
-    with pytest.raises(AnyViewError, match="frame 0 leads out of the capture folder"):
+    with pytest.raises(KaleidosceneError, match="frame 0 leads out of the capture folder"):
         read_capture(tmp_path / "in")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").symlink_to(secret)
-    with pytest.raises(AnyViewError, match="leads out of the capture folder"):
+    with pytest.raises(KaleidosceneError, match="leads out of the capture folder"):
         read_capture(tmp_path / "photos")
 
 
@@ -282,7 +282,7 @@ def test_links_that_lead_out_are_refused_in_every_format(originals, tmp_path, na
     shutil.copy(tmp_path / "in" / image, tmp_path / "secret.png")
     (tmp_path / "in" / image).unlink()
     (tmp_path / "in" / image).symlink_to(tmp_path / "secret.png")
-    with pytest.raises(AnyViewError, match="leads out of the capture folder"):
+    with pytest.raises(KaleidosceneError, match="leads out of the capture folder"):
         read_capture(tmp_path / "in" / MAKERS[name][1])
 
 
@@ -301,7 +301,7 @@ def test_archives_that_unpack_to_gigabytes_are_not_unpacked(tmp_path):
         with file.open("world_mat_0.npy", "w", force_zip64=True) as member:
             for _ in range(300):
                 member.write(bytes(2**20))
-    with pytest.raises(AnyViewError, match="unpacks to 300 MiB"):
+    with pytest.raises(KaleidosceneError, match="unpacks to 300 MiB"):
         read_capture(tmp_path)
 
 
@@ -309,10 +309,10 @@ def test_an_array_that_claims_more_than_its_file_holds(tmp_path):
     _llff(tmp_path)
     data = (tmp_path / "poses_bounds.npy").read_bytes()
     (tmp_path / "poses_bounds.npy").write_bytes(data.replace(b"(2, 17)", b"(9999999999999, 17)"))
-    with pytest.raises(AnyViewError, match="not a readable array"):
+    with pytest.raises(KaleidosceneError, match="not a readable array"):
         read_capture(tmp_path)
     np.save(tmp_path / "poses_bounds.npy", np.array([{"a": 1}]), allow_pickle=True)
-    with pytest.raises(AnyViewError, match="not a readable array"):
+    with pytest.raises(KaleidosceneError, match="not a readable array"):
         read_capture(tmp_path)
 
 
@@ -322,7 +322,7 @@ def test_an_image_of_more_pixels_than_is_read(tmp_path):
     data = bytearray(file.read_bytes())
     data[16:24] = struct.pack(">II", 90_000, 90_000)
     file.write_bytes(bytes(data))
-    with pytest.raises(AnyViewError, match="0.png"):
+    with pytest.raises(KaleidosceneError, match="0.png"):
         read_capture(tmp_path)
 
 
@@ -334,7 +334,7 @@ def test_an_image_of_more_pixels_than_is_read(tmp_path):
 def test_json_that_is_none(tmp_path, text, message):
     _transforms(tmp_path)
     (tmp_path / "transforms.json").write_text(text)
-    with pytest.raises(AnyViewError, match=message):
+    with pytest.raises(KaleidosceneError, match=message):
         read_capture(tmp_path)
 
 
@@ -352,7 +352,7 @@ def test_files_that_may_not_be_read(tmp_path):
     program = (
         "import os, sys\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
-        "from anyview.data.formats.registry import read_capture\n"
+        "from kaleidoscene.data.formats.registry import read_capture\n"
         "try: read_capture(sys.argv[1])\n"
         "except ValueError as error: print(type(error).__name__, error)\n"
     )
@@ -360,8 +360,8 @@ def test_files_that_may_not_be_read(tmp_path):
         parent.chmod(0o755)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     # Imported before the user changes: the checkout itself may be private.
-    program = "import anyview.data.formats.registry\n" + program
+    program = "import kaleidoscene.data.formats.registry\n" + program
     out = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
     )
-    assert "AnyViewError" in out.stdout and "cannot be read (Permission denied)" in out.stdout, out
+    assert "KaleidosceneError" in out.stdout and "cannot be read (Permission denied)" in out.stdout, out

@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.cli.main import main
-from anyview.codecs.codec import CodecConfig, make_codec
-from anyview.data.batches import BatchConfig, ViewBatches
-from anyview.data.sampling import ViewSampling
-from anyview.data.shards import ShardFolder, write_shard
-from anyview.data.transforms import Augmentation
-from anyview.encoders.features import DinoV2
-from anyview.errors import AnyViewError
-from anyview.families.kaleido.settings import KaleidoSettings
-from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
+from kaleidoscene.cli.main import main
+from kaleidoscene.codecs.codec import CodecConfig, make_codec
+from kaleidoscene.data.batches import BatchConfig, ViewBatches
+from kaleidoscene.data.sampling import ViewSampling
+from kaleidoscene.data.shards import ShardFolder, write_shard
+from kaleidoscene.data.transforms import Augmentation
+from kaleidoscene.encoders.features import DinoV2
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.kaleido.settings import KaleidoSettings
+from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask
 from tests.codecs.test_codecs import autoencoder  # noqa: F401
 from tests.conftest import randomised, tiny_config
 from tests.data.test_training_data import scenes
@@ -69,12 +69,12 @@ def test_what_does_not_fit_is_refused(folders, capsys):
     augmented = ViewBatches(
         ShardFolder(tmp_path / "latents"), BatchConfig(batch_size=2, sampling=ViewSampling(views=4))
     )
-    with pytest.raises(AnyViewError, match="cannot be augmented"):
+    with pytest.raises(KaleidosceneError, match="cannot be augmented"):
         augmented[0]
     config = BatchConfig(
         batch_size=2, sampling=ViewSampling(views=4), augmentation=Augmentation.none(), image_size=(8, 12)
     )
-    with pytest.raises(AnyViewError, match="made at 16x24, training needs 8x12"):
+    with pytest.raises(KaleidosceneError, match="made at 16x24, training needs 8x12"):
         ViewBatches(ShardFolder(tmp_path / "latents"), config)[0]
     assert main(arguments) == 0  # a second time: nothing to do
     assert main([*arguments, "--latents.scenes-per-shard", "3"]) == 1

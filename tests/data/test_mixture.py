@@ -7,18 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from anyview.codecs.codec import CodecConfig
-from anyview.codecs.pixel import PixelCodec
-from anyview.data.batches import BatchConfig, Bucket, Share, Source, ViewBatches
-from anyview.data.buckets import bucket_sizes, buckets_within
-from anyview.data.mixture import Mixture, WeightedDraws
-from anyview.data.sampling import ViewSampling
-from anyview.data.shard_index import ShardIndex
-from anyview.data.shards import ShardFolder, StoredScene, write_shard
-from anyview.data.transforms import Augmentation
-from anyview.errors import AnyViewError
-from anyview.families.kaleido.settings import KaleidoSettings
-from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
+from kaleidoscene.codecs.codec import CodecConfig
+from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.data.batches import BatchConfig, Bucket, Share, Source, ViewBatches
+from kaleidoscene.data.buckets import bucket_sizes, buckets_within
+from kaleidoscene.data.mixture import Mixture, WeightedDraws
+from kaleidoscene.data.sampling import ViewSampling
+from kaleidoscene.data.shard_index import ShardIndex
+from kaleidoscene.data.shards import ShardFolder, StoredScene, write_shard
+from kaleidoscene.data.transforms import Augmentation
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.kaleido.settings import KaleidoSettings
+from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask
 from tests.conftest import tiny_config
 from tests.data.test_training_data import scenes
 
@@ -61,7 +61,7 @@ def test_counts_before_a_place_are_those_of_the_draws():
     for place in (0, 1, 65_535, 65_536, 65_537, 70_000):
         assert WeightedDraws([1.0, 2.0, 0.0], 3).before(place).tolist() == [first[:place].count(n) for n in range(3)]
     for weights in ([], [0.0], [1.0, -1.0], [float("nan")]):
-        with pytest.raises(AnyViewError, match="Weights must be"):
+        with pytest.raises(KaleidosceneError, match="Weights must be"):
             WeightedDraws(weights, 0)
 
 
@@ -93,9 +93,9 @@ def test_a_run_that_goes_on_sees_what_is_left(sources):
 
 def test_batches_that_cannot_be_cut_are_refused(sources):
     batches = ViewBatches(sources, config())
-    with pytest.raises(AnyViewError, match="must be a multiple of 5"):
+    with pytest.raises(KaleidosceneError, match="must be a multiple of 5"):
         batches.loader(range(3), workers=0, share=Share(0, 5, 1))
-    with pytest.raises(AnyViewError, match="share_counts"):
+    with pytest.raises(KaleidosceneError, match="share_counts"):
         batches.loader(range(3), workers=0, share=Share(0, 2, 1))
 
 
@@ -134,7 +134,7 @@ def test_bucket_sizes_have_one_area_and_fit_a_token_budget():
         assert height * width == pytest.approx(1024**2, rel=0.03) and width / height == pytest.approx(ratio, rel=0.02)
     buckets = buckets_within(100_000, [(64, 64), (128, 96)], views=12, pixels_per_token=16, multiple=8)
     assert [bucket.batch_size for bucket in buckets] == [520, 168]  # 100000 / 192 and / 576, rounded down to eights
-    with pytest.raises(AnyViewError, match="8 scenes of 12 views of 512x512 are 98304 tokens"):
+    with pytest.raises(KaleidosceneError, match="8 scenes of 12 views of 512x512 are 98304 tokens"):
         buckets_within(90_000, [(512, 512)], views=12, pixels_per_token=16, multiple=8)
 
 
@@ -194,7 +194,7 @@ def spoil(folder, key):
 def test_damaged_scenes_stop_the_run_or_are_replaced_and_named(sources):
     spoil(sources[0].folder.folder, "scene-003")
     strict = ViewBatches(sources[:1], config(share_counts=None))
-    with pytest.raises(AnyViewError, match="Damaged scene: .*scene-003"):
+    with pytest.raises(KaleidosceneError, match="Damaged scene: .*scene-003"):
         strict[0]
     lenient = ViewBatches(sources[:1], config(share_counts=None, damaged_share=0.5))
     views = lenient[0]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from anyview.data.shard_index import ShardIndex
-from anyview.data.shards import DAMAGE, ShardFolder, StoredScene, write_shard
-from anyview.errors import AnyViewError
+from kaleidoscene.data.shard_index import ShardIndex
+from kaleidoscene.data.shards import DAMAGE, ShardFolder, StoredScene, write_shard
+from kaleidoscene.errors import KaleidosceneError
 from tests.conftest import ring
 from tests.data.test_training_data import scenes, shards  # noqa: F401
 
@@ -37,13 +37,13 @@ def test_a_shard_without_index_does_not_count(shards):  # noqa: F811
     (shards.folder / "shard-000001.index.json").unlink()
     assert len(ShardFolder(shards.folder)) == 4
     (shards.folder / "shard-000000.index.json").unlink()
-    with pytest.raises(AnyViewError, match="no shards here"):
+    with pytest.raises(KaleidosceneError, match="no shards here"):
         ShardFolder(shards.folder)
 
 
 def test_a_catalogue_stands_for_the_indices_it_was_made_of(shards, monkeypatch):  # noqa: F811
     """A second start reads none of them, and one that has changed is read again."""
-    from anyview.data import shards as module
+    from kaleidoscene.data import shards as module
 
     read = []
     inner = module.ShardIndex
@@ -92,11 +92,11 @@ def test_an_index_of_the_first_version_reads_like_one_of_today(shards):  # noqa:
     for scene in range(8):
         np.testing.assert_array_equal(again.read(scene, [3]).rgba, scenes(scene).rgba[[3]])
     path.write_text(json.dumps({**before, "keys": now.keys[::-1]}))
-    with pytest.raises(AnyViewError, match="not a readable index"):
+    with pytest.raises(KaleidosceneError, match="not a readable index"):
         ShardIndex(path)
     for version in (3, None):
         path.write_text(json.dumps({**before, "format_version": version}))
-        with pytest.raises(AnyViewError, match=f"shard format {version}, expected 2"):
+        with pytest.raises(KaleidosceneError, match=f"shard format {version}, expected 2"):
             ShardIndex(path)
 
 
@@ -106,7 +106,7 @@ def test_an_index_that_is_cut_is_refused_and_a_damaged_line_costs_its_scene(shar
     header, *lines = whole.splitlines(keepends=True)
     for cut in (whole[:-1], header, header[:-9]):
         path.write_bytes(cut)
-        with pytest.raises(AnyViewError, match="shard-000000.index.json: not a readable index"):
+        with pytest.raises(KaleidosceneError, match="shard-000000.index.json: not a readable index"):
             ShardFolder(shards.folder)
     for junk in (b"null", b'{"a": 1}', b"{"):
         path.write_bytes(b"".join([header, lines[0], junk.ljust(len(lines[1]) - 1) + b"\n", *lines[2:]]))
@@ -127,7 +127,7 @@ def test_names_with_dots_keep_their_members(tmp_path):
 
 
 def test_the_indices_that_were_used_last_are_kept(tmp_path, monkeypatch):
-    from anyview.data import shards as module
+    from kaleidoscene.data import shards as module
 
     monkeypatch.setattr(module, "_KEPT_INDICES", 2)
     for n in range(3):
@@ -144,11 +144,11 @@ def test_indices_without_scenes_and_links_to_nothing_are_refused_by_name(shards)
     tar = shards.folder / "shard-000001.tar"
     tar.unlink()
     tar.symlink_to(shards.folder / "gone.tar")
-    with pytest.raises(AnyViewError, match="shard-000001.tar: the shard is missing or truncated"):
+    with pytest.raises(KaleidosceneError, match="shard-000001.tar: the shard is missing or truncated"):
         ShardFolder(shards.folder)
     empty = {"format_version": 1, "keys": [], "views": [], "members": {}}
     (shards.folder / "shard-000000.index.json").write_text(json.dumps(empty))
-    with pytest.raises(AnyViewError, match="shard-000000.index.json: an index without scenes"):
+    with pytest.raises(KaleidosceneError, match="shard-000000.index.json: an index without scenes"):
         ShardFolder(shards.folder)
 
 
@@ -165,15 +165,15 @@ def test_the_fingerprint_of_shards_is_that_of_their_contents(tmp_path):
     alike = [mark for grey in range(8, 40) for where, mark in [folder(grey)] if where == places]
     assert alike and first not in alike
     assert folder(7) == (places, first)
-    with pytest.raises(AnyViewError, match="nothing: no folder of shards that can be read"):
+    with pytest.raises(KaleidosceneError, match="nothing: no folder of shards that can be read"):
         ShardFolder(tmp_path / "nothing")
 
 
 def test_damaged_shards_are_named(shards):  # noqa: F811
     tar = shards.folder / "shard-000001.tar"
     tar.write_bytes(tar.read_bytes()[:1000])
-    with pytest.raises(AnyViewError, match="shard-000001.tar: the shard is missing or truncated"):
+    with pytest.raises(KaleidosceneError, match="shard-000001.tar: the shard is missing or truncated"):
         ShardFolder(shards.folder)
     (shards.folder / "shard-000000.index.json").write_text("{")
-    with pytest.raises(AnyViewError, match="not a readable index"):
+    with pytest.raises(KaleidosceneError, match="not a readable index"):
         ShardFolder(shards.folder)

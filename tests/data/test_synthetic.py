@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from anyview.data.synthetic.lighting import Lighting
-from anyview.data.synthetic.mesh import TexturedMesh, fit_unit_box, read_mesh
-from anyview.data.synthetic.prerender import SceneMaker, SyntheticScenes, shard_path, write_next_shards
-from anyview.data.synthetic.procedural import random_object
-from anyview.data.synthetic.rasteriser import Rasteriser
-from anyview.data.synthetic.viewpoints import FIELD_OF_VIEW, sample_viewpoints
-from anyview.errors import AnyViewError
-from anyview.geometry.rays import camera_rays, project
+from kaleidoscene.data.synthetic.lighting import Lighting
+from kaleidoscene.data.synthetic.mesh import TexturedMesh, fit_unit_box, read_mesh
+from kaleidoscene.data.synthetic.prerender import SceneMaker, SyntheticScenes, shard_path, write_next_shards
+from kaleidoscene.data.synthetic.procedural import random_object
+from kaleidoscene.data.synthetic.rasteriser import Rasteriser
+from kaleidoscene.data.synthetic.viewpoints import FIELD_OF_VIEW, sample_viewpoints
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.rays import camera_rays, project
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -22,7 +22,7 @@ trimesh = pytest.importorskip("trimesh")
 def rasteriser():
     try:
         made = Rasteriser((30, 44))
-    except AnyViewError as error:
+    except KaleidosceneError as error:
         pytest.skip(str(error))
     yield made
     made.release()
@@ -84,8 +84,8 @@ def test_texture_rows_are_not_upside_down(rasteriser):
         np.array([[0, 1, 2], [0, 2, 3]], np.int32),
         np.array([[[255, 0, 0]], [[0, 0, 255]]], np.uint8),
     )
-    from anyview.geometry.cameras import Cameras
-    from anyview.geometry.poses import look_at
+    from kaleidoscene.geometry.cameras import Cameras
+    from kaleidoscene.geometry.poses import look_at
 
     pose = look_at(torch.tensor([[0.0, -2.0, 0.0]]), torch.zeros(1, 3), torch.tensor([0.0, 0.0, 1.0]))
     rgb = rasteriser.render([quad], Cameras.from_field_of_view(pose, FIELD_OF_VIEW, (30, 44)), Lighting()).rgba[0]
@@ -103,16 +103,16 @@ def test_real_scan_reads_and_fits_the_unit_box(shared_data):
 
 
 def test_bad_meshes_are_refused(tmp_path):
-    with pytest.raises(AnyViewError, match="no such mesh"):
+    with pytest.raises(KaleidosceneError, match="no such mesh"):
         read_mesh(tmp_path / "none.glb")
     trimesh.creation.box().export(tmp_path / "plain.glb")
-    with pytest.raises(AnyViewError, match="no texture coordinates"):
+    with pytest.raises(KaleidosceneError, match="no texture coordinates"):
         read_mesh(tmp_path / "plain.glb")
     (tmp_path / "points.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\n")
-    with pytest.raises(AnyViewError, match="no faces"):
+    with pytest.raises(KaleidosceneError, match="no faces"):
         read_mesh(tmp_path / "points.obj")
     (tmp_path / "broken.glb").write_bytes(b"glTF not really")
-    with pytest.raises(AnyViewError, match="not a readable mesh"):
+    with pytest.raises(KaleidosceneError, match="not a readable mesh"):
         read_mesh(tmp_path / "broken.glb")
 
 
@@ -168,16 +168,16 @@ def test_bad_meshes_are_left_out_up_to_a_share_and_named(rasteriser, tmp_path):
     assert len(list(write_next_shards(config, tmp_path / "out", [0]))) == 12
     said = (tmp_path / "out" / "damaged-meshes.txt").read_text().splitlines()
     assert len(said) == 1 and "bad.glb: not a readable mesh" in said[0]
-    with pytest.raises(AnyViewError, match="bad.glb: not a readable mesh"):
+    with pytest.raises(KaleidosceneError, match="bad.glb: not a readable mesh"):
         list(write_next_shards(replace(config, damaged_share=0.2), tmp_path / "strict", [0]))
     # Every process meets one alone, in a shard of its own: what counts is all of them together.
     (folder / "worse.glb").write_bytes(b"glTF neither")
     many = replace(config, scenes=24, scenes_per_shard=1, damaged_share=0.3, seed=3)  # one of five may be
-    with pytest.raises(AnyViewError, match=r"damaged-meshes.txt: 2 damaged meshes, 1.5 are allowed"):
+    with pytest.raises(KaleidosceneError, match=r"damaged-meshes.txt: 2 damaged meshes, 1.5 are allowed"):
         for number in range(24):
             list(write_next_shards(many, tmp_path / "many", [number]))
     with pytest.raises(
-        AnyViewError, match="2 damaged meshes, 1.5 are allowed"
+        KaleidosceneError, match="2 damaged meshes, 1.5 are allowed"
     ):  # the same command does not get past it
         for number in range(24):
             list(write_next_shards(many, tmp_path / "many", [number]))
@@ -188,12 +188,12 @@ def test_bad_meshes_are_left_out_up_to_a_share_and_named(rasteriser, tmp_path):
     assert len(list(write_next_shards(config, tmp_path / "out", [0]))) == 12
     for name in ("a", "b", "c"):
         (folder / f"{name}.obj").write_text("v 0 0 0\n")
-    with pytest.raises(AnyViewError):  # none is left: no endless search
+    with pytest.raises(KaleidosceneError):  # none is left: no endless search
         list(write_next_shards(replace(config, damaged_share=1.0), tmp_path / "none", [0]))
 
 
 def test_folders_without_meshes_are_refused(tmp_path):
-    with pytest.raises(AnyViewError, match="no meshes here"):
+    with pytest.raises(KaleidosceneError, match="no meshes here"):
         SceneMaker(SyntheticScenes(image_size=(12, 20), meshes=tmp_path))
 
 
@@ -201,5 +201,5 @@ def test_a_folder_of_other_shards_is_refused(rasteriser, tmp_path):
     config = SyntheticScenes(image_size=(12, 20), views=2, scenes=2, scenes_per_shard=2, seed=9)
     assert len(list(write_next_shards(config, tmp_path, [0]))) == 2
     other = SyntheticScenes(image_size=(12, 20), views=2, scenes=2, scenes_per_shard=2, seed=8)
-    with pytest.raises(AnyViewError, match="begun with seed = 9, not 8"):
+    with pytest.raises(KaleidosceneError, match="begun with seed = 9, not 8"):
         list(write_next_shards(other, tmp_path, [0]))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from anyview.data.batches import BatchConfig, ViewBatches
-from anyview.data.images import resize_image
-from anyview.data.sampling import ViewSampling
-from anyview.data.shards import ShardFolder, StoredScene, write_shard
-from anyview.data.transforms import Augmentation, augment, mirror_world
-from anyview.errors import AnyViewError
-from anyview.geometry.rays import project
+from kaleidoscene.data.batches import BatchConfig, ViewBatches
+from kaleidoscene.data.images import resize_image
+from kaleidoscene.data.sampling import ViewSampling
+from kaleidoscene.data.shards import ShardFolder, StoredScene, write_shard
+from kaleidoscene.data.transforms import Augmentation, augment, mirror_world
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.rays import project
 from tests.conftest import ring
 
 
@@ -143,9 +143,9 @@ def test_batches_at_another_size_carry_their_cameras(shards):
 
 
 def test_too_few_scenes_or_views_are_refused(shards):
-    with pytest.raises(AnyViewError, match="8 scenes, a batch needs 9"):
+    with pytest.raises(KaleidosceneError, match="8 scenes, a batch needs 9"):
         ViewBatches(shards, batch_config(batch_size=9))
-    with pytest.raises(AnyViewError, match="5 views, training needs 6"):
+    with pytest.raises(KaleidosceneError, match="5 views, training needs 6"):
         ViewBatches(shards, batch_config(sampling=ViewSampling(views=6)))
     with pytest.raises(ValueError, match="at least 2"):
         ViewSampling(views=1)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from anyview.encoders.features import IMAGENET_MEAN, IMAGENET_STD, DinoV2
-from anyview.errors import AnyViewError
+from kaleidoscene.encoders.features import IMAGENET_MEAN, IMAGENET_STD, DinoV2
+from kaleidoscene.errors import KaleidosceneError
 
 
 @pytest.fixture
@@ -34,5 +34,5 @@ def test_one_feature_for_every_token(folder):
 @pytest.mark.filterwarnings("ignore")
 def test_a_missing_encoder_is_named(tmp_path):
     pytest.importorskip("transformers")
-    with pytest.raises(AnyViewError, match="No DINOv2 at"):
+    with pytest.raises(KaleidosceneError, match="No DINOv2 at"):
         DinoV2.from_pretrained(str(tmp_path / "nothing"), 16)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.cli.main import main
-from anyview.data.formats.registry import read_capture
-from anyview.evaluation.adherence import ESTIMATORS, measure_adherence, structure_from_motion
-from anyview.evaluation.results import read_report
+from kaleidoscene.cli.main import main
+from kaleidoscene.data.formats.registry import read_capture
+from kaleidoscene.evaluation.adherence import ESTIMATORS, measure_adherence, structure_from_motion
+from kaleidoscene.evaluation.results import read_report
 from tests.conftest import ring
 
 

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from anyview.errors import AnyViewError
-from anyview.evaluation.baselines import (
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.evaluation.baselines import (
     BASELINES,
     WITH_DEPTH,
     BaselineRenderer,
@@ -15,18 +15,18 @@ from anyview.evaluation.baselines import (
     field_view,
     make_baseline,
 )
-from anyview.evaluation.metrics.depth import depth_errors
-from anyview.evaluation.metrics.image import psnr
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.rays import camera_rays, unproject
-from anyview.reconstruction.radiance_field import (
+from kaleidoscene.evaluation.metrics.depth import depth_errors
+from kaleidoscene.evaluation.metrics.image import psnr
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.rays import camera_rays, unproject
+from kaleidoscene.reconstruction.radiance_field import (
     FieldConfig,
     RadianceField,
     contract,
     fit_radiance_field,
     sample_edges,
 )
-from anyview.rendering.renderer import Renderer
+from kaleidoscene.rendering.renderer import Renderer
 from tests.conftest import ring
 
 SIZE = (24, 32)
@@ -219,7 +219,7 @@ def test_fits_are_reproducible_and_stop_when_nothing_is_gained():
 
 
 def test_unknown_baselines_are_named():
-    with pytest.raises(AnyViewError, match="Unknown baseline 'plane': did you mean 'plane-sweep'"):
+    with pytest.raises(KaleidosceneError, match="Unknown baseline 'plane': did you mean 'plane-sweep'"):
         make_baseline("plane", SIZE)
     views = ReferenceViews(torch.rand(2, 3, *SIZE), ring(2, SIZE))
     assert views.num_references == 2

@@ -15,29 +15,29 @@ import pytest
 import torch
 from PIL import Image
 
-from anyview.api import load
-from anyview.cli.main import main
-from anyview.cli.synthesize import write_capture
-from anyview.data.fitting import fit_views, seen_boxes
-from anyview.data.formats.registry import read_capture
-from anyview.errors import AnyViewError
-from anyview.evaluation.baselines import BASELINES
-from anyview.evaluation.benchmark_run import BenchmarkRun, within
-from anyview.evaluation.benchmarks import BENCHMARKS, GSO30, NERF_REFERENCES, find_scenes
-from anyview.evaluation.comparison import compare, paired_difference
-from anyview.evaluation.metrics.image import psnr
-from anyview.evaluation.metrics.registry import ALL_METRICS, IMAGE_METRICS, make_metrics
-from anyview.evaluation.metrics.temporal import flicker
-from anyview.evaluation.pictures import error_map
-from anyview.evaluation.plots import Curve, draw_plot
-from anyview.evaluation.protocols import Protocol, Split, hold_out
-from anyview.evaluation.published import published_scores
-from anyview.evaluation.report import markdown
-from anyview.evaluation.results import Method, protocol_differences, read_report, write_report
-from anyview.evaluation.run import HeldOutObject, _moved, score_scene
-from anyview.evaluation.scene_views import CaptureViews, check_scenes
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.rays import unproject
+from kaleidoscene.api import load
+from kaleidoscene.cli.main import main
+from kaleidoscene.cli.synthesize import write_capture
+from kaleidoscene.data.fitting import fit_views, seen_boxes
+from kaleidoscene.data.formats.registry import read_capture
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.evaluation.baselines import BASELINES
+from kaleidoscene.evaluation.benchmark_run import BenchmarkRun, within
+from kaleidoscene.evaluation.benchmarks import BENCHMARKS, GSO30, NERF_REFERENCES, find_scenes
+from kaleidoscene.evaluation.comparison import compare, paired_difference
+from kaleidoscene.evaluation.metrics.image import psnr
+from kaleidoscene.evaluation.metrics.registry import ALL_METRICS, IMAGE_METRICS, make_metrics
+from kaleidoscene.evaluation.metrics.temporal import flicker
+from kaleidoscene.evaluation.pictures import error_map
+from kaleidoscene.evaluation.plots import Curve, draw_plot
+from kaleidoscene.evaluation.protocols import Protocol, Split, hold_out
+from kaleidoscene.evaluation.published import published_scores
+from kaleidoscene.evaluation.report import markdown
+from kaleidoscene.evaluation.results import Method, protocol_differences, read_report, write_report
+from kaleidoscene.evaluation.run import HeldOutObject, _moved, score_scene
+from kaleidoscene.evaluation.scene_views import CaptureViews, check_scenes
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.rays import unproject
 from tests.conftest import CAUSAL, REPOSITORY, ring, seen_by_browser, tiny_renderer
 from tests.data.test_formats import write_rtmv
 
@@ -70,11 +70,11 @@ def whole(run):
 
 
 def test_splits_are_refused_when_a_target_is_given_away():
-    with pytest.raises(AnyViewError, match="view 3 is a reference and a target"):
+    with pytest.raises(KaleidosceneError, match="view 3 is a reference and a target"):
         Split({2: (1, 3)}, (3, 4))
-    with pytest.raises(AnyViewError, match="3 references were asked for, the list names 2 views"):
+    with pytest.raises(KaleidosceneError, match="3 references were asked for, the list names 2 views"):
         Split({3: (1, 2, 2)}, (5,))
-    with pytest.raises(AnyViewError, match="no view to render"):
+    with pytest.raises(KaleidosceneError, match="no view to render"):
         Split({1: (0,)}, ())
 
 
@@ -87,7 +87,7 @@ def test_every_eighth_view_is_held_out_and_references_spread(views):
         assert not set(chosen) & set(split.targets)
     first, middle, last = split.references[3]
     assert abs((middle - first) - (last - middle)) <= 2
-    with pytest.raises(AnyViewError, match="place: 400 references were asked for"):
+    with pytest.raises(KaleidosceneError, match="place: 400 references were asked for"):
         hold_out(views, [400], "place")
 
 
@@ -186,7 +186,7 @@ def test_a_run_that_is_taken_up_again_equals_an_unbroken_one(tmp_path):
     broken = make_run(tmp_path / "broken", data)
     broken.begin()
     replace(broken, scenes=broken.scenes[:1]).score()
-    with pytest.raises(AnyViewError, match="the scores of one are missing|the scores of .* are missing"):
+    with pytest.raises(KaleidosceneError, match="the scores of one are missing|the scores of .* are missing"):
         broken.report()
     marker = tmp_path / "broken" / "scenes" / f"{broken.scenes[0].name}.json"
     before = marker.stat().st_mtime_ns
@@ -200,19 +200,19 @@ def test_a_run_that_is_taken_up_again_equals_an_unbroken_one(tmp_path):
         assert len(list((tmp_path / "shared" / "scenes").glob("*.json"))) == done
     assert shared.report() == report
     assert report.names == ["one", "three", "two"] and len(report.scenes) == 6
-    with pytest.raises(AnyViewError, match="another method was begun here"):
+    with pytest.raises(KaleidosceneError, match="another method was begun here"):
         make_run(tmp_path / "whole", data, seed=1).begin()
-    with pytest.raises(AnyViewError, match="another protocol was begun here"):
+    with pytest.raises(KaleidosceneError, match="another protocol was begun here"):
         make_run(tmp_path / "whole", data, counts=(1, 2)).begin()
-    with pytest.raises(AnyViewError, match="not empty and no evaluation"):
+    with pytest.raises(KaleidosceneError, match="not empty and no evaluation"):
         make_run(data, data).begin()
     # Other images under the same names are not the same scenes.
     other = write_objects(tmp_path / "other", names=("two", "one", "three"))
-    with pytest.raises(AnyViewError, match="scored from other images, cameras or views"):
+    with pytest.raises(KaleidosceneError, match="scored from other images, cameras or views"):
         make_run(tmp_path / "whole", other).score()
     assert "images or cameras of one" in protocol_differences(report, whole(make_run(tmp_path / "elsewhere", other)))
     (tmp_path / "whole" / "scenes" / "one.json").write_text("[")
-    with pytest.raises(AnyViewError, match="one.json: not readable JSON"):
+    with pytest.raises(KaleidosceneError, match="one.json: not readable JSON"):
         make_run(tmp_path / "whole", data).score()
 
 
@@ -265,7 +265,7 @@ def test_reports_are_checked_when_they_are_read(tmp_path):
         changed = json.loads(json.dumps(document))
         change(changed)
         path.write_text(json.dumps(changed))
-        with pytest.raises(AnyViewError, match=match):
+        with pytest.raises(KaleidosceneError, match=match):
             read_report(path)
 
     refuse("schema version 7, this package reads 1", lambda d: d.update(version=7))
@@ -278,7 +278,7 @@ def test_reports_are_checked_when_they_are_read(tmp_path):
     refuse("not every scene", lambda d: d["scenes"].pop())
     refuse("Unknown key .*did you mean", lambda d: d["protocol"].update(metric=1))
     refuse("the key 'method' is missing", lambda d: d.pop("method"))
-    with pytest.raises(AnyViewError, match="no such file"):
+    with pytest.raises(KaleidosceneError, match="no such file"):
         read_report(tmp_path / "none.json")
 
 
@@ -300,13 +300,13 @@ def test_comparisons_pair_scenes_and_refuse_other_protocols(tmp_path):
     text = compare([first, second], ["a", "b"])
     assert "| b |" in text and "better at" in text and "psnr in dB (higher is better)" in text
     other = whole(make_run(tmp_path / "c", data, counts=(1, 2)))
-    with pytest.raises(AnyViewError, match=r"different protocols .*counts: \(1, 3\), \(1, 2\)"):
+    with pytest.raises(KaleidosceneError, match=r"different protocols .*counts: \(1, 3\), \(1, 2\)"):
         compare([first, other], ["a", "c"])
     fewer = replace(first, scenes=tuple(r for r in first.scenes if r.scene != "two"))
-    with pytest.raises(AnyViewError, match="scenes: two is in one of them only"):
+    with pytest.raises(KaleidosceneError, match="scenes: two is in one of them only"):
         compare([first, fewer], ["a", "d"])
     moved = replace(first, scenes=(replace(first.scenes[0], reference_views=(5,)), *first.scenes[1:]))
-    with pytest.raises(AnyViewError, match="views of one with 1 references"):
+    with pytest.raises(KaleidosceneError, match="views of one with 1 references"):
         compare([first, moved], ["a", "e"])
 
 
@@ -343,10 +343,10 @@ def test_names_that_cannot_be_files_and_two_indices_are_refused(tmp_path):
     data = write_objects(tmp_path / "data", names=("one",), views=9)
     entry = {"context": [0, 8], "target": [3]}
     (data / "evaluation_index_a.json").write_text(json.dumps({"../one": entry}))
-    with pytest.raises(AnyViewError, match="'../one' cannot be the name of a scene"):
+    with pytest.raises(KaleidosceneError, match="'../one' cannot be the name of a scene"):
         find_scenes(BENCHMARKS["re10k"], data)
     (data / "evaluation_index_b.json").write_text(json.dumps({"one": entry}))
-    with pytest.raises(AnyViewError, match="2 files evaluation_index"):
+    with pytest.raises(KaleidosceneError, match="2 files evaluation_index"):
         find_scenes(BENCHMARKS["re10k"], data)
 
 
@@ -361,38 +361,40 @@ def test_a_view_that_shows_too_little_is_refused_before_anything_is_rendered(tmp
     data = write_objects(tmp_path / "data", names=("one",))
     run = make_run(tmp_path / "out", data)
     check_scenes(run.scenes, run.protocol, 1.0946)
-    with pytest.raises(AnyViewError, match="one: view 10 shows .* pixels of what is rendered; the metrics need 11"):
+    with pytest.raises(
+        KaleidosceneError, match="one: view 10 shows .* pixels of what is rendered; the metrics need 11"
+    ):
         check_scenes(run.scenes, run.protocol, 0.5)
 
 
 def test_split_files_of_others(tmp_path):
     data = write_objects(tmp_path / "data", names=("one", "two"), views=9)
     write_split(data / "one", 3, [0, 4, 8], [1, 2])
-    with pytest.raises(AnyViewError, match=r"two/train_test_split_3.json: no such file"):
+    with pytest.raises(KaleidosceneError, match=r"two/train_test_split_3.json: no such file"):
         for scene in find_scenes(BENCHMARKS["dl3dv"], data):
             scene.split(scene.read(), [3])
     write_split(data / "two", 3, [0, 4, 9], [1, 2])
     one, two = find_scenes(BENCHMARKS["dl3dv"], data)
     split = one.split(one.read(), [3])
     assert split.references == {3: (0, 4, 8)} and split.targets == (1, 2)
-    with pytest.raises(AnyViewError, match="train_ids names view 9; the capture has views 0 to 8"):
+    with pytest.raises(KaleidosceneError, match="train_ids names view 9; the capture has views 0 to 8"):
         two.split(two.read(), [3])
     write_split(data / "one", 1, [0], [1])
-    with pytest.raises(AnyViewError, match="other test_ids"):
+    with pytest.raises(KaleidosceneError, match="other test_ids"):
         one.split(one.read(), [3, 1])
     # In llff they come before our own, for all scenes or for none.
     (fern,) = find_scenes(BENCHMARKS["llff"], data, ["one"])
     assert fern.split(fern.read(), [3]).targets == (1, 2) and fern.note == "lists of the split files"
     (data / "two" / "train_test_split_3.json").unlink()
     (horns,) = find_scenes(BENCHMARKS["llff"], data, ["two"])
-    with pytest.raises(AnyViewError, match=r"two/train_test_split_3.json: no such file"):
+    with pytest.raises(KaleidosceneError, match=r"two/train_test_split_3.json: no such file"):
         horns.split(horns.read(), [3])
     index = {"one": {"context": [0, 8], "target": [3, 4, 5]}, "two": None}
     (data / "evaluation_index_re10k.json").write_text(json.dumps(index))
     (scene,) = find_scenes(BENCHMARKS["re10k"], data)
     split = scene.split(scene.read(), [2])
     assert scene.name == "one" and split.references == {2: (0, 8)} and split.targets == (3, 4, 5)
-    with pytest.raises(AnyViewError, match="has 2 context views; give --references 2"):
+    with pytest.raises(KaleidosceneError, match="has 2 context views; give --references 2"):
         scene.split(scene.read(), [3])
 
 
@@ -466,7 +468,7 @@ def test_sequences_are_measured_beside_the_true_ones(tmp_path, capsys):
     document = json.loads((tmp_path / "a" / "report.json").read_text())
     del document["scenes"][0]["sequence"]["flicker"]
     (tmp_path / "a" / "report.json").write_text(json.dumps(document))
-    with pytest.raises(AnyViewError, match="has not every metric of sequences"):
+    with pytest.raises(KaleidosceneError, match="has not every metric of sequences"):
         read_report(tmp_path / "a")
     capsys.readouterr()
     assert main([*arguments[:-3], "flicker", "--out", str(tmp_path / "c")]) == 1
@@ -474,7 +476,7 @@ def test_sequences_are_measured_beside_the_true_ones(tmp_path, capsys):
 
 
 def test_a_view_counts_once():
-    with pytest.raises(AnyViewError, match="View 3 is twice in the list of targets"):
+    with pytest.raises(KaleidosceneError, match="View 3 is twice in the list of targets"):
         Split({1: (0,)}, (3, 4, 3))
 
 
@@ -495,11 +497,11 @@ def test_images_that_are_no_numbers_are_refused():
     for view, what in ((0, "a reference"), (4, "a target")):
         images = thing.images.clone()
         images[view, 0, 0, 0] = float("nan")
-        with pytest.raises(AnyViewError, match=f"thing: {what} holds numbers that are not finite"):
+        with pytest.raises(KaleidosceneError, match=f"thing: {what} holds numbers that are not finite"):
             score_scene(renderer, replace(thing, images=images), split, 1)
     with torch.no_grad():
         renderer.model.head.bias.fill_(float("nan"))
-    with pytest.raises(AnyViewError, match="thing: a rendered view holds numbers that are not finite"):
+    with pytest.raises(KaleidosceneError, match="thing: a rendered view holds numbers that are not finite"):
         score_scene(renderer, thing, split, 1)
 
 
@@ -540,7 +542,15 @@ def test_one_command_and_a_comparison(tmp_path, capsys):
 def test_two_processes_share_the_scenes(tmp_path):
     data = write_objects(tmp_path / "data")
     common = ["--data", str(data), "--references", "2", "--model", "baseline:blend"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "anyview"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "kaleidoscene",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "evaluate", *common, "--out", str(tmp_path / "two")], check=False, cwd=REPOSITORY,
@@ -675,7 +685,7 @@ def test_depth_is_scored_where_method_and_capture_have_it(tmp_path, capsys):
     assert again.mean["4"]["depth-rel"] == pytest.approx(0.5, abs=0.1) and again.mean["4"]["depth-a1"] < 0.1
     changed = replace(report, scenes=tuple(replace(scene, depth={}) for scene in report.scenes))
     write_report(tmp_path / "changed.json", changed)
-    with pytest.raises(AnyViewError, match="east has not every metric of depth"):
+    with pytest.raises(KaleidosceneError, match="east has not every metric of depth"):
         read_report(tmp_path / "changed.json")
     capsys.readouterr()
 

@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.errors import AnyViewError
-from anyview.evaluation import run
-from anyview.evaluation.metrics.image import psnr
-from anyview.evaluation.protocols import ESCHERNET_GSO, nearest_reference
-from anyview.evaluation.run import HeldOutObject, evaluate, means
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.evaluation import run
+from kaleidoscene.evaluation.metrics.image import psnr
+from kaleidoscene.evaluation.protocols import ESCHERNET_GSO, nearest_reference
+from kaleidoscene.evaluation.run import HeldOutObject, evaluate, means
 from tests.conftest import CAUSAL, ring, tiny_renderer
 
 
@@ -18,7 +18,7 @@ def test_the_nearest_reference_of_a_reference_is_itself():
 
 def test_protocol_bounds():
     assert ESCHERNET_GSO.split(25, [1, 10], "thing").references[10] == tuple(range(10))
-    with pytest.raises(AnyViewError, match="takes 1 to 10"):
+    with pytest.raises(KaleidosceneError, match="takes 1 to 10"):
         ESCHERNET_GSO.split(25, [0], "thing")
 
 
@@ -60,7 +60,7 @@ def test_a_perfect_renderer_scores_100():
             return renderer.expect(scene, cameras)
 
         def render(self, scene, cameras, *, seeds, independent=False, on_step=None):
-            from anyview.rendering.renderer import Rendering
+            from kaleidoscene.rendering.renderer import Rendering
 
             images = torch.stack([lookup[tuple(c.tolist())] for c in cameras.centres[0]])
             return Rendering(images[None], cameras)
@@ -87,7 +87,7 @@ def test_targets_that_are_rendered_alone_do_not_depend_on_their_groups(monkeypat
 def test_too_few_views_are_refused():
     renderer = tiny_renderer(**CAUSAL)
     short = HeldOutObject("short", torch.rand(12, 3, 16, 24), ring(12))
-    with pytest.raises(AnyViewError, match="short: 12 views, protocol eschernet-gso needs 25"):
+    with pytest.raises(KaleidosceneError, match="short: 12 views, protocol eschernet-gso needs 25"):
         evaluate(renderer, [short], ESCHERNET_GSO, [1])
-    with pytest.raises(AnyViewError, match="no objects"):
+    with pytest.raises(KaleidosceneError, match="no objects"):
         evaluate(renderer, [], ESCHERNET_GSO, [1])

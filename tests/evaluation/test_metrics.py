@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from anyview.errors import AnyViewError
-from anyview.evaluation.metrics.depth import depth_errors, depth_errors_by_view
-from anyview.evaluation.metrics.distribution import DinoV2ClassFeatures, InceptionFeatures, frechet_distance
-from anyview.evaluation.metrics.image import flip, psnr, ssim, truncated
-from anyview.evaluation.metrics.perceptual import Lpips, check_published
-from anyview.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
-from anyview.evaluation.metrics.registry import make_metrics
-from anyview.evaluation.metrics.shape import chamfer, chamfer_sampled, chamfer_vertices, occupancy, volume_iou
-from anyview.evaluation.metrics.temporal import flicker, reproject, reprojection_psnr, view_to_view
-from anyview.geometry.alignment import Similarity
-from anyview.geometry.cameras import Cameras
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.evaluation.metrics.depth import depth_errors, depth_errors_by_view
+from kaleidoscene.evaluation.metrics.distribution import DinoV2ClassFeatures, InceptionFeatures, frechet_distance
+from kaleidoscene.evaluation.metrics.image import flip, psnr, ssim, truncated
+from kaleidoscene.evaluation.metrics.perceptual import Lpips, check_published
+from kaleidoscene.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
+from kaleidoscene.evaluation.metrics.registry import make_metrics
+from kaleidoscene.evaluation.metrics.shape import chamfer, chamfer_sampled, chamfer_vertices, occupancy, volume_iou
+from kaleidoscene.evaluation.metrics.temporal import flicker, reproject, reprojection_psnr, view_to_view
+from kaleidoscene.geometry.alignment import Similarity
+from kaleidoscene.geometry.cameras import Cameras
 from tests.conftest import ring
 
 
@@ -79,7 +79,7 @@ def test_ssim_is_one_for_equal_images_and_the_windows_differ():
     a, b = pairs(2)
     torch.testing.assert_close(ssim(a, a), torch.ones(2))
     assert (ssim(a, b) - ssim(a, b, window="uniform")).abs().max() > 1e-4
-    with pytest.raises(AnyViewError, match="11 pixels cannot be taken of images of 8x31"):
+    with pytest.raises(KaleidosceneError, match="11 pixels cannot be taken of images of 8x31"):
         ssim(a[:, :, :8], b[:, :, :8])
 
 
@@ -107,7 +107,7 @@ def test_flip_is_zero_for_equal_images_and_near_one_for_black_and_white():
 
 def test_flip_without_its_package_is_refused_before_anything_is_scored(monkeypatch):
     monkeypatch.setitem(sys.modules, "flip_evaluator", None)
-    with pytest.raises(AnyViewError, match=r"pip install 'anyview\[eval\]'"):
+    with pytest.raises(KaleidosceneError, match=r"pip install 'kaleidoscene\[eval\]'"):
         make_metrics(["psnr", "flip"], None)
 
 
@@ -182,22 +182,22 @@ def test_lpips_is_what_its_definition_says(net, features, taken, file, tmp_path,
     torch.testing.assert_close(raw(a, b), lpips.LPIPS.forward(metric.network, a, b).reshape(-1).detach())
     assert not torch.allclose(raw(a, b), metric(a, b))
     (tmp_path / file).write_bytes(b"no weights")
-    with pytest.raises(AnyViewError, match=f"{file}: not a file of weights"):
+    with pytest.raises(KaleidosceneError, match=f"{file}: not a file of weights"):
         Lpips(net, tmp_path)
     torch.save({"features.0.weight": torch.zeros(2, 2)}, tmp_path / file)
-    with pytest.raises(AnyViewError, match="no features.0.weight of shape"):
+    with pytest.raises(KaleidosceneError, match="no features.0.weight of shape"):
         Lpips(net, tmp_path)
 
 
 def test_weights_that_are_not_there_are_named(tmp_path):
-    with pytest.raises(AnyViewError, match="no alexnet-owt-7be5be79.pth in"):
+    with pytest.raises(KaleidosceneError, match="no alexnet-owt-7be5be79.pth in"):
         Lpips("alex", tmp_path)
-    with pytest.raises(AnyViewError, match="no weights-inception"):
+    with pytest.raises(KaleidosceneError, match="no weights-inception"):
         InceptionFeatures(tmp_path)
-    with pytest.raises(AnyViewError, match="FD-DINOv2: no DINOv2 at"):
+    with pytest.raises(KaleidosceneError, match="FD-DINOv2: no DINOv2 at"):
         DinoV2ClassFeatures(tmp_path)
     (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"other weights")
-    with pytest.raises(AnyViewError, match="not the published file of that name .its SHA-256 begins with"):
+    with pytest.raises(KaleidosceneError, match="not the published file of that name .its SHA-256 begins with"):
         make_metrics(["lpips-alex"], tmp_path)
     (tmp_path / "weights-495b84f5.pth").write_bytes(b"these weights")  # the first digits of its SHA-256
     check_published(tmp_path / "weights-495b84f5.pth")
@@ -216,7 +216,7 @@ def test_the_frechet_distance_of_gaussians():
     assert found.value == pytest.approx(float(expected), rel=1e-6) and found.samples == 50 and found.dimension == 5
     assert frechet_distance(a, a).value == pytest.approx(0, abs=1e-9)
     assert frechet_distance(a, a + 2).value == pytest.approx(4 * 5, rel=1e-6)  # moments differ by a shift alone
-    with pytest.raises(AnyViewError, match="at least 2 samples"):
+    with pytest.raises(KaleidosceneError, match="at least 2 samples"):
         frechet_distance(a[:1], b)
 
 
@@ -236,7 +236,7 @@ def test_dinov2_features_of_a_tiny_instance(tmp_path):
     expected = transformers.Dinov2Model.from_pretrained(tmp_path).eval()(normal).pooler_output
     torch.testing.assert_close(features(a), expected.detach(), rtol=0, atol=1e-5)  # pooled is the class token
     assert frechet_distance(features(a), features(b)).value > frechet_distance(features(a), features(a)).value
-    with pytest.raises(AnyViewError, match="has 24 channels, the large model has 1024"):
+    with pytest.raises(KaleidosceneError, match="has 24 channels, the large model has 1024"):
         DinoV2ClassFeatures(tmp_path, width=1024)
 
 
@@ -251,11 +251,11 @@ def test_depth_errors_by_hand():
     assert depth_errors(depth, truth, mask).rel == 0
     rel, a1 = depth_errors_by_view(depth, truth, torch.ones_like(mask))
     assert rel.tolist() == pytest.approx([0.1, 0.0]) and a1.tolist() == pytest.approx([2 / 3, 1.0])
-    with pytest.raises(AnyViewError, match="view 1 has no pixel"):
+    with pytest.raises(KaleidosceneError, match="view 1 has no pixel"):
         depth_errors(depth, truth, mask & (torch.arange(2) == 0)[:, None, None])
-    with pytest.raises(AnyViewError, match="Depth of view 0 has values that are negative"):
+    with pytest.raises(KaleidosceneError, match="Depth of view 0 has values that are negative"):
         depth_errors(-depth, truth, mask)
-    with pytest.raises(AnyViewError, match="true depth of view 0 has values that are not positive"):
+    with pytest.raises(KaleidosceneError, match="true depth of view 0 has values that are not positive"):
         depth_errors(depth, -truth, mask)
     missing = torch.where(torch.arange(4) == 1, 0.0, truth)  # nothing met in a column of four
     score = depth_errors(missing, truth, torch.ones_like(mask))
@@ -299,7 +299,7 @@ def test_relative_poses_by_hand():
     together[:, :3, 3] = 1.0
     collapsed = relative_pose_scores(together, truth)
     assert (collapsed.ra5, collapsed.rt5, collapsed.auc30) == (100, 0, 0)
-    with pytest.raises(AnyViewError, match="at least 2 cameras"):
+    with pytest.raises(KaleidosceneError, match="at least 2 cameras"):
         relative_pose_scores(truth[:1], truth[:1])
 
 
@@ -354,7 +354,7 @@ def test_chamfer_variants_by_hand():
     assert chamfer(a, b) == pytest.approx((0 + 2 / 3) / 2)
     assert chamfer(a, b, combine="sum") == pytest.approx(2 / 3)
     assert chamfer(a, b, squared=True) == pytest.approx((0 + 4 / 3) / 2)
-    with pytest.raises(AnyViewError, match="got 0 and 3"):
+    with pytest.raises(KaleidosceneError, match="got 0 and 3"):
         chamfer(a[:0], b)
 
 
@@ -376,7 +376,7 @@ def test_meshes_against_known_distances():
     assert chamfer_sampled(cube, slab, samples=20_000, combine="sum") == pytest.approx(2 * finer)
     assert chamfer_sampled(small, large, samples=20_000) < 0.01 < finer < 0.25
     holed = trimesh.Trimesh(cube.vertices, cube.faces[2:])
-    with pytest.raises(AnyViewError, match="has holes"):
+    with pytest.raises(KaleidosceneError, match="has holes"):
         volume_iou(holed, cube)
 
 
@@ -386,7 +386,7 @@ def test_flicker_and_change_from_view_to_view():
     jumping = torch.tensor([0.0, 0.1, 0.0, 0.1])[:, None, None, None].expand(4, 3, 5, 7)
     assert flicker(jumping) == pytest.approx(0.2 * 255, rel=1e-5)
     assert view_to_view(jumping) == pytest.approx(20.0, rel=1e-5)
-    with pytest.raises(AnyViewError, match="at least 3 frames"):
+    with pytest.raises(KaleidosceneError, match="at least 3 frames"):
         flicker(ramp[:2])
 
 
@@ -416,7 +416,7 @@ def test_reprojection_finds_the_same_surface():
     in_front = depths.clone()
     in_front[0] = 2.0  # something hides the wall from the first camera
     assert not reproject(frames[0], in_front[0], cameras, depths[1])[1].any()
-    with pytest.raises(AnyViewError, match="No two neighbouring frames see a surface in common"):
+    with pytest.raises(KaleidosceneError, match="No two neighbouring frames see a surface in common"):
         reprojection_psnr(frames, in_front, cameras)
     # A third frame that shows nothing of it is left out of the mean.
     apart = Cameras.concatenate([cameras, cameras[1:]])

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from anyview.cli.main import main
-from anyview.errors import AnyViewError
-from anyview.evaluation.timing import SpeedReport, Timing, compare_speed, matrix_peak, measure, read_speed_report
+from kaleidoscene.cli.main import main
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.evaluation.timing import SpeedReport, Timing, compare_speed, matrix_peak, measure, read_speed_report
 
 
 def test_medians_spreads_and_shares(monkeypatch):
@@ -35,7 +35,7 @@ def test_the_peak_is_that_of_a_matrix_product():
 def test_the_memory_of_a_run_is_its_own_peak():
     """64 MiB that are touched show, a later run does not inherit them; without Linux's /proc nothing is claimed."""
     # In a process of its own: this one may hold freed memory, which is resident already.
-    program = "import torch; from anyview.evaluation.timing import measure\n"
+    program = "import torch; from kaleidoscene.evaluation.timing import measure\n"
     program += "for n in (2**24, 8): print(measure('', lambda: torch.ones(n), count=1, unit='', runs=1).peak_mebibytes)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     large, small = (None if line == "None" else float(line) for line in out.split())
@@ -56,18 +56,18 @@ def report(seconds, spread=0.0, **machine):
 def test_changes_of_speed_are_told_from_noise():
     text = compare_speed([report(2.0), report(1.0), report(1.9, spread=0.2)], ["before", "after", "again"])
     assert "| render | 2.0000 | 2.00x | 1.05x (within the spread) |" in text
-    with pytest.raises(AnyViewError, match="different conditions .threads: 1, 2"):
+    with pytest.raises(KaleidosceneError, match="different conditions .threads: 1, 2"):
         compare_speed([report(2.0), report(1.0, threads=2)], ["a", "b"])
-    with pytest.raises(AnyViewError, match="no timing in common"):
+    with pytest.raises(KaleidosceneError, match="no timing in common"):
         other = report(1.0)
         compare_speed([report(2.0), replace(other, timings=(replace(other.timings[0], name="x"),))], ["a", "b"])
-    with pytest.raises(AnyViewError, match="at least 2 reports"):
+    with pytest.raises(KaleidosceneError, match="at least 2 reports"):
         compare_speed([report(2.0)], ["a"])
 
 
 @pytest.mark.slow
 def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
-    from anyview.data.shards import write_shard
+    from kaleidoscene.data.shards import write_shard
     from tests.data.test_training_data import scenes
 
     write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, views=10, size=(128, 128)) for n in range(2)])

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from anyview.families.kaleido.checkpoint import save_model
-from anyview.families.kaleido.model import Kaleido
-from anyview.families.registry import FAMILIES, load_folder
-from anyview.families.system import System
-from anyview.rendering.renderer import Renderer
+from kaleidoscene.families.kaleido.checkpoint import save_model
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.families.registry import FAMILIES, load_folder
+from kaleidoscene.families.system import System
+from kaleidoscene.rendering.renderer import Renderer
 from tests.conftest import CAUSAL, randomised, ring, tiny_renderer
 
 

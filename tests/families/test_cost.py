@@ -5,11 +5,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from anyview.families.kaleido.config import KaleidoConfig
-from anyview.families.kaleido.cost import Request, cache_bytes, forward_flops
-from anyview.families.kaleido.model import Kaleido
-from anyview.geometry.poses import random_rigid
-from anyview.nn.positions import ViewPositions
+from kaleidoscene.families.kaleido.config import KaleidoConfig
+from kaleidoscene.families.kaleido.cost import Request, cache_bytes, forward_flops
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.geometry.poses import random_rigid
+from kaleidoscene.nn.positions import ViewPositions
 from tests.conftest import CAUSAL, tiny_config
 
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.codecs.codec import CodecConfig
-from anyview.codecs.pixel import PixelCodec
-from anyview.families.kaleido.distillation import Distillation, KaleidoDistillation, student_settings
-from anyview.families.kaleido.model import Kaleido
-from anyview.families.kaleido.settings import KaleidoSettings, SamplingConfig
-from anyview.families.kaleido.task import KaleidoLoss
-from anyview.flow.path import interpolate
-from anyview.flow.schedules import Schedule
-from anyview.randomness import seeded
+from kaleidoscene.codecs.codec import CodecConfig
+from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.families.kaleido.distillation import Distillation, KaleidoDistillation, student_settings
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.families.kaleido.settings import KaleidoSettings, SamplingConfig
+from kaleidoscene.families.kaleido.task import KaleidoLoss
+from kaleidoscene.flow.path import interpolate
+from kaleidoscene.flow.schedules import Schedule
+from kaleidoscene.randomness import seeded
 from tests.conftest import randomised, tiny_config
 from tests.families.test_kaleido_task import views
 

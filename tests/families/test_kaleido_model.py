@@ -3,12 +3,18 @@
 import pytest
 import torch
 
-from anyview.errors import AnyViewError
-from anyview.families.kaleido.config import EncodingConfig, KaleidoConfig, kaleido_large, kaleido_medium, kaleido_small
-from anyview.families.kaleido.model import Kaleido
-from anyview.geometry.poses import random_rigid
-from anyview.nn.gta import Frequencies
-from anyview.nn.positions import ViewPositions
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.kaleido.config import (
+    EncodingConfig,
+    KaleidoConfig,
+    kaleido_large,
+    kaleido_medium,
+    kaleido_small,
+)
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.geometry.poses import random_rigid
+from kaleidoscene.nn.gta import Frequencies
+from kaleidoscene.nn.positions import ViewPositions
 from tests.conftest import CAUSAL, randomised, tiny_config
 
 BATCH, REFS, TARGETS, H, W = 2, 2, 3, 4, 6
@@ -205,7 +211,7 @@ def test_cached_forward_equals_uncached(reprojection_depths):
 
 def test_a_bidirectional_model_refuses_the_cache():
     model = network()
-    with pytest.raises(AnyViewError, match="cannot cache references"):
+    with pytest.raises(KaleidosceneError, match="cannot cache references"):
         model.allocate_cache(1, 2, (H, W), torch.float32)
 
 
@@ -215,7 +221,7 @@ def test_features_enter_through_references_only():
     positions, features = ViewPositions.from_poses(poses), torch.randn(BATCH, REFS, H * W, 5)
     out = model(latents, t, positions, REFS, features=features)
     assert (model(latents, t, positions, REFS, features=features + 1) - out).abs().max() > 1e-3
-    with pytest.raises(AnyViewError, match="feature channels"):
+    with pytest.raises(KaleidosceneError, match="feature channels"):
         model(latents, t, positions, REFS)
     model(latents[:, REFS:], t, positions.select(slice(REFS, None)), 0)  # the unconditional branch needs none
 

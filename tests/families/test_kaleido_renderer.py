@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.errors import AnyViewError
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.poses import random_rigid
-from anyview.rendering.ordering import RenderPlan, render_in_order
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import random_rigid
+from kaleidoscene.rendering.ordering import RenderPlan, render_in_order
 from tests.conftest import CAUSAL, ring, tiny_renderer
 
 REFS, TARGETS = 3, 5
@@ -37,7 +37,7 @@ def test_cached_equals_uncached_over_a_whole_sampling_run(guidance, independent,
 
 
 def test_a_bidirectional_model_refuses_a_cached_renderer():
-    with pytest.raises(AnyViewError, match="no exact reference cache"):
+    with pytest.raises(KaleidosceneError, match="no exact reference cache"):
         tiny_renderer(use_cache=True)
 
 
@@ -186,11 +186,11 @@ def test_zero_targets_and_wrong_seeds_are_refused():
     renderer = tiny_renderer(**CAUSAL)
     images, references, targets = scene_inputs()
     scene = renderer.encode(images, references)
-    with pytest.raises(AnyViewError, match="zero targets"):
+    with pytest.raises(KaleidosceneError, match="zero targets"):
         renderer.render(scene, targets[:, :0], seeds=[])
-    with pytest.raises(AnyViewError, match="5 targets need as many seeds, got 2"):
+    with pytest.raises(KaleidosceneError, match="5 targets need as many seeds, got 2"):
         renderer.render(scene, targets, seeds=[0, 1])
-    with pytest.raises(AnyViewError, match="do not match in number"):
+    with pytest.raises(KaleidosceneError, match="do not match in number"):
         renderer.encode(images, references[:, :2])
-    with pytest.raises(AnyViewError, match="zero targets"):
+    with pytest.raises(KaleidosceneError, match="zero targets"):
         list(render_in_order(renderer, scene, references[0], targets[0, :0], RenderPlan(), seed=0))

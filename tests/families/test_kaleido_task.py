@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.codecs.codec import CodecConfig, make_codec
-from anyview.codecs.pixel import PixelCodec
-from anyview.data.views import Views
-from anyview.families.kaleido.recipes import RECIPES, kaleido_nano
-from anyview.families.kaleido.recipes.ablations import ablation_recipes, choice_recipes, nano_scale
-from anyview.families.kaleido.recipes.nano import kaleido_nano_32
-from anyview.families.kaleido.settings import KaleidoSettings
-from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask, positions_of
-from anyview.flow.path import velocity
+from kaleidoscene.codecs.codec import CodecConfig, make_codec
+from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.data.views import Views
+from kaleidoscene.families.kaleido.recipes import RECIPES, kaleido_nano
+from kaleidoscene.families.kaleido.recipes.ablations import ablation_recipes, choice_recipes, nano_scale
+from kaleidoscene.families.kaleido.recipes.nano import kaleido_nano_32
+from kaleidoscene.families.kaleido.settings import KaleidoSettings
+from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask, positions_of
+from kaleidoscene.flow.path import velocity
 from tests.conftest import CAUSAL, randomised, ring, tiny_config
 
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.api import load
-from anyview.cli.main import main
-from anyview.cli.train import TrainOptions, train
-from anyview.data.sampling import ViewSampling
-from anyview.data.shards import write_shard
-from anyview.families.kaleido.recipes import RECIPES
-from anyview.families.kaleido.renderer import KaleidoRenderer
+from kaleidoscene.api import load
+from kaleidoscene.cli.main import main
+from kaleidoscene.cli.train import TrainOptions, train
+from kaleidoscene.data.sampling import ViewSampling
+from kaleidoscene.data.shards import write_shard
+from kaleidoscene.families.kaleido.recipes import RECIPES
+from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from tests.codecs.test_codecs import autoencoder  # noqa: F401
 from tests.conftest import ring
 from tests.data.test_mixture import video
@@ -95,7 +95,7 @@ def test_weights_of_the_paper_recipes_are_found_as_the_hub_stores_them(tmp_path,
         (cached / "refs").mkdir()
         (cached / "refs" / "main").write_text("0" * 40)
     script = (
-        "from anyview.codecs.kl import KLCodec; from anyview.encoders.features import DinoV2\n"
+        "from kaleidoscene.codecs.kl import KLCodec; from kaleidoscene.encoders.features import DinoV2\n"
         f"print(KLCodec.from_pretrained({settings.codec.source!r}).scale)\n"
         f"print(DinoV2.from_pretrained({settings.feature_source!r}, 16).channels)"
     )

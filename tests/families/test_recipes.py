@@ -7,20 +7,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.api import load
-from anyview.cli.main import main
-from anyview.cli.train import TrainOptions, train
-from anyview.data.batches import Bucket
-from anyview.data.buckets import bucket_sizes
-from anyview.data.sampling import ViewSampling
-from anyview.data.shards import write_shard
-from anyview.data.synthetic.prerender import SyntheticScenes
-from anyview.errors import AnyViewError
-from anyview.families.kaleido.cost import Placement, training_cost
-from anyview.families.kaleido.recipes import RECIPES, KaleidoRecipe, kaleido_debug
-from anyview.families.kaleido.recipes.ablations import ROWS, ablation_recipes, nano_scale, paper_scale
-from anyview.families.kaleido.recipes.paper import ASPECT_RATIOS
-from anyview.geometry.cameras import Cameras
+from kaleidoscene.api import load
+from kaleidoscene.cli.main import main
+from kaleidoscene.cli.train import TrainOptions, train
+from kaleidoscene.data.batches import Bucket
+from kaleidoscene.data.buckets import bucket_sizes
+from kaleidoscene.data.sampling import ViewSampling
+from kaleidoscene.data.shards import write_shard
+from kaleidoscene.data.synthetic.prerender import SyntheticScenes
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.kaleido.cost import Placement, training_cost
+from kaleidoscene.families.kaleido.recipes import RECIPES, KaleidoRecipe, kaleido_debug
+from kaleidoscene.families.kaleido.recipes.ablations import ROWS, ablation_recipes, nano_scale, paper_scale
+from kaleidoscene.families.kaleido.recipes.paper import ASPECT_RATIOS
+from kaleidoscene.geometry.cameras import Cameras
 from tests.conftest import randomised, ring
 from tests.data.test_mixture import video
 from tests.data.test_training_data import scenes
@@ -125,13 +125,13 @@ def test_parts_that_are_new_begin_anew_where_that_is_said(tmp_path):
     optim = replace(recipe.train.optim, learning_rate=0.0, muon_learning_rate=0.0)
     more = replace(recipe, settings=replace(recipe.settings, model=network), train=replace(recipe.train, optim=optim))
     options = replace(options, out=tmp_path / "b", init=str(first), train=more.train)
-    with pytest.raises(AnyViewError, match="9 tensors are missing, the first is 'reprojection"):
+    with pytest.raises(KaleidosceneError, match="9 tensors are missing, the first is 'reprojection"):
         train(more, options)
-    with pytest.raises(AnyViewError, match="'reprojecton': did you mean 'reprojection'"):
+    with pytest.raises(KaleidosceneError, match="'reprojecton': did you mean 'reprojection'"):
         train(more, replace(options, fresh=("reprojecton",)))
-    with pytest.raises(AnyViewError, match="2 tensors do not belong to this model, the first is 'head.bias'"):
+    with pytest.raises(KaleidosceneError, match="2 tensors do not belong to this model, the first is 'head.bias'"):
         train(more, replace(options, fresh=("reprojection", "head")))
-    with pytest.raises(AnyViewError, match="give --init as well"):
+    with pytest.raises(KaleidosceneError, match="give --init as well"):
         train(more, replace(options, fresh=("reprojection",), init=None))
     second = train(more, replace(options, fresh=("reprojection",)))
     before = dict(load(str(first)).system.renderer.model.named_parameters())
@@ -198,8 +198,8 @@ def test_rows_of_the_ablation_build_on_each_other():
 def test_ablate_writes_a_table_beside_the_papers_numbers(tmp_path, capsys):
     """Two rows and an inference row at toy size; a second start trains nothing."""
     pytest.importorskip("moderngl")
-    from anyview.cli.ablate import _digest
-    from anyview.cli.synthesize import write_capture
+    from kaleidoscene.cli.ablate import _digest
+    from kaleidoscene.cli.synthesize import write_capture
 
     generator = torch.Generator().manual_seed(0)
     for name in ("one", "two"):
@@ -252,7 +252,7 @@ def test_ablate_is_one_process(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     (tmp_path / "held").mkdir()
     assert main(["ablate", "--out", str(tmp_path / "out"), "--held-out", str(tmp_path / "held")]) == 1
-    assert "anyview ablate is one process" in capsys.readouterr().err
+    assert "kaleidoscene ablate is one process" in capsys.readouterr().err
 
 
 def test_info_tells_what_training_takes(capsys):

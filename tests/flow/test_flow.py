@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from anyview.flow.guidance import guide
-from anyview.flow.path import (
+from kaleidoscene.flow.guidance import guide
+from kaleidoscene.flow.path import (
     data_from_velocity,
     interpolate,
     masked_mean_square,
@@ -12,9 +12,9 @@ from anyview.flow.path import (
     velocity,
     velocity_from_data,
 )
-from anyview.flow.schedules import Schedule, linear_quadratic
-from anyview.flow.solvers import integrate
-from anyview.flow.timesteps import TimestepSampler, mode, shift
+from kaleidoscene.flow.schedules import Schedule, linear_quadratic
+from kaleidoscene.flow.solvers import integrate
+from kaleidoscene.flow.timesteps import TimestepSampler, mode, shift
 
 
 def test_path_conversions_are_each_others_inverse():

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from anyview.errors import AnyViewError
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.rays import camera_rays, plucker_rays, project, unproject
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.rays import camera_rays, plucker_rays, project, unproject
 from tests.conftest import ring
 
 
@@ -91,13 +91,13 @@ def _bottom_row(poses, _):
 )  # fmt: skip
 def test_bad_cameras_are_refused_with_index_and_reason(change, reason):
     poses, intrinsics = _changed(change)
-    with pytest.raises(AnyViewError, match=f"Camera 2: .*{reason}"):
+    with pytest.raises(KaleidosceneError, match=f"Camera 2: .*{reason}"):
         Cameras(poses, intrinsics, (16, 24))
 
 
 def test_numbers_and_sizes_must_match():
     cameras = ring(4)
-    with pytest.raises(AnyViewError, match="do not match in number"):
+    with pytest.raises(KaleidosceneError, match="do not match in number"):
         Cameras(cameras.world_from_cam, cameras.intrinsics[:3], (16, 24))
-    with pytest.raises(AnyViewError, match="different image sizes"):
+    with pytest.raises(KaleidosceneError, match="different image sizes"):
         Cameras.concatenate([cameras, ring(2, (8, 8))])

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from anyview.data.undistortion import undistort_image
-from anyview.errors import AnyViewError
-from anyview.geometry.distortion import Distortion, from_pixels, pinhole_inside, to_pixels
+from kaleidoscene.data.undistortion import undistort_image
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.distortion import Distortion, from_pixels, pinhole_inside, to_pixels
 
 K = torch.tensor([[60.0, 0, 33], [0, 64, 22], [0, 0, 1]], dtype=torch.float64)
 SIZE = (48, 64)
@@ -38,9 +38,9 @@ def test_fisheye_at_one_point_by_hand_and_in_the_middle():
 def test_zeros_are_no_distortion_and_too_many_coefficients_are_refused():
     assert Distortion.opencv(0.0, 0.0).is_none and not Distortion.opencv(0.0, 0.1, 0.0).is_none
     assert Distortion.opencv(0.0, 0.1, 0.0).padded() == (0, 0.1, 0, 0, 0, 0, 0, 0)
-    with pytest.raises(AnyViewError, match="fisheye lens has 4 coefficients, got 5"):
+    with pytest.raises(KaleidosceneError, match="fisheye lens has 4 coefficients, got 5"):
         Distortion("fisheye", (0.1,) * 5)
-    with pytest.raises(AnyViewError, match="not finite"):
+    with pytest.raises(KaleidosceneError, match="not finite"):
         Distortion("opencv", (float("nan"),))
 
 
@@ -64,7 +64,7 @@ def test_the_pinhole_sees_all_it_can_and_nothing_beyond(lens):
 
 
 def test_a_lens_that_folds_the_image_is_refused():
-    with pytest.raises(AnyViewError, match="folds the image over itself"):
+    with pytest.raises(KaleidosceneError, match="folds the image over itself"):
         pinhole_inside(K, Distortion.opencv(-900.0), SIZE)
 
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from anyview.errors import AnyViewError
-from anyview.geometry.alignment import umeyama
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.normalisation import SceneNormalisation, focus_point, mean_centre
-from anyview.geometry.poses import look_at, random_rigid, random_rotation
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.alignment import umeyama
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.normalisation import SceneNormalisation, focus_point, mean_centre
+from kaleidoscene.geometry.poses import look_at, random_rigid, random_rotation
 from tests.conftest import ring
 
 
@@ -19,7 +19,7 @@ def test_farthest_camera_comes_to_distance_one_and_back():
 
 
 def test_cameras_at_the_origin_have_no_scale():
-    with pytest.raises(AnyViewError, match="no scale"):
+    with pytest.raises(KaleidosceneError, match="no scale"):
         SceneNormalisation.from_cameras(ring(1), ring(1).centres[0])
 
 
@@ -33,7 +33,7 @@ def test_focus_point_is_where_cameras_look():
 def test_parallel_cameras_have_no_focus_point():
     poses = torch.eye(4).repeat(3, 1, 1)
     poses[:, 0, 3] = torch.arange(3.0)
-    with pytest.raises(AnyViewError, match="parallel"):
+    with pytest.raises(KaleidosceneError, match="parallel"):
         focus_point(Cameras.from_field_of_view(poses, 0.8, (8, 12)))
 
 
@@ -63,8 +63,8 @@ def test_umeyama_moves_cameras_with_their_axes():
 
 
 def test_umeyama_refuses_what_is_not_determined():
-    with pytest.raises(AnyViewError, match="at least 3"):
+    with pytest.raises(KaleidosceneError, match="at least 3"):
         umeyama(torch.randn(2, 3), torch.randn(2, 3))
     line = torch.arange(5.0)[:, None] * torch.tensor([1.0, 2.0, 3.0])
-    with pytest.raises(AnyViewError, match="one line"):
+    with pytest.raises(KaleidosceneError, match="one line"):
         umeyama(line, line)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from anyview.geometry.poses import (
+from kaleidoscene.geometry.poses import (
     exp_se3,
     interpolate_poses,
     invert,
@@ -32,7 +32,7 @@ def test_inverse_from_both_sides(batch):
 @pytest.mark.parametrize("batch", BATCHES)
 def test_exp_equals_the_matrix_exponential(batch):
     twist = torch.randn(*batch, 6, dtype=torch.float64)
-    from anyview.geometry.poses import hat
+    from kaleidoscene.geometry.poses import hat
 
     generator = torch.zeros(*batch, 4, 4, dtype=torch.float64)
     generator[..., :3, :3] = hat(twist[..., :3])

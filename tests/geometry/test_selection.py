@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from anyview.errors import AnyViewError
-from anyview.geometry.cameras import Cameras
-from anyview.geometry.poses import look_at
-from anyview.geometry.selection import SELECTIONS, select_views
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import look_at
+from kaleidoscene.geometry.selection import SELECTIONS, select_views
 from tests.conftest import ring
 
 
@@ -49,10 +49,10 @@ def test_kmeans_takes_one_of_each_cluster():
 def test_nearest_takes_what_lies_beside_the_targets():
     cameras = circle([0, 40, 80, 120, 160, 200, 240, 280, 320])
     assert select_views("nearest", cameras, 2, circle([78, 83, 201])) == [2, 5]
-    with pytest.raises(AnyViewError, match="need targets"):
+    with pytest.raises(KaleidosceneError, match="need targets"):
         select_views("nearest", cameras, 2)
 
 
 def test_more_than_there_are_is_refused():
-    with pytest.raises(AnyViewError, match="5 references were asked for, there are 3"):
+    with pytest.raises(KaleidosceneError, match="5 references were asked for, there are 3"):
         select_views("spread", ring(3), 5)

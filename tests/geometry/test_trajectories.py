@@ -4,11 +4,11 @@ import math
 import pytest
 import torch
 
-from anyview.errors import AnyViewError
-from anyview.geometry import trajectories as paths
-from anyview.geometry.camera_path import read_camera_path, write_camera_path
-from anyview.geometry.poses import rotation_angle
-from anyview.geometry.rays import project
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry import trajectories as paths
+from kaleidoscene.geometry.camera_path import read_camera_path, write_camera_path
+from kaleidoscene.geometry.poses import rotation_angle
+from kaleidoscene.geometry.rays import project
 from tests.conftest import ring
 
 
@@ -72,7 +72,7 @@ def test_move_keeps_the_direction(view):
     torch.testing.assert_close(path.directions, view.camera.directions.expand(4, 3))
     in_camera = view.camera.world_from_cam[:3, :3].mT @ (path.centres[-1] - path.centres[0])
     torch.testing.assert_close(in_camera, torch.tensor([-0.5 * view.distance, 0, 0]), rtol=0, atol=1e-5)
-    with pytest.raises(AnyViewError, match="did you mean 'left'"):
+    with pytest.raises(KaleidosceneError, match="did you mean 'left'"):
         paths.move(view, 3, direction="lefft")
 
 
@@ -82,17 +82,17 @@ def test_spline_meets_its_keyframes():
     torch.testing.assert_close(path.world_from_cam[[0, 3, 6, 9]], keys.world_from_cam, rtol=0, atol=1e-4)
     closed = paths.spline(keys, 8, closed=True)
     torch.testing.assert_close(closed.world_from_cam[::2], keys.world_from_cam, rtol=0, atol=1e-4)
-    with pytest.raises(AnyViewError, match="at least 2"):
+    with pytest.raises(KaleidosceneError, match="at least 2"):
         paths.spline(keys[:1], 5)
 
 
 def test_unknown_preset_names_the_near_one(view):
-    with pytest.raises(AnyViewError, match="did you mean 'orbit'"):
+    with pytest.raises(KaleidosceneError, match="did you mean 'orbit'"):
         paths.preset("orbitt", view, 3)
 
 
 def test_zero_frames_are_refused(view):
-    with pytest.raises(AnyViewError, match="at least one frame"):
+    with pytest.raises(KaleidosceneError, match="at least one frame"):
         paths.orbit(view, 0)
 
 
@@ -113,7 +113,7 @@ def test_bad_camera_paths_are_refused(tmp_path, view, change, reason):
     file = tmp_path / "path.json"
     write_camera_path(file, paths.orbit(view, 3))
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
-    with pytest.raises(AnyViewError, match=reason):
+    with pytest.raises(KaleidosceneError, match=reason):
         read_camera_path(file)
 
 
@@ -129,5 +129,5 @@ def test_presets_take_parameters_by_text():
         "orbit:degrees=far": "degrees must be a number, got 'far'",
         "orbt": "did you mean 'orbit'",
     }.items():
-        with pytest.raises(AnyViewError, match=message):
+        with pytest.raises(KaleidosceneError, match=message):
             paths.preset(text, view, 5)

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from anyview.nn import attention, blocked_attention
-from anyview.nn.attention import attend, attend_explicitly, attend_folded, attend_in_parts
-from anyview.nn.registers import Registers
-from anyview.nn.windows import Windows
+from kaleidoscene.nn import attention, blocked_attention
+from kaleidoscene.nn.attention import attend, attend_explicitly, attend_folded, attend_in_parts
+from kaleidoscene.nn.registers import Registers
+from kaleidoscene.nn.windows import Windows
 
 BATCH, HEADS, KV_HEADS, QUERIES, KEYS, DIM = 2, 6, 3, 5, 7, 8
 

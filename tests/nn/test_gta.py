@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from anyview.geometry.poses import random_rigid
-from anyview.nn.attention import attend_explicitly
-from anyview.nn.gta import Frequencies, ViewTransforms, image_rotations, view_transforms
-from anyview.nn.positions import ViewPositions
+from kaleidoscene.geometry.poses import random_rigid
+from kaleidoscene.nn.attention import attend_explicitly
+from kaleidoscene.nn.gta import Frequencies, ViewTransforms, image_rotations, view_transforms
+from kaleidoscene.nn.positions import ViewPositions
 
 BATCH, VIEWS, TOKENS, HEADS, DIM = 2, 3, 5, 2, 32
 

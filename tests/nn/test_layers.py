@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from anyview.nn.kv_cache import KVCache
-from anyview.nn.masks import view_visibility
-from anyview.nn.mlp import SwiGLU, swiglu_width
-from anyview.nn.modulation import Modulation, layer_norm
-from anyview.nn.patches import patchify, unpatchify
-from anyview.nn.timestep import sinusoid
+from kaleidoscene.nn.kv_cache import KVCache
+from kaleidoscene.nn.masks import view_visibility
+from kaleidoscene.nn.mlp import SwiGLU, swiglu_width
+from kaleidoscene.nn.modulation import Modulation, layer_norm
+from kaleidoscene.nn.patches import patchify, unpatchify
+from kaleidoscene.nn.timestep import sinusoid
 
 
 def test_patches_of_pixels_are_blocks_of_the_pixel_codec():

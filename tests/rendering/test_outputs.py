@@ -3,11 +3,11 @@ import pytest
 import torch
 from PIL import Image
 
-from anyview.data.fitting import describe_fit, fit_views
-from anyview.errors import AnyViewError
-from anyview.geometry.rays import project
-from anyview.memory import check_memory
-from anyview.rendering.outputs import SheetRow, whole_folder, write_contact_sheet, write_video
+from kaleidoscene.data.fitting import describe_fit, fit_views
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.rays import project
+from kaleidoscene.memory import check_memory
+from kaleidoscene.rendering.outputs import SheetRow, whole_folder, write_contact_sheet, write_video
 from tests.conftest import ring
 
 
@@ -20,9 +20,9 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "b.txt").write_text("b")
         raise KeyboardInterrupt
     assert [p.name for p in tmp_path.rglob("*")] == ["out", "a.txt"]
-    with pytest.raises(AnyViewError, match="not empty"), whole_folder(tmp_path / "out", overwrite=False):
+    with pytest.raises(KaleidosceneError, match="not empty"), whole_folder(tmp_path / "out", overwrite=False):
         pass
-    with pytest.raises(AnyViewError, match="is a file"), whole_folder(tmp_path / "out" / "a.txt", overwrite=True):
+    with pytest.raises(KaleidosceneError, match="is a file"), whole_folder(tmp_path / "out" / "a.txt", overwrite=True):
         pass
 
 
@@ -70,9 +70,9 @@ def test_fitted_views_show_what_their_cameras_say(size):
 
 def test_memory_check_says_what_fits():
     check_memory(lambda n: 100 * n, 5, available=1000)
-    with pytest.raises(AnyViewError, match="--chunk 9 would fit"):
+    with pytest.raises(KaleidosceneError, match="--chunk 9 would fit"):
         check_memory(lambda n: 100 * n, 50, available=1000)
-    with pytest.raises(AnyViewError, match="not even one"):
+    with pytest.raises(KaleidosceneError, match="not even one"):
         check_memory(lambda n: 5000 + n, 3, available=1000)
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from anyview.errors import AnyViewError
-from anyview.rendering.ordering import RenderPlan, render_in_order
-from anyview.rendering.resume import PartialRendering, is_finished
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.rendering.ordering import RenderPlan, render_in_order
+from kaleidoscene.rendering.resume import PartialRendering, is_finished
 from tests.conftest import CAUSAL, ring, tiny_renderer
 
 SIZE = (16, 24)
@@ -53,7 +53,7 @@ def test_stopped_anywhere_and_gone_on_gives_the_same_images(tmp_path, plan):
 def test_another_request_is_refused_unless_overwritten(tmp_path):
     first = PartialRendering(tmp_path / "out", {"seed": 1}, overwrite=False)
     (first.folder / "000000.npy").write_bytes(b"")
-    with pytest.raises(AnyViewError, match="another rendering was begun here"):
+    with pytest.raises(KaleidosceneError, match="another rendering was begun here"):
         PartialRendering(tmp_path / "out", {"seed": 2}, overwrite=False)
     assert PartialRendering(tmp_path / "out", {"seed": 2}, overwrite=True).count == 0
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.errors import AnyViewError
-from anyview.families.kaleido.checkpoint import load_model
-from anyview.training.checkpoint import CheckpointWriter, TrainingState, list_checkpoints
-from anyview.training.distributed import World
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.kaleido.checkpoint import load_model
+from kaleidoscene.training.checkpoint import CheckpointWriter, TrainingState, list_checkpoints
+from kaleidoscene.training.distributed import World
 from tests.training.test_trainer import load_training_state, losses, make_task, make_trainer, records, shards  # noqa: F401
 
 
@@ -45,7 +45,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(shards, tmp_path, backgroun
     trainer._save = on_a_full_disk
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        with pytest.raises(AnyViewError, match=r"step-00000004: the checkpoint cannot be written .*step-00000002"):
+        with pytest.raises(KaleidosceneError, match=r"step-00000004: the checkpoint cannot be written .*step-00000002"):
             trainer.train()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -69,7 +69,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(shards, tmp_path, name, how):  
         file.write_bytes(payload)
     else:
         file.unlink()
-    with pytest.raises(AnyViewError, match=file.name.replace(".", r"\.")):
+    with pytest.raises(KaleidosceneError, match=file.name.replace(".", r"\.")):
         make_trainer(shards, tmp_path)
 
 
@@ -82,7 +82,9 @@ def test_what_others_read_of_a_checkpoint_is_compared_with_its_checksums(shards,
         edited = bytearray(whole)
         edited[-9] ^= 1
         (last / name).write_bytes(edited)
-        with pytest.raises(AnyViewError, match=rf"{name}: damaged or changed since it was written|not readable JSON"):
+        with pytest.raises(
+            KaleidosceneError, match=rf"{name}: damaged or changed since it was written|not readable JSON"
+        ):
             load_model(last)
         (last / name).write_bytes(whole)
     (last / "checksums.json").unlink()  # weights that were exported have none

@@ -12,13 +12,13 @@ import sys
 import pytest
 import torch
 
-from anyview.api import load
-from anyview.data.shards import write_shard
-from anyview.families.kaleido.checkpoint import load_model
-from anyview.training.checkpoint import list_checkpoints
-from anyview.training.checkpoint import load_training_state as load_state
-from anyview.training.distributed import World
-from anyview.training.optim import OptimConfig
+from kaleidoscene.api import load
+from kaleidoscene.data.shards import write_shard
+from kaleidoscene.families.kaleido.checkpoint import load_model
+from kaleidoscene.training.checkpoint import list_checkpoints
+from kaleidoscene.training.checkpoint import load_training_state as load_state
+from kaleidoscene.training.distributed import World
+from kaleidoscene.training.optim import OptimConfig
 from tests.conftest import CAUSAL, REPOSITORY
 from tests.data.test_training_data import scenes
 from tests.training.test_trainer import (  # noqa: F401
@@ -184,9 +184,9 @@ def test_the_command_line_runs_under_torchrun(tmp_path):
     """What docs/training.md says: one line for many processes; only one of them speaks, and the result renders."""
     write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, size=(32, 32)) for n in range(8)])
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "anyview", "train",
-        "kaleido-debug", "--out", str(tmp_path / "run"), "--shards", str(tmp_path / "s"), "--train.sharding", "fsdp",
-        "--train.steps", "3",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kaleidoscene",
+        "train", "kaleido-debug", "--out", str(tmp_path / "run"), "--shards", str(tmp_path / "s"),
+        "--train.sharding", "fsdp", "--train.steps", "3",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from anyview.training.checkpoint import list_checkpoints
+from kaleidoscene.training.checkpoint import list_checkpoints
 from tests.conftest import REPOSITORY
 from tests.training.test_distributed import SIX, close, torchrun, train_alone
 from tests.training.test_trainer import (  # noqa: F401

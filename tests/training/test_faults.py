@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from anyview.cli.main import main
-from anyview.data.batches import BatchConfig, ViewBatches
-from anyview.data.damage import allowed_damage
-from anyview.data.sampling import ViewSampling
-from anyview.data.shards import ShardFolder, write_shard
-from anyview.errors import AnyViewError
-from anyview.training.checkpoint import list_checkpoints
-from anyview.training.health import Divergence, Spikes
-from anyview.training.optim import OptimConfig
-from anyview.training.trainer import TrainConfig, Trainer
+from kaleidoscene.cli.main import main
+from kaleidoscene.data.batches import BatchConfig, ViewBatches
+from kaleidoscene.data.damage import allowed_damage
+from kaleidoscene.data.sampling import ViewSampling
+from kaleidoscene.data.shards import ShardFolder, write_shard
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.training.checkpoint import list_checkpoints
+from kaleidoscene.training.health import Divergence, Spikes
+from kaleidoscene.training.optim import OptimConfig
+from kaleidoscene.training.trainer import TrainConfig, Trainer
 from tests.data.test_mixture import spoil
 from tests.data.test_training_data import scenes
 from tests.training.test_trainer import load_training_state, losses, make_task, make_trainer, records, shards  # noqa: F401
@@ -80,7 +80,7 @@ def test_changed_data_or_recipe_is_shown_and_can_be_forced(shards, tmp_path):  #
 
     trainer(shards).train()
     write_shard(tmp_path / "other" / "shard-000000.tar", [scenes(n) for n in range(5)])
-    with pytest.raises(AnyViewError, match=r"another recipe: sources was .*, is .*--force-recipe"):
+    with pytest.raises(KaleidosceneError, match=r"another recipe: sources was .*, is .*--force-recipe"):
         trainer(tmp_path / "other")
     assert trainer(tmp_path / "other", force=True).step == 4
 
@@ -102,7 +102,7 @@ def test_damaged_scenes_are_counted_and_stop_the_run_above_the_rate(shards, tmp_
     assert records(tmp_path / "lenient")[-1]["damaged"] == len(named) >= 4 and all(
         "scene-002" in line for line in named
     )
-    with pytest.raises(AnyViewError, match=r"stopped at step \d: \d damaged scenes, .* allowed .*scene-002"):
+    with pytest.raises(KaleidosceneError, match=r"stopped at step \d: \d damaged scenes, .* allowed .*scene-002"):
         trainer("strict", 0.05).train()
 
 
@@ -119,7 +119,9 @@ def test_fp16_that_cannot_be_saved_by_its_scale_stops(shards, tmp_path):  # noqa
     task = make_task()
     trainer = make_trainer(shards, tmp_path, task, precision="fp16", steps=40)
     task.model.blocks[0].feed_forward.down.weight.register_hook(lambda g: g * float("nan"))
-    with pytest.raises(AnyViewError, match=r"gradient norm is nan; it arose first in blocks\.0\.feed_forward\.down"):
+    with pytest.raises(
+        KaleidosceneError, match=r"gradient norm is nan; it arose first in blocks\.0\.feed_forward\.down"
+    ):
         trainer.train()
     assert 10 < len(records(tmp_path)) < 25 and "gradient_norm" not in records(tmp_path)[0]
 
@@ -128,7 +130,7 @@ def test_bad_data_is_named_through_worker_processes(shards, tmp_path):  # noqa: 
     write_shard(tmp_path / "data" / "shard-000000.tar", [scenes(n) for n in range(6)])
     spoil(tmp_path / "data", "scene-002")
     config = BatchConfig(batch_size=6, sampling=ViewSampling(views=4))
-    with pytest.raises(AnyViewError, match=r"^Damaged scene: .*scene-002"):
+    with pytest.raises(KaleidosceneError, match=r"^Damaged scene: .*scene-002"):
         next(ViewBatches(ShardFolder(tmp_path / "data"), config).loader(range(3), workers=1))
 
 
@@ -148,12 +150,12 @@ def test_a_diverging_run_stops_and_goes_back_with_a_lower_rate(shards, tmp_path)
 
     task.losses = blown_up
     said = r"stopped at step 1\d\d: the loss has diverged.*blocks\.1\.feed_forward\.down.*--rollback"
-    with pytest.raises(AnyViewError, match=said):
+    with pytest.raises(KaleidosceneError, match=said):
         trainer.train()
     stopped = json.loads((tmp_path / "stopped.json").read_text())
     assert stopped["places"][0] == "blocks.1.feed_forward.down.weight" and len(stopped["places"]) == 5
     assert 100 <= stopped["good_step"] <= 112 < stopped["step"]  # the last good step, not that of the lowest mean
-    with pytest.raises(AnyViewError, match="another recipe"):  # refused before anything is dropped
+    with pytest.raises(KaleidosceneError, match="another recipe"):  # refused before anything is dropped
         make_trainer(shards, tmp_path, rollback=0.5, seed=1, **options)
     assert (tmp_path / "stopped.json").is_file()
     stopped_note = (tmp_path / "stopped.json").read_text()
@@ -169,7 +171,7 @@ def test_a_diverging_run_stops_and_goes_back_with_a_lower_rate(shards, tmp_path)
     # The lower rate stays with the run.
     assert make_trainer(shards, tmp_path, **options).rate_scale == 0.5
     for run in (tmp_path, tmp_path / "new"):  # no flag is swallowed once the run has gone on
-        with pytest.raises(AnyViewError, match="nothing to go back from"):
+        with pytest.raises(KaleidosceneError, match="nothing to go back from"):
             make_trainer(shards, run, rollback=0.5, **options)
 
 

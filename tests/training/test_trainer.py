@@ -11,22 +11,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anyview.codecs.codec import CodecConfig
-from anyview.codecs.pixel import PixelCodec
-from anyview.data.batches import BatchConfig, Share, ViewBatches
-from anyview.data.sampling import ViewSampling
-from anyview.data.shards import ShardFolder, write_shard
-from anyview.errors import AnyViewError
-from anyview.families.kaleido.checkpoint import load_model
-from anyview.families.kaleido.settings import KaleidoSettings
-from anyview.families.kaleido.task import KaleidoLoss, KaleidoTask
-from anyview.training.checkpoint import list_checkpoints
-from anyview.training.checkpoint import load_training_state as load_state
-from anyview.training.distributed import World, place
-from anyview.training.ema import Ema
-from anyview.training.health import first_not_finite, top_activations
-from anyview.training.optim import OptimConfig, Optimisers
-from anyview.training.trainer import TrainConfig, Trainer
+from kaleidoscene.codecs.codec import CodecConfig
+from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.data.batches import BatchConfig, Share, ViewBatches
+from kaleidoscene.data.sampling import ViewSampling
+from kaleidoscene.data.shards import ShardFolder, write_shard
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.kaleido.checkpoint import load_model
+from kaleidoscene.families.kaleido.settings import KaleidoSettings
+from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask
+from kaleidoscene.training.checkpoint import list_checkpoints
+from kaleidoscene.training.checkpoint import load_training_state as load_state
+from kaleidoscene.training.distributed import World, place
+from kaleidoscene.training.ema import Ema
+from kaleidoscene.training.health import first_not_finite, top_activations
+from kaleidoscene.training.optim import OptimConfig, Optimisers
+from kaleidoscene.training.trainer import TrainConfig, Trainer
 from tests.conftest import CAUSAL, REPOSITORY, tiny_config
 from tests.data.test_training_data import scenes
 
@@ -232,7 +232,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(shards, tmp_path
     task = make_task()
     with torch.no_grad():
         task.model.blocks[1].feed_forward.down.weight[0, 0] = float("nan")
-    with pytest.raises(AnyViewError, match=r"stopped at step 0: .*blocks\.1\.feed_forward\.down"):
+    with pytest.raises(KaleidosceneError, match=r"stopped at step 0: .*blocks\.1\.feed_forward\.down"):
         make_trainer(shards, tmp_path, task).train()
     dump = json.loads((tmp_path / "stopped.json").read_text())
     assert dump["places"][0] == "blocks.1.feed_forward.down"
@@ -244,7 +244,7 @@ def test_a_gradient_that_is_not_finite_is_traced_to_its_source(shards, tmp_path)
     trainer = make_trainer(shards, tmp_path, task)
     task.model.blocks[0].feed_forward.down.weight.register_hook(lambda g: g * float("inf"))
     with pytest.raises(
-        AnyViewError, match=r"gradient norm is (inf|nan); it arose first in blocks\.0\.feed_forward\.down"
+        KaleidosceneError, match=r"gradient norm is (inf|nan); it arose first in blocks\.0\.feed_forward\.down"
     ):
         trainer.train()
 
@@ -263,9 +263,9 @@ def test_parts_that_no_step_has_used_yet_do_not_stop_a_resume(shards, tmp_path):
 
 def test_another_seed_or_a_broken_checkpoint_is_refused(shards, tmp_path):
     make_trainer(shards, tmp_path).train()
-    with pytest.raises(AnyViewError, match="another recipe: seed was 0, is 1"):
+    with pytest.raises(KaleidosceneError, match="another recipe: seed was 0, is 1"):
         make_trainer(shards, tmp_path, seed=1)
-    with pytest.raises(AnyViewError, match="settings.settings.model.registers was 1, is 0"):
+    with pytest.raises(KaleidosceneError, match="settings.settings.model.registers was 1, is 0"):
         make_trainer(shards, tmp_path, make_task(registers=0))
     make_trainer(shards, tmp_path, steps=50)  # a longer run may go on
     make_trainer(shards, tmp_path, seed=1, force=True)
@@ -301,8 +301,8 @@ def test_average_follows_its_formula():
 
 def test_monitors_see_every_block():
     task = make_task()
-    from anyview.geometry.poses import random_rigid
-    from anyview.nn.positions import ViewPositions
+    from kaleidoscene.geometry.poses import random_rigid
+    from kaleidoscene.nn.positions import ViewPositions
 
     x, positions = torch.randn(1, 2, 12, 3, 5), ViewPositions.from_poses(random_rigid(1, 2))
     with top_activations(task.model) as top, first_not_finite(task.model) as places:
@@ -313,8 +313,8 @@ def test_monitors_see_every_block():
 
 def test_monitors_see_compiled_blocks_too():
     """A compiled block does not run hooks that come after its compilation; what it puts out is seen all the same."""
-    from anyview.geometry.poses import random_rigid
-    from anyview.nn.positions import ViewPositions
+    from kaleidoscene.geometry.poses import random_rigid
+    from kaleidoscene.nn.positions import ViewPositions
 
     task = make_task()
     x, positions = torch.randn(1, 2, 12, 3, 5), ViewPositions.from_poses(random_rigid(1, 2))

@@ -18,11 +18,11 @@ import torch.distributed as dist
 warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from anyview.cli.main import end_process  # noqa: E402
-from anyview.errors import AnyViewError  # noqa: E402
-from anyview.families.kaleido.renderer import KaleidoRenderer  # noqa: E402
-from anyview.training.config import TrainConfig  # noqa: E402
-from anyview.training.distributed import join_world, leave_world  # noqa: E402
+from kaleidoscene.cli.main import end_process  # noqa: E402
+from kaleidoscene.errors import KaleidosceneError  # noqa: E402
+from kaleidoscene.families.kaleido.renderer import KaleidoRenderer  # noqa: E402
+from kaleidoscene.training.config import TrainConfig  # noqa: E402
+from kaleidoscene.training.distributed import join_world, leave_world  # noqa: E402
 from tests.conftest import ring  # noqa: E402
 from tests.training.test_trainer import make_task, make_trainer  # noqa: E402
 
@@ -54,8 +54,8 @@ def main() -> int:
         trainer.train()
         print(f"gradients exchanged: {len(exchanges)}")
         leave_world()
-    except AnyViewError as error:
-        print(f"anyview: {error}", file=sys.stderr)
+    except KaleidosceneError as error:
+        print(f"kaleidoscene: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,1 +1,0 @@
-"""What ``anyview check`` looks for, and the pictures it draws."""

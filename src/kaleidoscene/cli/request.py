@@ -1,0 +1,174 @@
+"""What a rendering is asked for: which views are references, and where the new cameras are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+
+from kaleidoscene.api import Model
+from kaleidoscene.cli.common import parse_indices
+from kaleidoscene.data.camera_paths import read_any_camera_path
+from kaleidoscene.data.captures import Capture
+from kaleidoscene.data.formats.photos import intrinsics_of
+from kaleidoscene.data.formats.registry import read_capture, scan_capture
+from kaleidoscene.data.frames import frame_size
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry import trajectories
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import look_at
+from kaleidoscene.geometry.selection import select_views
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions:
+    """References and targets."""
+
+    capture: tyro.conf.Positional[Path]
+    """Folder of any supported capture format, or a single image."""
+    format: str | None = None
+    """Read the capture as this format instead of detecting it."""
+    references: str | None = None
+    """Views of the capture to render from, for example 0,8,16 or 0-4."""
+    num_references: int = 3
+    """How many views to choose as references where none are named."""
+    select: Literal["spread", "nearest", "kmeans"] = "spread"
+    """How they are chosen: far from each other, near to the targets, or one for each cluster."""
+    targets: str | None = None
+    """Views of the capture to render (and compare with), for example 10-24, or 'rest': all but the references."""
+    trajectory: str = "orbit"
+    """Preset: orbit, spiral, lemniscate, dolly, dolly-zoom, pan, roll, move, with parameters if wanted
+    (orbit:degrees=180,elevation=30), or spline: smoothly through the references in the order given."""
+    camera_path: Path | None = None
+    """JSON camera path (ours or nerfstudio's), instead of a trajectory."""
+    cameras_of: Path | None = None
+    """Another capture (or RealEstate10K camera file) whose cameras are rendered, in the same world."""
+    frames: int = 24
+    """Frames of the trajectory."""
+    masked: bool = False
+    """Lay the capture's masks on white."""
+    elevation: float = 20.0
+    """Of the camera of a single image above the object's middle, degrees."""
+    distance: float = 1.85
+    """Of the camera of a single image from the middle of the object, in lengths of the object's longest side."""
+
+
+@dataclass(frozen=True, eq=False)
+class RenderRequest:
+    """A request that is resolved against its capture.
+
+    Attributes:
+        references: The capture with the references alone.
+        indices: Which views of the capture they are.
+        cameras: To render.
+        truth: The capture's views at ``cameras``, if they are some of its own.
+        masked: Whether masks are laid on white.
+        notes: What there is to be said before anything runs.
+    """
+
+    references: Capture
+    indices: list[int]
+    cameras: Cameras
+    truth: Capture | None
+    masked: bool
+    notes: tuple[str, ...]
+
+
+def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
+    """Read the capture, choose references and place the targets.
+
+    Raises:
+        KaleidosceneError: A view is out of range, two ways of giving targets contradict, or the capture has no cameras.
+    """
+    given = [name for name in ("targets", "camera_path", "cameras_of") if getattr(options, name) is not None]
+    if len(given) > 1:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise KaleidosceneError(f"{flags} were both given; the new views come from one of them.")
+    capture = read_capture(options.capture, format=options.format)
+    notes = [f"{capture.name}: {note}." for note in capture.notes]
+    if not capture.is_posed:
+        capture, note = _place_single_image(capture, options, model)
+        notes.append(note)
+    fixed = None if options.references is None else parse_indices(options.references, "--references")
+    cameras, own = _targets_before_references(options, capture)
+    indices = fixed or _choose(options, capture, cameras, own)
+    references = capture.select(indices)
+    if options.targets == "rest":
+        own = [number for number in range(len(capture)) if number not in indices]
+        if not own:
+            raise KaleidosceneError(
+                f"{capture.name}: there is nothing to render: all {len(capture)} views are references."
+            )
+        cameras = _one_lens(capture.cameras[own])
+    if cameras is None:
+        cameras = _path(options, references)
+    shown = ", ".join(map(str, indices[:12])) + (" ..." if len(indices) > 12 else "")
+    notes.append(f"{capture.name}: {len(capture)} views, {len(indices)} as references ({shown}).")
+    sizes = {frame_size(frame) for frame in references.frames}
+    if len(sizes) > 1:
+        h, w = references.common_size
+        notes.append(f"References of {len(sizes)} sizes are cropped about their middle to the smallest sides, {h}x{w}.")
+    truth = None if own is None else capture.select(own)
+    return RenderRequest(references, indices, cameras, truth, options.masked, tuple(notes))
+
+
+def _one_lens(cameras: Cameras) -> Cameras:
+    """Poses of real cameras, whose lenses may differ: the model has its own, and the truth is cropped to it."""
+    return replace(cameras, intrinsics=cameras.intrinsics[:1].expand_as(cameras.intrinsics))
+
+
+def _path(options: RequestOptions, references: Capture) -> Cameras:
+    if options.trajectory == "spline":
+        return trajectories.spline(references.cameras, options.frames)
+    return trajectories.preset(options.trajectory, references, options.frames)
+
+
+def _targets_before_references(options: RequestOptions, capture: Capture) -> tuple[Cameras | None, list[int] | None]:
+    """Targets that do not depend on the references, and which views of the capture they are, if they are any."""
+    if options.targets is not None and options.targets != "rest":
+        own = parse_indices(options.targets, "--targets")
+        return _one_lens(capture.select(own).cameras), own
+    if options.camera_path is not None:
+        return read_any_camera_path(options.camera_path, capture.root), None
+    if options.cameras_of is not None:
+        return _one_lens(scan_capture(options.cameras_of).cameras), None
+    return None, None
+
+
+def _choose(options: RequestOptions, capture: Capture, targets: Cameras | None, own: list[int] | None) -> list[int]:
+    """References that are not named; views that are targets are not among them."""
+    free = [number for number in range(len(capture)) if number not in (own or [])]
+    if not free:
+        raise KaleidosceneError(f"{capture.name}: every view is a target, so that none is left as a reference.")
+    count = min(options.num_references, len(free))
+    if options.select == "nearest" and targets is None:
+        raise KaleidosceneError("--select nearest needs targets: give --targets 10-24, --camera-path or --cameras-of.")
+    return [free[place] for place in select_views(options.select, capture.cameras[free], count, targets)]
+
+
+def _place_single_image(capture: Capture, options: RequestOptions, model: Model) -> tuple[Capture, str]:
+    """A camera for a single image: the model's own lens, looking at the middle of an object of size 1."""
+    if len(capture) != 1:
+        raise KaleidosceneError(
+            f"{capture.name}: {len(capture)} images without cameras; estimate them with "
+            f"'kaleidoscene pose {options.capture} --out CAPTURE' first, or give a single image."
+        )
+    frame = capture.frames[0]
+    assert frame.image_size is not None
+    shorter = min(frame.image_size)
+    elevation = math.radians(options.elevation)
+    eye = options.distance * torch.tensor([0.0, -math.cos(elevation), math.sin(elevation)], dtype=torch.float64)
+    pose = look_at(eye, torch.zeros(3, dtype=torch.float64), torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
+    h, _ = model.image_size
+    focal = model.system.focal_over_height * h / min(model.image_size) * shorter
+    posed = replace(frame, world_from_cam=pose, intrinsics=intrinsics_of(focal, frame.image_size))
+    angle = math.degrees(2 * math.atan(0.5 * shorter / focal))
+    note = (
+        f"{capture.name}: a single image: its camera is taken to be {options.distance:g} object lengths away, "
+        f"{options.elevation:g} degrees up, with the model's field of view of {angle:.1f} degrees."
+    )
+    return replace(capture, frames=(posed,), centred="object"), note

@@ -1,0 +1,1 @@
+"""What ``kaleidoscene check`` looks for, and the pictures it draws."""

@@ -1,0 +1,39 @@
+"""Where cameras stand around an object that fits a unit box."""
+
+from typing import Literal
+
+import torch
+
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import look_at, rotation_about
+
+ViewpointKind = Literal["eschernet", "wide", "near"]
+FIELD_OF_VIEW = 2 * torch.atan(torch.tensor(128 / 280, dtype=torch.float64)).item()
+"""49.1 degrees: focal length 280 at 256 px, as the EscherNet renders have it."""
+_UP = torch.tensor([0.0, 0.0, 1.0])
+
+
+def sample_viewpoints(
+    kind: ViewpointKind, count: int, image_size: tuple[int, int], generator: torch.Generator
+) -> Cameras:
+    """Random cameras around the origin, z up.
+
+    ``eschernet`` is the distribution of the GSO-30 renders: directions uniform on the sphere, distance uniform in
+    [1.5, 2.2], looking at the centre, upright. ``wide`` has distances in [1.3, 2.8], looks beside the centre, rolls.
+    ``near`` is ``eschernet`` with all directions around a random one, about 25 degrees off: views that share surface.
+    """
+    direction = torch.randn(count, 3, generator=generator)
+    if kind == "near":
+        middle = torch.nn.functional.normalize(torch.randn(1, 3, generator=generator), dim=-1)
+        direction = middle + 0.35 * direction
+    direction = torch.nn.functional.normalize(direction, dim=-1)
+    low, high = (1.3, 2.8) if kind == "wide" else (1.5, 2.2)
+    distance = low + (high - low) * torch.rand(count, 1, generator=generator)
+    target = torch.zeros(count, 3)
+    if kind == "wide":
+        target = 0.12 * torch.randn(count, 3, generator=generator)
+    poses = look_at(direction * distance, target, _UP)
+    if kind == "wide":
+        poses = poses.clone()
+        poses[:, :3, :3] = poses[:, :3, :3] @ rotation_about("z", 0.15 * torch.randn(count, generator=generator))
+    return Cameras.from_field_of_view(poses, FIELD_OF_VIEW, image_size)

@@ -1,0 +1,59 @@
+"""What a Kaleido checkpoint says of itself, and how it is rendered from by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kaleidoscene.codecs.codec import CodecConfig
+from kaleidoscene.families.kaleido.config import KaleidoConfig
+from kaleidoscene.flow.schedules import Schedule
+from kaleidoscene.flow.solvers import SolverName
+
+ScaleFrom = Literal["references", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How images are drawn from the flow; the defaults are the paper's."""
+
+    schedule: Schedule = Schedule()
+    solver: SolverName = "euler"
+    guidance: float = 1.5
+    """Scale of classifier-free guidance; 1 is without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KaleidoSettings:
+    """Everything but the weights that a Kaleido checkpoint needs.
+
+    Attributes:
+        model: Architecture of the network.
+        codec: Image codec of its latents.
+        feature_source: Folder or hub id of the DINOv2 encoder, where the network takes features.
+        image_size: ``(height, width)`` it was trained at.
+        buckets: Other sizes it was trained at, one for each aspect ratio (appendix B: 1:1, 4:5, 5:4, 16:9, 9:16).
+        field_of_view: Angle of view in degrees of the shorter side of ``image_size``, and of the longer side of
+            ``buckets``, which are cut from square views; the paper models no intrinsics.
+        scale_from: Whose farthest camera is at distance 1: the references', so that a scene does not depend on what is
+            asked of it (and can be cached), or all views' (paper).
+        sampling: Default way to render.
+    """
+
+    model: KaleidoConfig
+    codec: CodecConfig = CodecConfig()
+    feature_source: str = ""
+    image_size: tuple[int, int] = (256, 256)
+    buckets: tuple[tuple[int, int], ...] = ()
+    field_of_view: float = 49.1
+    scale_from: ScaleFrom = "references"
+    sampling: SamplingConfig = SamplingConfig()
+
+    def __post_init__(self) -> None:
+        if self.codec.kind == "pixel" and self.model.latent_channels != 3 * self.codec.factor**2:
+            raise ValueError(
+                f"The pixel codec of factor {self.codec.factor} has {3 * self.codec.factor**2} channels, "
+                f"the network takes {self.model.latent_channels}."
+            )
+        if self.model.cacheable and self.scale_from == "all":
+            raise ValueError("A causal model's scene must not depend on targets: scale_from must be 'references'.")

@@ -1,0 +1,79 @@
+"""Where the origin of a scene lies and how long its unit is, for the network (Kaleido section 3.2.1 (ii))."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.cameras import Cameras
+
+
+@dataclass(frozen=True, eq=False)
+class SceneNormalisation:
+    """An invertible change of world: ``normalised = (world - origin) / scale``.
+
+    Kaleido scales translations so that the largest norm over the views of a scene is 1. The paper does not say
+    from where norms are measured; docs/papers.md (open choice E3) has what we chose and why.
+
+    Attributes:
+        origin: World position of the new origin, in world units.
+        scale: World units per normalised unit.
+    """
+
+    origin: Float[Tensor, "*batch 3"]
+    scale: Float[Tensor, "*batch"]
+
+    @classmethod
+    def from_cameras(cls, cameras: Cameras, origin: Float[Tensor, "*batch 3"]) -> SceneNormalisation:
+        """Scale such that the farthest of ``cameras`` (last batch axis = views) is at distance 1 from ``origin``.
+
+        Raises:
+            KaleidosceneError: All cameras sit at the origin, so that no scale can be told.
+        """
+        distance = (cameras.centres - origin[..., None, :]).norm(dim=-1).amax(-1)
+        if bool((distance < 1e-8).any()):
+            raise KaleidosceneError(
+                "The scene has no scale: every camera sits at its origin; give an origin or a scale."
+            )
+        return cls(origin, distance)
+
+    def normalise(self, cameras: Cameras) -> Cameras:
+        """Cameras in normalised units; rotations and intrinsics stay."""
+        return self._move(cameras, (cameras.centres - self.origin[..., None, :]) / self.scale[..., None, None])
+
+    def denormalise(self, cameras: Cameras) -> Cameras:
+        """Inverse of :meth:`normalise`."""
+        return self._move(cameras, cameras.centres * self.scale[..., None, None] + self.origin[..., None, :])
+
+    @staticmethod
+    def _move(cameras: Cameras, centres: Tensor) -> Cameras:
+        poses = cameras.world_from_cam.clone()
+        poses[..., :3, 3] = centres
+        return replace(cameras, world_from_cam=poses)
+
+
+def mean_centre(cameras: Cameras) -> Float[Tensor, "*batch 3"]:
+    """Mean of the camera centres over the last batch axis: the origin for scenes (open choice E3)."""
+    return cameras.centres.mean(dim=-2)
+
+
+def focus_point(cameras: Cameras) -> Float[Tensor, "*batch 3"]:
+    """The point nearest to all optical axes in the least-squares sense: the centre of an inward-looking capture.
+
+    Raises:
+        KaleidosceneError: The optical axes are parallel, so that they meet nowhere.
+    """
+    eye = torch.eye(3, dtype=cameras.centres.dtype, device=cameras.centres.device)
+    directions = cameras.directions
+    off_axis = eye - directions[..., :, None] * directions[..., None, :]
+    matrix = off_axis.sum(dim=-3)
+    if bool((torch.linalg.eigvalsh(matrix)[..., 0] < 1e-6 * len(eye)).any()):
+        raise KaleidosceneError(
+            "The cameras look in parallel directions, so they have no common centre; give an origin."
+        )
+    right = (off_axis @ cameras.centres[..., None]).sum(dim=-3)
+    return torch.linalg.solve(matrix, right)[..., 0]

@@ -1,0 +1,156 @@
+"""Geometric transform attention (GTA): one positional encoding for image place, camera pose and time.
+
+Every token has a group element with a block-diagonal matrix P. Queries are multiplied by P^T, keys and values by
+P^{-1} and the output by P, so that attention sees relative elements P_i P_j^{-1} only (Kaleido section 3.2.1 (ii),
+eq. 3 and 4). Image places are rotations that depend on the location, camera poses and frame times are 4x4 blocks
+that depend on the view. Everything here is built and applied in fp32, whatever the autocast type.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.geometry.poses import invert
+from kaleidoscene.nn.positions import ViewPositions
+
+FrequencyKind = Literal["octave", "harmonic", "geometric", "rope"]
+Representation = Literal["standard", "dual"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frequencies:
+    """How the bands of a rotation encoding are spaced (open choice E1).
+
+    ``octave``: max_frequency * 2^-k (the official GTA code). ``harmonic``: k + 1. ``geometric``: from 1 to
+    max_frequency in equal ratios. ``rope``: 10000^(-k / bands) on integer positions instead of angles.
+    """
+
+    kind: FrequencyKind = "octave"
+    max_frequency: float = 1.0
+
+    def angles(
+        self, positions: Float[Tensor, "*batch"], count: int | float, bands: int
+    ) -> Float[Tensor, "*batch bands"]:
+        """Angle of every band at ``positions`` (in steps, 0 <= position < count)."""
+        k = torch.arange(bands, dtype=torch.float32, device=positions.device)
+        if self.kind == "rope":
+            return positions.float()[..., None] * 10000 ** (-k / bands)
+        if self.kind == "octave":
+            frequency = self.max_frequency * 2**-k
+        elif self.kind == "harmonic":
+            frequency = k + 1
+        else:
+            frequency = self.max_frequency ** (k / max(bands - 1, 1))
+        return (2 * math.pi / count) * positions.float()[..., None] * frequency
+
+
+@dataclass(frozen=True, eq=False)
+class Rotations:
+    """Rotations of channel pairs: channel i of the first half turns with channel i of the second half."""
+
+    cos: Float[Tensor, "tokens pairs"]
+    sin: Float[Tensor, "tokens pairs"]
+
+    def apply(self, x: Float[Tensor, "*batch tokens heads dim"], *, inverse: bool = False) -> Tensor:
+        """Rotate the channels of fp32 ``x`` (dim = 2 pairs) by the angle of each token."""
+        return torch.cat(self.halves(x, inverse=inverse), dim=-1)
+
+    def halves(self, x: Float[Tensor, "*batch tokens heads dim"], *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """The same before its two halves are joined, for those who have more to put beside them."""
+        cos, sin = self.cos[:, None], (-self.sin if inverse else self.sin)[:, None]
+        a, b = x.chunk(2, dim=-1)
+        return torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(a * sin, b, cos)
+
+
+def image_rotations(grid: tuple[int, int], pairs: int, frequencies: Frequencies, device: torch.device) -> Rotations:
+    """Rotations for the places of a token grid: half of the pairs turn with the row, half with the column.
+
+    The angles are 2 pi i / H and 2 pi j / W, hence independent of the resolution.
+    """
+    rows, cols = grid
+    i = torch.arange(rows, dtype=torch.float32, device=device)
+    j = torch.arange(cols, dtype=torch.float32, device=device)
+    by_row = frequencies.angles(i, rows, pairs // 2)[:, None].expand(rows, cols, -1)
+    by_col = frequencies.angles(j, cols, pairs - pairs // 2)[None].expand(rows, cols, -1)
+    angle = torch.cat([by_row, by_col], dim=-1).reshape(rows * cols, pairs)
+    return Rotations(angle.cos(), angle.sin())
+
+
+@dataclass(frozen=True, eq=False)
+class ViewTransforms:
+    """Per view the block-diagonal matrices, to be multiplied from the right onto row vectors.
+
+    With P the block of a token: query P, key and value (P^{-1})^T, output P^T (representation ``standard``).
+    """
+
+    query: Float[Tensor, "batch views dim dim"]
+    key: Float[Tensor, "batch views dim dim"]
+    output: Float[Tensor, "batch views dim dim"]
+
+    @staticmethod
+    def apply(x: Float[Tensor, "batch views tokens heads dim"], matrix: Float[Tensor, "batch views dim dim"]) -> Tensor:
+        """Multiply the channels of fp32 ``x`` by the matrix of its view."""
+        b, v, tokens, heads, dim = x.shape
+        flat = x.reshape(b * v, tokens * heads, dim)
+        return torch.bmm(flat, matrix.reshape(b * v, dim, dim)).view(b, v, tokens, heads, dim)
+
+
+def view_transforms(
+    positions: ViewPositions,
+    dim: int,
+    *,
+    representation: Representation = "standard",
+    time_frequencies: Frequencies,
+    use_poses: bool = True,
+) -> ViewTransforms:
+    """Matrices of the view part of the head (Kaleido eq. 3 and 4).
+
+    A 3D scene repeats the 4x4 world-to-camera matrix ``dim / 4`` times; a video fills the same blocks with pairs of
+    2x2 rotations by its time, so that one code path serves both.
+
+    Args:
+        positions: Poses or times of the views.
+        dim: Channels of the view part, a multiple of 4.
+        representation: ``standard`` is GTA, ``dual`` is GTA with P^{-T} in place of P (CaPE's).
+        time_frequencies: Bands of the time rotations.
+        use_poses: False leaves 3D scenes without a view block (for encodings that tell poses another way).
+    """
+    blocks = dim // 4
+    with torch.autocast(positions.times.device.type, enabled=False):
+        pose = positions.cam_from_world[:, :, None].expand(-1, -1, blocks, 4, 4)
+        if not use_poses:
+            pose = torch.eye(4, device=pose.device).expand_as(pose)
+        angle = time_frequencies.angles(positions.times, 1.0, 2 * blocks)
+        time = _rotation_blocks(angle.unflatten(-1, (blocks, 2)))
+        is_video = positions.is_video[:, None, None, None, None]
+        p = _block_diagonal(torch.where(is_video, time, pose))
+        inverse = _block_diagonal(torch.where(is_video, time.mT, invert(pose)))
+        if representation == "dual":
+            return ViewTransforms(inverse.mT, p, inverse)
+        return ViewTransforms(p, inverse.mT, p.mT)
+
+
+def _rotation_blocks(angle: Float[Tensor, "batch views blocks 2"]) -> Float[Tensor, "batch views blocks 4 4"]:
+    """P = blockdiag(R(a)^T, R(b)^T) for each pair of angles."""
+    cos, sin = angle.cos(), angle.sin()
+    block = angle.new_zeros(*angle.shape[:-1], 4, 4)
+    for n in range(2):
+        a, b = 2 * n, 2 * n + 1
+        block[..., a, a], block[..., b, b] = cos[..., n], cos[..., n]
+        block[..., a, b], block[..., b, a] = sin[..., n], -sin[..., n]
+    return block
+
+
+def _block_diagonal(blocks: Float[Tensor, "batch views blocks 4 4"]) -> Float[Tensor, "batch views dim dim"]:
+    b, v, n = blocks.shape[:3]
+    matrix = blocks.new_zeros(b, v, n, 4, n, 4)
+    index = torch.arange(n, device=blocks.device)
+    # Advanced indices that are not adjacent put their axis first.
+    matrix[:, :, index, :, index, :] = blocks.movedim(2, 0)
+    return matrix.view(b, v, 4 * n, 4 * n)

@@ -1,0 +1,189 @@
+"""What references show at points along the rays of targets; geometry alone, in normalised units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from kaleidoscene.geometry.poses import invert
+from kaleidoscene.nn.positions import ViewPositions
+
+# Half of the length of ray that is searched (cameras stand at distance 1), and how near to a camera a point may lie.
+EXTENT, _NEAR = 0.5, 0.05
+# How much more a reference counts that looks along the ray: weights are exp(FOCUS cos).
+FOCUS = 8.0
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Every ``stride``-th pixel of every ``stride``-th row, from ``(row, col)`` on."""
+
+    row: int = 0
+    col: int = 0
+    stride: int = 1
+
+    def of(self, x: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch rows cols"]:
+        """These pixels of an image (a view)."""
+        return x[..., self.row :: self.stride, self.col :: self.stride]
+
+    def places(self, size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Centres of its rows and columns, as shares of the sides of an image."""
+        h, w = size
+        rows = torch.arange(self.row, h, self.stride, device=device)
+        return (rows + 0.5) / h, (torch.arange(self.col, w, self.stride, device=device) + 0.5) / w
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What can be copied from.
+
+    Attributes:
+        latents: Of the references.
+        surfaces: How far along its ray each cell of a reference sees something.
+        positions: Of the references.
+        present: False for references that must not be seen; None: all may.
+    """
+
+    latents: Float[Tensor, "batch refs c h w"]
+    surfaces: Float[Tensor, "batch refs rows cols"]
+    positions: ViewPositions
+    present: Bool[Tensor, "batch refs"] | None = None
+
+    def counts(self) -> Tensor:
+        """References of each scene that may be seen, ``(batch, 1, 1, 1)`` or one number."""
+        if self.present is None:
+            return torch.tensor(self.latents.shape[1])
+        return self.present.sum(1).clamp_min(1)[:, None, None, None]
+
+    def join(self, others: Sources) -> Sources:
+        """These references and others of the same scenes behind them, all of them present."""
+        return Sources(
+            torch.cat([self.latents, others.latents], 1),
+            torch.cat([self.surfaces, others.surfaces], 1),
+            self.positions.join(others.positions),
+        )
+
+    def repeat(self, times: int) -> Sources:
+        """``times`` copies of each scene, next to each other; all references are present."""
+        surfaces = self.surfaces.repeat_interleave(times, 0)
+        latents = self.latents
+        if len(latents) == 1:
+            latents = latents.expand(times, *latents.shape[1:])  # no copies
+        else:
+            latents = latents.repeat_interleave(times, 0)
+        return Sources(latents, surfaces, self.positions.repeat(times))
+
+    def scene(self, number: int) -> Sources:
+        """One scene alone."""
+        at = slice(number, number + 1)
+        present = None if self.present is None else self.present[at]
+        return Sources(self.latents[at], self.surfaces[at], self.positions.scene(number), present)
+
+
+@dataclass(frozen=True, eq=False)
+class Sighting:
+    """What one reference shows at all points.
+
+    Attributes:
+        colours: Its latents where the points project to.
+        weight: ``exp(FOCUS (cos - 1))``; 0 where it does not see the point.
+        seen: 1 where the point lies before both cameras and inside the image, else 0.
+        cosines: Between its ray to the point and that of the target.
+        along: Where the point lies on its ray, counted from the place nearest to the origin.
+        surface: Where it says that its surface lies, likewise; the one thing here that has gradients.
+    """
+
+    colours: Float[Tensor, "batch c targets depths pixels"]
+    weight: Float[Tensor, "batch targets depths pixels"]
+    seen: Float[Tensor, "batch targets depths pixels"]
+    cosines: Float[Tensor, "batch targets depths pixels"]
+    along: Float[Tensor, "batch targets depths pixels"]
+    surface: Float[Tensor, "batch targets depths pixels"]
+
+
+@dataclass(frozen=True, eq=False)
+class RayPoints:
+    """Points along the rays of pixels of targets, nearest first.
+
+    Pixels are the last axis: there are many, and what belongs to a ray or a depth alone is spread over long rows.
+
+    Attributes:
+        foot: The places of the rays that are nearest to the origin, in world axes.
+        direction: Unit vectors.
+        steps: How far behind the foot the points lie.
+        square: Of the distances from the origin.
+        usable: Whether a point lies before its camera and the scene has poses.
+    """
+
+    foot: Float[Tensor, "batch targets 3 pixels"]
+    direction: Float[Tensor, "batch targets 3 pixels"]
+    steps: Float[Tensor, "depths 1"]
+    square: Float[Tensor, "batch targets depths pixels"]
+    usable: Bool[Tensor, "batch targets depths pixels"]
+
+    @classmethod
+    def of(
+        cls, targets: ViewPositions, rows: Float[Tensor, " rows"], cols: Float[Tensor, " cols"], depths: int
+    ) -> RayPoints:
+        """Of the pixels where ``rows`` and ``cols`` cross (shares of the image), ``depths`` points on each ray."""
+        y, x = torch.meshgrid(rows, cols, indexing="ij")
+        centre, direction = targets.rays(targets.tangents_at(torch.stack([x, y], dim=-1).reshape(-1, 2)))
+        centre, direction = centre.mT, direction.mT.contiguous()
+        along = (direction * centre).sum(-2, keepdim=True)
+        foot = centre - along * direction
+        steps = EXTENT * ((2 * torch.arange(depths, device=rows.device)[:, None] + 1) / depths - 1)
+        usable = (steps > along + _NEAR) & ~targets.is_video[:, None, None, None]
+        return cls(foot, direction, steps, foot.square().sum(-2, keepdim=True) + steps.square(), usable)
+
+    def seen_from(self, sources: Sources) -> Iterator[Sighting]:
+        """What each reference shows, one after the other."""
+        for number in range(sources.latents.shape[1]):
+            yield self._sighting(sources, number)
+
+    def _sighting(self, sources: Sources, number: int) -> Sighting:
+        pose = sources.positions.cam_from_world[:, number]
+        places, seen = self._project(pose, sources.positions.lens[:, number])
+        if sources.present is not None:
+            seen = seen & sources.present[:, number, None, None, None]
+        cosines, along = self._angles(invert(pose)[:, None, :3, 3:])
+        grid = places.flatten(1, 2)
+
+        def read(images: Tensor) -> Tensor:
+            found = nn.functional.grid_sample(images, grid, align_corners=False, padding_mode="border")
+            return found.unflatten(2, seen.shape[1:3])
+
+        colours = read(sources.latents[:, number].float())
+        surface = read(sources.surfaces[:, number, None])[:, 0]
+        shown = seen.to(colours.dtype)
+        return Sighting(colours, torch.exp(FOCUS * (cosines - 1)) * shown, shown, cosines, along, surface)
+
+    def _project(
+        self, pose: Float[Tensor, "batch 4 4"], lens: Float[Tensor, "batch 4"]
+    ) -> tuple[Float[Tensor, "batch targets depths pixels 2"], Bool[Tensor, "batch targets depths pixels"]]:
+        """Places in an image, from -1 to 1 over its sides, and whether the points are seen there."""
+        fx, fy, cx, cy = (2 * lens).unbind(-1)
+        none, one = torch.zeros_like(fx), torch.ones_like(fx)
+        rows = [torch.stack(row, -1) for row in ((fx, none, cx - 1), (none, fy, cy - 1), (none, none, one))]
+        image_from_world = torch.stack(rows, -2) @ pose[:, :3]
+        turn = image_from_world[:, None, :, :3]
+        start, slope = turn @ self.foot + image_from_world[:, None, :, 3:], turn @ self.direction
+        x, y, z = (torch.addcmul(start[:, :, None, axis], self.steps, slope[:, :, None, axis]) for axis in range(3))
+        seen = self.usable & (z > _NEAR) & (torch.maximum(x.abs(), y.abs()) < z)
+        return self._pairs(start, slope, [0, 1]) / self._pairs(start, slope, [2, 2]).clamp_min(_NEAR), seen
+
+    def _pairs(self, start: Tensor, slope: Tensor, axes: list[int]) -> Float[Tensor, "batch targets depths pixels 2"]:
+        """Two coordinates of each point next to each other: cheaper than to interleave them when all is done."""
+        start, slope = (x[:, :, axes].mT.contiguous()[:, :, None] for x in (start, slope))
+        return torch.addcmul(start, self.steps[..., None], slope)
+
+    def _angles(self, eye: Float[Tensor, "batch 1 3 1"]) -> tuple[Tensor, Tensor]:
+        """With q the points, d the rays and e an eye: ``(q - e) . d`` and ``(q - e) . q`` over ``|q - e|``."""
+        towards = (eye * self.direction).sum(-2, keepdim=True)
+        inner = torch.addcmul((eye * self.foot).sum(-2, keepdim=True), self.steps, towards)
+        square = torch.add(self.square + eye.square().sum(-2, keepdim=True), inner, alpha=-2)
+        inverse = square.clamp_min(1e-6).rsqrt()
+        return (self.steps - towards) * inverse, (self.square - inner) * inverse

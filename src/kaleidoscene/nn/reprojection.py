@@ -1,0 +1,259 @@
+"""Copying from references at the resolution of latents: every pixel of a target looks along its ray for a surface.
+
+Ours, not Kaleido's. A small transformer learns quickly where things are and slowly how to paint them: its tokens must
+carry every pixel through their width. Here the network says of each pixel of a target how likely its ray meets a
+surface at each of some depths, and the colour there is taken from the references, into which the point is projected.
+What it meets nowhere, or what no reference shows, stays as the network has painted it:
+
+    x = sum_k w_k c_k + (1 - sum_k w_k) x_painted,    w_k = o_k prod_{j < k} (1 - o_j)
+
+with o_k the occupancy at depth k, nearest first, and c_k the blend of the references there. References, too, say how
+far away their surface is, so that points in front of it count as empty and what it hides is not taken for it. Part of
+the evidence is made for pixels in [-1, 1] and objects before white: it says little on other latents.
+
+Depths are counted along rays from the point nearest to the scene's origin: rotations of the world change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from kaleidoscene.nn.positions import ViewPositions
+from kaleidoscene.nn.ray_points import Lattice, RayPoints, Sighting, Sources
+
+# Rows and columns of a token in which the network speaks of depths, channels of the network that weighs evidence, and
+# numbers of evidence beside the colour.
+CELLS, HIDDEN, _EVIDENCE = 4, 16, 9
+# Points that are looked at in one go where no gradient is wanted, and how many fp32 numbers are held for each of them
+# at the peak, in all and for every channel: 66 were measured with 3 channels, 156 with 16.
+BAND, POINT_NUMBERS, POINT_CHANNELS = 2**16, 50, 7
+# Weights are kept this much smaller than they act: optimisers take steps of about one size for all of them.
+_GAIN, _OCCUPANCY_GAIN = 4.0, 20.0
+# Below all weights that count.
+_TINY = 1e-12
+
+
+class Reprojection(nn.Module):
+    """Weighs painted against copied pixels.
+
+    Args:
+        width: Channels of tokens.
+        channels: Channels of latents.
+        depths: Points that are looked at on every ray.
+    """
+
+    def __init__(self, width: int, channels: int, depths: int) -> None:
+        super().__init__()
+        self.depths = depths
+        self.context = nn.Linear(width, CELLS**2 * (depths + HIDDEN))
+        self.surface = nn.Linear(width, CELLS**2)
+        self.weigh = nn.Linear(channels + _EVIDENCE, HIDDEN)
+        self.occupancy = nn.Linear(HIDDEN, 1)
+        self.log_sharpness = nn.Parameter(torch.empty(1))  # sharding wants an axis
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Next to nothing is copied at first, and surfaces lie a little in front of the origin.
+
+        Begun with occupancies of a hundredth, whose copies are wrong, a network unlearned copying in a few steps.
+        """
+        for layer in (self.context, self.surface, self.occupancy):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.xavier_uniform_(self.weigh.weight, gain=1 / _GAIN)
+        nn.init.zeros_(self.weigh.bias)
+        nn.init.constant_(self.occupancy.bias, -10 / _OCCUPANCY_GAIN)
+        nn.init.constant_(self.log_sharpness, 2.5)
+
+    def surfaces(self, tokens: Tensor, grid: tuple[int, int]) -> Float[Tensor, "batch refs rows cols"]:
+        """Where references see something, in cells; tokens ``(batch, refs, tokens, width)``."""
+        return _cells(self.surface(tokens).float(), grid)[:, :, 0] - 0.2
+
+    def forward(
+        self,
+        painted: Float[Tensor, "batch targets c h w"],
+        tokens: Float[Tensor, "batch targets tokens width"],
+        sources: Sources,
+        targets: ViewPositions,
+        grid: tuple[int, int],
+        lattice: Lattice | None = None,
+    ) -> Float[Tensor, "batch targets c h w"]:
+        """Targets with what can be copied.
+
+        Args:
+            painted: As the network painted them.
+            tokens: That they were painted from.
+            sources: References of the same scenes.
+            targets: Positions of the targets.
+            grid: Of the tokens.
+            lattice: Pixels at which anything is copied; None: all.
+        """
+        context = _cells(_GAIN * self.context(tokens).float(), grid)
+        if lattice is None and not torch.is_grad_enabled():
+            return self._in_bands(painted, context, sources, targets)
+        lattice = lattice or Lattice()
+        rows, cols = lattice.places(painted.shape[-2:], painted.device)
+        new = self._at(lattice.of(painted), context, sources, targets, rows, cols)
+        if lattice.stride == 1:
+            return new
+        out = painted.clone()
+        lattice.of(out).copy_(new)
+        return out
+
+    def _in_bands(self, painted: Tensor, context: Tensor, sources: Sources, targets: ViewPositions) -> Tensor:
+        """The same, a target and some rows at a time, so that memory does not grow with what is asked for."""
+        out = torch.empty_like(painted)
+        rows, cols = Lattice().places(painted.shape[-2:], painted.device)
+        height = max(1, BAND // (len(cols) * self.depths))
+        for scene in range(len(painted)):
+            some = sources.scene(scene)
+            for view in range(painted.shape[1]):
+                at = (slice(scene, scene + 1), slice(view, view + 1))
+                alone = targets.scene(scene).select(at[1])
+                for band in range(0, len(rows), height):
+                    part = (*at, slice(None), slice(band, band + height))
+                    out[part] = self._at(painted[part], context[at], some, alone, rows[band : band + height], cols)
+        return out
+
+    def _at(
+        self, painted: Tensor, context: Tensor, sources: Sources, targets: ViewPositions, rows: Tensor, cols: Tensor
+    ) -> Tensor:
+        """Of the pixels where ``rows`` and ``cols`` (places of their centres, as shares of the image) cross."""
+        with torch.autocast(painted.device.type, enabled=False):
+            colours, evidence, seen = self._look(sources, RayPoints.of(targets, rows, cols, self.depths))
+            context = _between_cells(context, rows, cols)
+        # Half precision is enough here, and not for the sum of shares.
+        hidden = (_GAIN * self.weigh.weight @ evidence.flatten(2)).unflatten(2, seen.shape[1:])
+        with torch.autocast(painted.device.type, enabled=False):
+            new = self._compose(colours, hidden.float(), seen, context, painted.flatten(3).transpose(1, 2))
+        return new.transpose(1, 2).reshape(painted.shape)
+
+    def _look(
+        self, sources: Sources, points: RayPoints
+    ) -> tuple[
+        Float[Tensor, "batch c targets depths pixels"],
+        Float[Tensor, "batch evidence targets depths pixels"],
+        Bool[Tensor, "batch targets depths pixels"],
+    ]:
+        """Blend of the references at all points, what speaks for a surface there, and whether any reference sees it."""
+        sharpness = self.log_sharpness.float().exp()
+        none = torch.zeros_like(points.square)
+        agreement = Agreement.of_none(none, sources.latents.shape[2])
+        own, there, free, copied = none + _TINY, none, none, torch.zeros_like(agreement.colour)
+        for view in points.seen_from(sources):
+            offset = (view.along - view.surface) * sharpness
+            on_surface = 1 / (1 + offset.square())
+            own_weight = view.weight * (on_surface + 0.05)
+            own, copied = own + own_weight, torch.addcmul(copied, own_weight[:, None], view.colours)
+            there = torch.addcmul(there, view.weight, on_surface)
+            free = torch.addcmul(free, view.weight, torch.sigmoid(-offset))
+            agreement.add(view)
+        colours, total = copied / own[:, None], agreement.total
+        speaks = [there / total, free / total, *agreement.numbers(sources.counts())]
+        return colours, torch.cat([colours, *(number[:, None] for number in speaks)], 1), agreement.count > 0
+
+    def _compose(
+        self,
+        colours: Float[Tensor, "batch c targets depths pixels"],
+        hidden: Float[Tensor, "batch hidden targets depths pixels"],
+        seen: Bool[Tensor, "batch targets depths pixels"],
+        context: Float[Tensor, "batch targets numbers pixels"],
+        painted: Float[Tensor, "batch c targets pixels"],
+    ) -> Float[Tensor, "batch c targets pixels"]:
+        depth, token = context.split([self.depths, HIDDEN], dim=2)
+        hidden.add_((token + _GAIN * self.weigh.bias.float()[:, None]).transpose(1, 2)[..., None, :])
+        hidden = nn.functional.silu(hidden, inplace=not torch.is_grad_enabled())
+        weight, bias = (_OCCUPANCY_GAIN * part.float() for part in (self.occupancy.weight, self.occupancy.bias))
+        logit = (weight @ hidden.flatten(2)).view(seen.shape) + (bias + _GAIN * depth)
+        keep = torch.where(seen, nn.functional.logsigmoid(-logit), 0.0)
+        through = keep.cumsum(2)
+        share = (through - keep).exp() * -torch.expm1(keep)
+        copied = (share[:, None] * colours).sum(3)
+        return torch.addcmul(copied, through[:, None, :, -1].exp(), painted)
+
+
+@dataclass(eq=False)
+class Agreement:
+    """Running sums over references that tell how much alike they are at every point; without gradients.
+
+    Attributes:
+        total: Of weights.
+        count: References that see the point.
+        colour: Weighted sum of colours, and ``plain_colour`` that without weights.
+        square: The same of squares, and ``plain_square``.
+        cosine: The best of them.
+        brightest: Of the darkest channels.
+    """
+
+    total: Float[Tensor, "batch *points"]
+    count: Float[Tensor, "batch *points"]
+    colour: Float[Tensor, "batch c *points"]
+    square: Float[Tensor, "batch *points"]
+    plain_colour: Float[Tensor, "batch c *points"]
+    plain_square: Float[Tensor, "batch *points"]
+    cosine: Float[Tensor, "batch *points"]
+    brightest: Float[Tensor, "batch *points"]
+
+    @classmethod
+    def of_none(cls, zero: Float[Tensor, "batch *points"], channels: int) -> Agreement:
+        """Before any reference has been looked at."""
+        none = zero.new_zeros(4, *zero.shape)
+        colour, plain_colour = zero.new_zeros(2, len(zero), channels, *zero.shape[1:])
+        return cls(zero + _TINY, none[0], colour, none[1], plain_colour, none[2], zero - 1, none[3] - 1)
+
+    @torch.no_grad()
+    def add(self, view: Sighting) -> None:
+        """Count one more reference."""
+        square = view.colours.square().sum(1)
+        self.total += view.weight
+        self.count += view.seen
+        self.colour.addcmul_(view.weight[:, None], view.colours)
+        self.square.addcmul_(view.weight, square)
+        self.plain_colour.addcmul_(view.seen[:, None], view.colours)
+        self.plain_square.addcmul_(view.seen, square)
+        # What is not seen counts as -1, the least that either can be.
+        self.cosine = torch.maximum(self.cosine, (view.cosines + 1) * view.seen - 1)
+        self.brightest = torch.maximum(self.brightest, (view.colours.amin(1) + 1) * view.seen - 1)
+
+    @torch.no_grad()
+    def numbers(self, references: Tensor) -> list[Tensor]:
+        """Spread of colours with and without weights, best cosine, whiteness, share that sees the point, weight, and
+        the brightest of the darkest channels: a point is empty where any reference sees a white background through it.
+        """
+        several = self.count.clamp_min(1)
+        white = torch.sigmoid(40 * (self.brightest - 0.93))
+        return [
+            _deviation(self.square / self.total, self.colour / self.total[:, None]),
+            _deviation(self.plain_square / several, self.plain_colour / several[:, None]),
+            self.cosine, white, self.count / references, self.total.log() / 4, self.brightest,
+        ]  # fmt: skip
+
+
+def _deviation(square: Tensor, mean: Tensor) -> Tensor:
+    return (square - mean.square().sum(1)).clamp_min(0).add(1e-4).sqrt()
+
+
+def flops(width: int, channels: int, depths: int) -> tuple[int, int]:
+    """Multiply-adds times two for a token and for a pixel, matrix products only."""
+    pixel = depths * ((channels + _EVIDENCE) * HIDDEN + HIDDEN + channels)
+    return 2 * width * CELLS**2 * (depths + HIDDEN), 2 * pixel
+
+
+def _cells(x: Float[Tensor, "batch views tokens numbers"], grid: tuple[int, int]) -> Tensor:
+    """Numbers of tokens, ``CELLS`` x ``CELLS`` times some, as maps ``(batch, views, some, rows, cols)``."""
+    x = x.unflatten(-1, (CELLS, CELLS, -1)).unflatten(2, grid)
+    return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(3, 4).flatten(4, 5)
+
+
+def _between_cells(
+    maps: Float[Tensor, "batch views numbers gh gw"], rows: Float[Tensor, " rows"], cols: Float[Tensor, " cols"]
+) -> Float[Tensor, "batch views numbers pixels"]:
+    """Numbers of cells, linearly interpolated where ``rows`` and ``cols`` cross (shares of the image)."""
+    y, x = torch.meshgrid(2 * rows - 1, 2 * cols - 1, indexing="ij")
+    places = torch.stack([x, y], dim=-1).expand(maps.shape[0] * maps.shape[1], -1, -1, -1)
+    found = nn.functional.grid_sample(maps.flatten(0, 1), places, align_corners=False, padding_mode="border")
+    return found.flatten(2).unflatten(0, maps.shape[:2])

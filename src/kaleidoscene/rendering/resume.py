@@ -1,0 +1,91 @@
+"""A rendering that can be interrupted: finished views wait beside the output folder until the rest is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.rendering.ordering import Chunk
+from kaleidoscene.serialisation import save_aside, write_json
+
+REQUEST = "request.json"
+
+
+class PartialRendering:
+    """The folder ``.NAME.rendering`` beside an output folder ``NAME``, with every finished view and the request.
+
+    Views are kept as they came out (fp32), because in autoregressive rendering the next ones are made from them.
+
+    Args:
+        out: The output folder.
+        request: Everything that the views depend on, as JSON.
+        overwrite: What is there of another request goes.
+
+    Raises:
+        KaleidosceneError: Another request was begun here (and ``overwrite`` is off), or nothing can be written.
+    """
+
+    def __init__(self, out: Path, request: dict[str, Any], *, overwrite: bool) -> None:
+        out = out.resolve()
+        self.folder = out.with_name(f".{out.name}.rendering")
+        self._request = json.loads(json.dumps(request))
+        note = self.folder / REQUEST
+        if note.is_file() and not self._same(note):
+            if not overwrite:
+                raise KaleidosceneError(
+                    f"{out}: another rendering was begun here and not finished; give another folder, or --overwrite."
+                )
+            shutil.rmtree(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(note, request)
+        except OSError as error:
+            raise KaleidosceneError(f"{out}: the output folder cannot be made ({error.strerror}).") from error
+
+    def _same(self, note: Path) -> bool:
+        try:
+            return json.loads(note.read_text()) == self._request
+        except (OSError, ValueError):
+            return False
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.npy"
+
+    def keep(self, chunk: Chunk) -> None:
+        """Put the views of a chunk away."""
+        for index, image in zip(chunk.indices, chunk.images, strict=True):
+            save_aside(self._path(index), lambda file, image=image: np.save(file, image.float().cpu().numpy()))
+
+    def finished(self, indices: list[int]) -> Tensor | None:
+        """Views that were put away, None if one of them is missing."""
+        paths = [self._path(index) for index in indices]
+        if not all(path.is_file() for path in paths):
+            return None
+        return torch.stack([torch.from_numpy(np.load(path, allow_pickle=False)) for path in paths])
+
+    @property
+    def count(self) -> int:
+        """Views that were put away."""
+        return len(list(self.folder.glob("*.npy")))
+
+    def discard(self) -> None:
+        """Everything is written: the folder goes."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def is_finished(out: Path, request: dict[str, Any], names: list[str]) -> bool:
+    """Whether a folder holds the whole result of a request: its note and the files ``names``."""
+    note = out / REQUEST
+    if not all((out / name).is_file() for name in names):
+        return False
+    try:
+        return note.is_file() and json.loads(note.read_text()) == json.loads(json.dumps(request))
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,289 @@
+"""Checkpoints: a folder with config.json, model.safetensors and training/; written aside, then renamed. No pickle.
+
+``model.safetensors`` holds the averaged weights whole, which are the ones to render with. ``training/`` holds what it
+takes to go on exactly: ``state.json``, and in ``shards/`` the weights and the states of the optimisers as every process
+had them (PyTorch's distributed checkpoint in safetensors files, so that any number of processes can read it).
+``checksums.json`` has the SHA-256 of every file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future as TorchFuture
+
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.serialisation import file_sha256
+from kaleidoscene.training.distributed import World, gathered, like
+from kaleidoscene.training.integrity import CHECKSUMS
+from kaleidoscene.training.weights import check_names
+
+FORMAT_VERSION = 2
+_PREFIX = "step-"
+_BROKEN = (OSError, ValueError, KeyError, TypeError, SafetensorError, CheckpointException)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """What a checkpoint holds beside the model's description; tensors lie as they lie in this process."""
+
+    step: int
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimiser: dict[str, Tensor]
+    extra: dict[str, Any]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and optimiser states under one name each."""
+        named = {f"weights/{name}": tensor for name, tensor in self.weights.items()}
+        return named | {f"optimiser/{name}": tensor for name, tensor in self.optimiser.items()}
+
+
+class _Writer(HuggingFaceStorageWriter):
+    """Writes on the device of its process.
+
+    The thread that writes in the background would begin on the first GPU, where all processes of a node would meet.
+    """
+
+    def __init__(self, folder: str, device: str) -> None:
+        super().__init__(folder, save_distributed=True)
+        self._device = torch.device(device)
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> TorchFuture[list[WriteResult]]:
+        """Write this process's part."""
+        if self._device.index is not None:
+            torch.cuda.set_device(self._device)
+        return super().write_data(plan, planner)
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of a run, in the background if asked to.
+
+    Args:
+        run: Folder of the run.
+        world: All its processes; each must make the same calls.
+        keep: How many checkpoints stay.
+        background: Go on training while the shards are written.
+        timeout: Seconds after which the processes give up on each other.
+    """
+
+    def __init__(self, run: Path, world: World, *, keep: int, background: bool = False, timeout: float = 600.0) -> None:
+        self.run, self.world, self.keep, self.background = run, world, keep, background
+        self._pending: tuple[Path, Future[Any] | None] | None = None
+        if background and world.size == 1:  # said by the thread that writes, where nothing can be caught
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        # The thread that writes must not mix its messages with those of the training.
+        self._group = (
+            dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+            if background and world.size > 1
+            else None
+        )
+
+    def save(self, config: dict[str, Any], state: TrainingState) -> None:
+        """Write ``checkpoints/step-N``, or begin to.
+
+        Raises:
+            KaleidosceneError: It cannot be written; nothing is left of it, and earlier checkpoints are as they were.
+        """
+        self.finish()
+        partial = self.run / "checkpoints" / f"{_PREFIX}{state.step:08d}.partial"
+        with self._refusing(partial):
+            if self.world.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+                (partial / "training" / "shards").mkdir(parents=True)
+            self.world.barrier()
+            future = self._write_shards(state, partial / "training" / "shards")
+            average: dict[str, Tensor] = {}
+            for name, tensor in state.average.items():  # whole ones after each other: together they may not fit
+                whole = gathered(tensor)
+                if self.world.is_main:
+                    average[name] = whole.detach().cpu().contiguous()
+            if self.world.is_main:
+                document = {"format_version": FORMAT_VERSION, "step": state.step, **state.extra}
+                (partial / "config.json").write_text(json.dumps(config, indent=1))
+                (partial / "training" / "state.json").write_text(json.dumps(document))
+                save_file(average, partial / "model.safetensors")
+        self._pending = (partial, future)
+        if future is None:
+            self.finish()
+
+    def _write_shards(self, state: TrainingState, folder: Path) -> Future[Any] | None:
+        writer = _Writer(str(folder), self.world.device)
+        alone = self.world.size == 1
+        with _quiet():
+            if self.background:
+                # Copies are taken here; training may go on changing the tensors.
+                future = async_save(
+                    state.tensors(), storage_writer=writer, no_dist=alone, process_group=cast(Any, self._group)
+                )
+                return cast("Future[Any]", future)
+            save(state.tensors(), storage_writer=writer, no_dist=alone)
+        return None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a checkpoint has been written in the background and waits for :meth:`finish`."""
+        return self._pending is not None and (self._pending[1] is None or self._pending[1].done())
+
+    def finish(self) -> None:
+        """Give the checkpoint that was begun its name, when all its files are on disk; drop the oldest."""
+        if self._pending is None:
+            return
+        (partial, future), self._pending = self._pending, None
+        folder = partial.with_suffix("")
+        with self._refusing(partial):
+            if future is not None:
+                future.result()
+            self.world.barrier()  # all files of all processes are written
+            names = self.world.agree(
+                sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
+            )
+            mine = {name: _settle(partial / name) for name in names[self.world.rank :: self.world.size]}
+            sums = {name: value for part in self.world.gather(mine) for name, value in part.items()}
+            if self.world.is_main:
+                (partial / CHECKSUMS).write_text(json.dumps(sums, indent=1, sort_keys=True))
+                _settle(partial / CHECKSUMS)
+                if folder.exists():
+                    discard(folder)
+                os.replace(partial, folder)
+                for old in list_checkpoints(self.run)[: -self.keep]:
+                    discard(old)
+            self.world.barrier()
+
+    @contextmanager
+    def _refusing(self, partial: Path) -> Iterator[None]:
+        try:
+            yield
+        except _BROKEN as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            good = list_checkpoints(self.run)
+            last = f"the last good one is {good[-1]}" if good else "there is none yet"
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else _reason(error)
+            raise KaleidosceneError(
+                f"{partial.with_suffix('')}: the checkpoint cannot be written ({reason}); {last}."
+            ) from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, CheckpointException):
+        return "; ".join(f"process {rank}: {failure[0]!r}" for rank, failure in error.failures.items())
+    return str(error)
+
+
+def _settle(path: Path) -> str:
+    """Have a file on disk; returns its SHA-256."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return file_sha256(path)
+
+
+def discard(checkpoint: Path) -> None:
+    """Remove a checkpoint so that half of one never has its name."""
+    gone = checkpoint.with_name(checkpoint.name + ".gone.partial")
+    shutil.rmtree(gone, ignore_errors=True)
+    os.replace(checkpoint, gone)
+    shutil.rmtree(gone)
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a kill left of checkpoints that were being written or removed."""
+    for path in (run / "checkpoints").glob("*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first."""
+    return sorted(path for path in (run / "checkpoints").glob(f"{_PREFIX}*") if not path.name.endswith(".partial"))
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint's name states."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """``state.json`` of a checkpoint to go on from.
+
+    Raises:
+        KaleidosceneError: The folder is not such a checkpoint.
+    """
+    try:
+        document = json.loads((folder / "training" / "state.json").read_text())
+        version = document.pop("format_version", 1)
+    except _BROKEN as error:
+        raise KaleidosceneError(f"{folder}: not a checkpoint to resume from ({error}).") from error
+    if version != FORMAT_VERSION:
+        raise KaleidosceneError(
+            f"{folder}: a checkpoint of version {version}, expected {FORMAT_VERSION}; begin a new run with --init."
+        )
+    return document
+
+
+def load_training_state(folder: Path, world: World, weights: dict[str, Tensor]) -> TrainingState:
+    """Read a checkpoint to go on from, by any number of processes; :func:`verify` tells beforehand whether it is whole.
+
+    Args:
+        folder: The checkpoint.
+        world: The processes; each must make this call.
+        weights: The parameters by name, as they lie in this process; what is read lies alike.
+
+    Raises:
+        KaleidosceneError: The folder was not written by :class:`CheckpointWriter`, or is of another model.
+    """
+    extra = read_state(folder)
+    try:
+        with _quiet():
+            reader = HuggingFaceStorageReader(str(folder / "training" / "shards"))
+            stored = reader.read_metadata().state_dict_metadata
+            kept = {name.removeprefix("weights/") for name in stored if name.startswith("weights/")}
+            check_names(folder, kept, weights)
+            tensors = {name: _blank(name, weights) for name in stored if name.startswith("optimiser/")}
+            tensors |= {f"weights/{name}": p.detach().clone() for name, p in weights.items()}
+            load(tensors, storage_reader=reader, no_dist=world.size == 1)
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            average = {name: like(file.get_tensor(name), p.detach()) for name, p in weights.items()}
+    except _BROKEN as error:
+        raise KaleidosceneError(f"{folder}: not a checkpoint to resume from ({error}).") from error
+    return TrainingState(
+        extra.pop("step"),
+        {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")},
+        average,
+        {name.removeprefix("optimiser/"): t for name, t in tensors.items() if name.startswith("optimiser/")},
+        extra,
+    )
+
+
+def _blank(name: str, weights: dict[str, Tensor]) -> Tensor:
+    """Room for a state of an optimiser, ``optimiser/PARAMETER:QUANTITY``: a count, or shaped as its parameter."""
+    parameter, quantity = name.removeprefix("optimiser/").split(":")
+    return torch.zeros(()) if quantity == "step" else weights[parameter].detach().clone()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's notes that a single process reads and writes for itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

@@ -1,0 +1,115 @@
+"""Optimisers and the learning-rate schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kaleidoscene.errors import KaleidosceneError
+
+_ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How weights are updated; the defaults are the paper's where it speaks (method A.11, open choice E18)."""
+
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    """``muon`` updates the matrices of the blocks by orthogonalised momentum and everything else by AdamW."""
+    learning_rate: float = 1e-4
+    muon_learning_rate: float = 0.02
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int = 2000
+    """Steps of linear rise."""
+    cooldown: float = 0.0
+    """Share of the steps, at the end, over which the rate falls linearly to zero."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+
+    def factor(self, step: int, steps: int) -> float:
+        """Share of the full learning rate at ``step`` of ``steps`` (0-based)."""
+        rise = min(1.0, (step + 1) / max(self.warmup, 1))
+        falling = self.cooldown * steps
+        fall = 1.0 if falling <= 0 else min(1.0, (steps - step) / falling)
+        return min(rise, fall)
+
+
+class Optimisers:
+    """One or two optimisers that together own all parameters, each exactly once."""
+
+    def __init__(self, model: nn.Module, config: OptimConfig) -> None:
+        self.config = config
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        muon = {n: p for n, p in trainable.items() if config.optimiser == "muon" and _is_block_matrix(n, p)}
+        rest = {n: p for n, p in trainable.items() if n not in muon}
+        self.names = [list(rest)]
+        self.all: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                list(rest.values()), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+            )
+        ]
+        if muon:
+            matrices, rate = list(muon.values()), config.muon_learning_rate
+            decay = config.weight_decay
+            self.names.append(list(muon))
+            self.all.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, momentum=0.95, nesterov=True))
+        self.base_rates = [optimiser.param_groups[0]["lr"] for optimiser in self.all]
+
+    def set_rate(self, factor: float) -> float:
+        """Scale all learning rates; returns that of AdamW."""
+        for optimiser, rate in zip(self.all, self.base_rates, strict=True):
+            optimiser.param_groups[0]["lr"] = rate * factor
+        return self.base_rates[0] * factor
+
+    def step(self, scaler: torch.amp.GradScaler | None = None) -> None:
+        """Update all parameters."""
+        for optimiser in self.all:
+            if scaler is None:
+                optimiser.step()
+            else:
+                scaler.step(optimiser)
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        for optimiser in self.all:
+            optimiser.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State as named tensors, ``PARAMETER:QUANTITY``: each parameter belongs to one optimiser."""
+        return {
+            f"{names[index]}:{quantity}": torch.as_tensor(value)
+            for names, optimiser in zip(self.names, self.all, strict=True)
+            for index, state in optimiser.state_dict()["state"].items()
+            for quantity, value in state.items()
+        }
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what :meth:`tensors` gave.
+
+        Raises:
+            KaleidosceneError: The state belongs to other parameters or optimisers.
+        """
+        states: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            name, quantity = key.rsplit(":", 1)
+            states.setdefault(name, {})[quantity] = value
+        for names, optimiser in zip(self.names, self.all, strict=True):
+            state = {index: states.pop(name) for index, name in enumerate(names) if name in states}
+            kinds = {tuple(sorted(quantities)) for quantities in state.values()}
+            expected = ("momentum_buffer",) if isinstance(optimiser, torch.optim.Muon) else _ADAMW_STATE
+            # A parameter that no step has used yet, such as those of reprojection without references, has no state.
+            if state and kinds != {expected}:
+                raise KaleidosceneError("The optimiser state belongs to other parameters or another optimiser.")
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
+        if states:
+            raise KaleidosceneError(f"The optimiser state has {next(iter(states))!r}, which is not trained.")
+
+
+def _is_block_matrix(name: str, parameter: Tensor) -> bool:
+    """Matrices inside the blocks, but for those that make vectors from the timestep."""
+    return parameter.ndim == 2 and name.startswith("blocks.") and ".modulation." not in name
