@@ -4,7 +4,7 @@ import torch
 
 from benchmarks.common import interleaved_medians, write_result
 from kaleidoscene.api import load
-from kaleidoscene.data.formats.registry import read_capture
+from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.families.kaleido import blocks
 from kaleidoscene.geometry.cameras import Cameras

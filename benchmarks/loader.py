@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.common import write_result
 from kaleidoscene.codecs.pixel import PixelCodec
-from kaleidoscene.data.batches import ViewBatches
-from kaleidoscene.data.shards import ShardFolder
+from kaleidoscene.datasets.batches import ViewBatches
+from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.families.kaleido.recipes import kaleido_nano
 from kaleidoscene.families.kaleido.task import KaleidoTask
 from kaleidoscene.training.config import TrainConfig

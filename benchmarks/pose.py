@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from benchmarks.common import write_result
-from kaleidoscene.data.formats.photos import read_photos
-from kaleidoscene.data.formats.registry import read_capture
-from kaleidoscene.data.structure_from_motion import PoseConfig, estimate_poses
-from kaleidoscene.data.synthetic.lighting import Lighting
-from kaleidoscene.data.synthetic.mesh import fit_unit_box, read_mesh
-from kaleidoscene.data.synthetic.rasteriser import Rasteriser
-from kaleidoscene.data.synthetic.viewpoints import FIELD_OF_VIEW
+from kaleidoscene.captures.formats.photos import read_photos
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.posing import PoseConfig, estimate_poses
+from kaleidoscene.datasets.synthetic.lighting import Lighting
+from kaleidoscene.datasets.synthetic.mesh import fit_unit_box, read_mesh
+from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
+from kaleidoscene.datasets.synthetic.viewpoints import FIELD_OF_VIEW
 from kaleidoscene.geometry.alignment import umeyama
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at, rotation_angle

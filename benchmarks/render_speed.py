@@ -9,10 +9,10 @@ import torch
 import trimesh
 
 from benchmarks.common import median_seconds, write_result
-from kaleidoscene.data.synthetic.lighting import Lighting
-from kaleidoscene.data.synthetic.mesh import fit_unit_box, read_mesh
-from kaleidoscene.data.synthetic.rasteriser import Rasteriser
-from kaleidoscene.data.synthetic.viewpoints import sample_viewpoints
+from kaleidoscene.datasets.synthetic.lighting import Lighting
+from kaleidoscene.datasets.synthetic.mesh import fit_unit_box, read_mesh
+from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
+from kaleidoscene.datasets.synthetic.viewpoints import sample_viewpoints
 from kaleidoscene.geometry.rays import camera_rays
 
 VIEWS = 12

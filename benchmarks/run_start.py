@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from benchmarks.common import write_result
-from kaleidoscene.data.catalogue import CATALOGUE
-from kaleidoscene.data.shard_index import ShardIndex, Stock, write_index
-from kaleidoscene.data.shards import ShardFolder
+from kaleidoscene.datasets.catalogue import CATALOGUE
+from kaleidoscene.datasets.shard_index import ShardIndex, Stock, write_index
+from kaleidoscene.datasets.shards import ShardFolder
 
 PAPER_CLIPS = 34_000_000
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.common import write_result
 from kaleidoscene.api import Model, load
 from kaleidoscene.cli.evaluate import read_objects
-from kaleidoscene.data.conversion.clips import ClipConfig, clips_of
+from kaleidoscene.datasets.clips import ClipConfig, clips_of
 from kaleidoscene.evaluation.protocols import ESCHERNET_GSO
 from kaleidoscene.evaluation.run import evaluate, means
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer

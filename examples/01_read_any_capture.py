@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import kaleidoscene
-from kaleidoscene.data.checking.pictures import write_frusta_picture
+from kaleidoscene.captures.checking.pictures import write_frusta_picture
 
 
 def main(path: Path, picture: Path) -> None:

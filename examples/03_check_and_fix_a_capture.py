@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import kaleidoscene
-from kaleidoscene.data.checking.conventions import CONVENTIONS
-from kaleidoscene.data.checking.run import check_capture, sound_frames
-from kaleidoscene.data.conversion.tools import to_nerfstudio
+from kaleidoscene.captures.checking.conventions import CONVENTIONS
+from kaleidoscene.captures.checking.run import check_capture, sound_frames
+from kaleidoscene.captures.conversion.tools import to_nerfstudio
 from kaleidoscene.rendering.outputs import whole_folder
 
 

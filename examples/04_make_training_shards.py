@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import kaleidoscene
-from kaleidoscene.data.batches import BatchConfig, ViewBatches
-from kaleidoscene.data.conversion.shards import ShardConfig, scene_of, write_shards
-from kaleidoscene.data.sampling import ViewSampling
-from kaleidoscene.data.shards import ShardFolder
+from kaleidoscene.datasets.batches import BatchConfig, ViewBatches
+from kaleidoscene.datasets.from_captures import ShardConfig, scene_of, write_shards
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.shards import ShardFolder
 
 
 def main(out: Path, captures: list[Path]) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from kaleidoscene.cli.synthesize import write_capture
-from kaleidoscene.data.synthetic.lighting import Lighting
-from kaleidoscene.data.synthetic.mesh import fit_unit_box, read_mesh
-from kaleidoscene.data.synthetic.rasteriser import Rasteriser
-from kaleidoscene.data.synthetic.viewpoints import FIELD_OF_VIEW
+from kaleidoscene.datasets.synthetic.lighting import Lighting
+from kaleidoscene.datasets.synthetic.mesh import fit_unit_box, read_mesh
+from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
+from kaleidoscene.datasets.synthetic.viewpoints import FIELD_OF_VIEW
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
 from kaleidoscene.rendering.outputs import whole_folder

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import kaleidoscene
-from kaleidoscene.data.images import centre_box, resize_image, to_bytes
-from kaleidoscene.data.videos import video_frames
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
+from kaleidoscene.images.pixels import centre_box, resize_image, to_bytes
+from kaleidoscene.images.videos import video_frames
 
 CLIP = 8  # frames of a clip in the training of kaleido-nano-video
 

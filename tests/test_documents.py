@@ -19,7 +19,7 @@ from kaleidoscene.cli.main import VERBS, main
 from kaleidoscene.cli.train import RECIPES
 from kaleidoscene.geometry.poses import invert
 from tests.conftest import REPOSITORY
-from tests.data.test_clips import write_video
+from tests.datasets.test_clips import write_video
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = re.findall(r"^kaleidoscene [^\n#]+", README, re.M)

@@ -9,10 +9,10 @@ views.save("out/")
 """
 
 from kaleidoscene.api import Model, RenderedViews, load
-from kaleidoscene.data.captures import Capture
-from kaleidoscene.data.checking.run import check_capture
-from kaleidoscene.data.findings import Finding
-from kaleidoscene.data.formats.registry import read_capture, scan_capture
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.checking.run import check_capture
+from kaleidoscene.captures.findings import Finding
+from kaleidoscene.captures.formats.registry import read_capture, scan_capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
 from kaleidoscene.geometry.camera_path import read_camera_path, write_camera_path

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kaleidoscene.data.captures import Capture
-from kaleidoscene.data.fitting import describe_fit, fit_views
+from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.registry import load_folder
 from kaleidoscene.families.system import System
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
+from kaleidoscene.images.fitting import describe_fit, fit_views
 from kaleidoscene.memory import check_memory
 from kaleidoscene.rendering.ordering import Chunk, Finished, RenderPlan, render_in_order
 from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, whole_folder, write_contact_sheet

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 import kaleidoscene
+from kaleidoscene.captures.camera_paths import read_any_camera_path
+from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.cli.main import main
-from kaleidoscene.data.camera_paths import read_any_camera_path
-from kaleidoscene.data.formats import transforms_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import save_model
 from kaleidoscene.families.kaleido.model import Kaleido

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import kaleidoscene
+from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.cli.main import main
-from kaleidoscene.data.formats import transforms_json
 from kaleidoscene.families.kaleido.checkpoint import save_model
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.geometry.camera_path import write_camera_path
@@ -140,7 +140,7 @@ def test_info_counts_recipes_without_weights(capsys):
 def test_train_the_debug_recipe_and_render_from_it(capsys, capture, tmp_path):
     pytest.importorskip("moderngl")
     try:
-        from kaleidoscene.data.synthetic.rasteriser import Rasteriser
+        from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
 
         Rasteriser((8, 8)).release()
     except kaleidoscene.KaleidosceneError as error:
@@ -237,8 +237,8 @@ def test_the_output_may_not_swallow_its_capture(capsys, checkpoint, capture, tmp
 
 
 def test_train_refuses_shards_that_do_not_fit_the_recipe(capsys, tmp_path):
-    from kaleidoscene.data.shards import write_shard
-    from tests.data.test_training_data import scenes
+    from kaleidoscene.datasets.shards import write_shard
+    from tests.datasets.test_training_data import scenes
 
     write_shard(tmp_path / "shards" / "shard-000000.tar", [scenes(n) for n in range(4)])
     error = bad(capsys, tmp_path, "train", "kaleido-debug", "--out", tmp_path / "out", "--shards", tmp_path / "shards")

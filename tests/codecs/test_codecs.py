@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from kaleidoscene.codecs.codec import CodecConfig, make_codec
+from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.codecs.registry import make_codec
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.randomness import seeded
 

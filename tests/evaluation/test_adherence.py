@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
-from kaleidoscene.data.formats.registry import read_capture
 from kaleidoscene.evaluation.adherence import ESTIMATORS, measure_adherence, structure_from_motion
 from kaleidoscene.evaluation.results import read_report
 from tests.conftest import ring

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from kaleidoscene.captures.formats import transforms_json
+from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
-from kaleidoscene.data.formats import transforms_json
-from kaleidoscene.data.formats.registry import read_capture
 from tests.conftest import REPOSITORY
 
 BUS = REPOSITORY / "examples" / "captures" / "school_bus"

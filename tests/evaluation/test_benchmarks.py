@@ -16,10 +16,9 @@ import torch
 from PIL import Image
 
 from kaleidoscene.api import load
+from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
 from kaleidoscene.cli.synthesize import write_capture
-from kaleidoscene.data.fitting import fit_views, seen_boxes
-from kaleidoscene.data.formats.registry import read_capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.baselines import BASELINES
 from kaleidoscene.evaluation.benchmark_run import BenchmarkRun, within
@@ -38,8 +37,9 @@ from kaleidoscene.evaluation.run import HeldOutObject, _moved, score_scene
 from kaleidoscene.evaluation.scene_views import CaptureViews, check_scenes
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import unproject
+from kaleidoscene.images.fitting import fit_views, seen_boxes
+from tests.captures.test_formats import write_rtmv
 from tests.conftest import CAUSAL, REPOSITORY, ring, seen_by_browser, tiny_renderer
-from tests.data.test_formats import write_rtmv
 
 
 def write_objects(folder, names=("one", "two", "three"), views=25, size=(32, 32)):

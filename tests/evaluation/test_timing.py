@@ -67,8 +67,8 @@ def test_changes_of_speed_are_told_from_noise():
 
 @pytest.mark.slow
 def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
-    from kaleidoscene.data.shards import write_shard
-    from tests.data.test_training_data import scenes
+    from kaleidoscene.datasets.shards import write_shard
+    from tests.datasets.test_training_data import scenes
 
     write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, views=10, size=(128, 128)) for n in range(2)])
     counts = "--references 1 --targets 2 --steps 8 --train-batch 1 --views 2 --runs 2".split()

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kaleidoscene.codecs.codec import CodecConfig, make_codec
+from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.pixel import PixelCodec
-from kaleidoscene.data.views import Views
+from kaleidoscene.codecs.registry import make_codec
+from kaleidoscene.datasets.views import Views
 from kaleidoscene.families.kaleido.recipes import RECIPES, kaleido_nano
 from kaleidoscene.families.kaleido.recipes.ablations import ablation_recipes, choice_recipes, nano_scale
 from kaleidoscene.families.kaleido.recipes.nano import kaleido_nano_32

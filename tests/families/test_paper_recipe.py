@@ -12,13 +12,13 @@ import torch
 from kaleidoscene.api import load
 from kaleidoscene.cli.main import main
 from kaleidoscene.cli.train import TrainOptions, train
-from kaleidoscene.data.sampling import ViewSampling
-from kaleidoscene.data.shards import write_shard
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.shards import write_shard
 from kaleidoscene.families.kaleido.recipes import RECIPES
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from tests.codecs.test_codecs import autoencoder  # noqa: F401
 from tests.conftest import ring
-from tests.data.test_mixture import video
+from tests.datasets.test_mixture import video
 from tests.encoders.test_dinov2 import folder as dino  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own

@@ -10,11 +10,11 @@ import torch
 from kaleidoscene.api import load
 from kaleidoscene.cli.main import main
 from kaleidoscene.cli.train import TrainOptions, train
-from kaleidoscene.data.batches import Bucket
-from kaleidoscene.data.buckets import bucket_sizes
-from kaleidoscene.data.sampling import ViewSampling
-from kaleidoscene.data.shards import write_shard
-from kaleidoscene.data.synthetic.prerender import SyntheticScenes
+from kaleidoscene.datasets.batches import Bucket
+from kaleidoscene.datasets.buckets import bucket_sizes
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.shards import write_shard
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.cost import Placement, training_cost
 from kaleidoscene.families.kaleido.recipes import RECIPES, KaleidoRecipe, kaleido_debug
@@ -22,8 +22,8 @@ from kaleidoscene.families.kaleido.recipes.ablations import ROWS, ablation_recip
 from kaleidoscene.families.kaleido.recipes.paper import ASPECT_RATIOS
 from kaleidoscene.geometry.cameras import Cameras
 from tests.conftest import randomised, ring
-from tests.data.test_mixture import video
-from tests.data.test_training_data import scenes
+from tests.datasets.test_mixture import video
+from tests.datasets.test_training_data import scenes
 
 # Table 5: batch size and thousands of steps; learning rates of appendix B.
 TABLE_5 = {

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from kaleidoscene.data.undistortion import undistort_image
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.distortion import Distortion, from_pixels, pinhole_inside, to_pixels
+from kaleidoscene.images.undistortion import undistort_image
 
 K = torch.tensor([[60.0, 0, 33], [0, 64, 22], [0, 0, 1]], dtype=torch.float64)
 SIZE = (48, 64)

@@ -3,9 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kaleidoscene.data.fitting import describe_fit, fit_views
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.rays import project
+from kaleidoscene.images.fitting import describe_fit, fit_views
 from kaleidoscene.memory import check_memory
 from kaleidoscene.rendering.outputs import SheetRow, whole_folder, write_contact_sheet, write_video
 from tests.conftest import ring

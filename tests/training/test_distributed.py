@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from kaleidoscene.api import load
-from kaleidoscene.data.shards import write_shard
+from kaleidoscene.datasets.shards import write_shard
 from kaleidoscene.families.kaleido.checkpoint import load_model
 from kaleidoscene.training.checkpoint import list_checkpoints
 from kaleidoscene.training.checkpoint import load_training_state as load_state
 from kaleidoscene.training.distributed import World
 from kaleidoscene.training.optim import OptimConfig
 from tests.conftest import CAUSAL, REPOSITORY
-from tests.data.test_training_data import scenes
+from tests.datasets.test_training_data import scenes
 from tests.training.test_trainer import (  # noqa: F401
     load_training_state,
     losses,

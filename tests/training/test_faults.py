@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from kaleidoscene.cli.main import main
-from kaleidoscene.data.batches import BatchConfig, ViewBatches
-from kaleidoscene.data.damage import allowed_damage
-from kaleidoscene.data.sampling import ViewSampling
-from kaleidoscene.data.shards import ShardFolder, write_shard
+from kaleidoscene.datasets.batches import BatchConfig, ViewBatches
+from kaleidoscene.datasets.damage import allowed_damage
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.shards import ShardFolder, write_shard
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.training.checkpoint import list_checkpoints
 from kaleidoscene.training.health import Divergence, Spikes
 from kaleidoscene.training.optim import OptimConfig
 from kaleidoscene.training.trainer import TrainConfig, Trainer
-from tests.data.test_mixture import spoil
-from tests.data.test_training_data import scenes
+from tests.datasets.test_mixture import spoil
+from tests.datasets.test_training_data import scenes
 from tests.training.test_trainer import load_training_state, losses, make_task, make_trainer, records, shards  # noqa: F401
 
 _NOBODY = 65534

@@ -13,9 +13,9 @@ import torch
 
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.pixel import PixelCodec
-from kaleidoscene.data.batches import BatchConfig, Share, ViewBatches
-from kaleidoscene.data.sampling import ViewSampling
-from kaleidoscene.data.shards import ShardFolder, write_shard
+from kaleidoscene.datasets.batches import BatchConfig, Share, ViewBatches
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.shards import ShardFolder, write_shard
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import load_model
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
@@ -28,7 +28,7 @@ from kaleidoscene.training.health import first_not_finite, top_activations
 from kaleidoscene.training.optim import OptimConfig, Optimisers
 from kaleidoscene.training.trainer import TrainConfig, Trainer
 from tests.conftest import CAUSAL, REPOSITORY, tiny_config
-from tests.data.test_training_data import scenes
+from tests.datasets.test_training_data import scenes
 
 STEPS = 8
 

@@ -16,7 +16,7 @@ from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.cli.evaluate import read_objects
 from kaleidoscene.cli.synthesize import write_shards
 from kaleidoscene.cli.train import TrainOptions, train
-from kaleidoscene.data.shards import ShardFolder
+from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.evaluation.benchmarks import BENCHMARKS, find_scenes
 from kaleidoscene.evaluation.protocols import FirstViews

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 
 from kaleidoscene.api import Model, load, resolve
-from kaleidoscene.codecs.codec import make_codec
-from kaleidoscene.data.batches import ViewBatches
-from kaleidoscene.data.shards import ShardFolder
-from kaleidoscene.data.views import Views
+from kaleidoscene.codecs.registry import make_codec
+from kaleidoscene.datasets.batches import ViewBatches
+from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.timing import Timing, measure
 from kaleidoscene.families.kaleido.checkpoint import read_settings

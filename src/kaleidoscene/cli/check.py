@@ -9,13 +9,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.checking.page import write_page
+from kaleidoscene.captures.checking.pictures import write_frusta_picture
+from kaleidoscene.captures.checking.run import check_capture, sound_frames
+from kaleidoscene.captures.findings import Finding
+from kaleidoscene.captures.formats.registry import scan_capture
 from kaleidoscene.cli.common import parse, print_json
-from kaleidoscene.data.captures import Capture
-from kaleidoscene.data.checking.page import write_page
-from kaleidoscene.data.checking.pictures import write_frusta_picture
-from kaleidoscene.data.checking.run import check_capture, sound_frames
-from kaleidoscene.data.findings import Finding
-from kaleidoscene.data.formats.registry import scan_capture
 from kaleidoscene.errors import Failed, KaleidosceneError
 from kaleidoscene.rendering.outputs import whole_folder
 from kaleidoscene.serialisation import write_json

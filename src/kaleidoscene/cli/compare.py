@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tyro
 
+from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.common import parse, print_json
-from kaleidoscene.data.formats.registry import read_capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.against_truth import MESHES, compare_cameras, compare_meshes
 from kaleidoscene.evaluation.benchmark_run import IDENTITY

@@ -11,12 +11,15 @@ import tyro
 from rich.progress import Progress
 
 from kaleidoscene.api import check_device
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.conversion.images import pinhole_capture
+from kaleidoscene.captures.conversion.points import point_cloud, write_ply
+from kaleidoscene.captures.conversion.tools import WRITERS, dropped
+from kaleidoscene.captures.formats.re10k import camera_files
+from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.common import parse, print_json
-from kaleidoscene.data.captures import Capture
-from kaleidoscene.data.conversion.clips import clips_of, videos_in
-from kaleidoscene.data.conversion.images import pinhole_capture
-from kaleidoscene.data.conversion.points import point_cloud, write_ply
-from kaleidoscene.data.conversion.shards import (
+from kaleidoscene.datasets.clips import clips_of, videos_in
+from kaleidoscene.datasets.from_captures import (
     LEFT_OUT,
     MANIFEST,
     ShardConfig,
@@ -25,14 +28,11 @@ from kaleidoscene.data.conversion.shards import (
     scene_of,
     write_shards,
 )
-from kaleidoscene.data.conversion.tools import WRITERS, dropped
-from kaleidoscene.data.formats.re10k import camera_files
-from kaleidoscene.data.formats.registry import read_capture
-from kaleidoscene.data.shards import ShardFolder, StoredScene
+from kaleidoscene.datasets.latents import NOTE, LatentConfig, write_latents
+from kaleidoscene.datasets.shards import ShardFolder, StoredScene
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.rendering.outputs import whole_folder
 from kaleidoscene.serialisation import write_aside
-from kaleidoscene.training.latents import NOTE, LatentConfig, write_latents
 
 # Sources without a scene that are named on the screen.
 _NAMED = 20

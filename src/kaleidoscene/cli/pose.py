@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 import tyro
 
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.posing import PoseConfig, PoseResult, estimate_poses
 from kaleidoscene.cli.common import parse, print_json
-from kaleidoscene.data.captures import Capture
-from kaleidoscene.data.formats.registry import read_capture
-from kaleidoscene.data.structure_from_motion import PoseConfig, PoseResult, estimate_poses
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.rendering.outputs import whole_folder
 

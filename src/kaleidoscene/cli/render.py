@@ -14,14 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from kaleidoscene.api import Model, load, resolve
+from kaleidoscene.captures.checking.pictures import write_frusta_picture
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.cli.info import describe_cost
 from kaleidoscene.cli.request import RenderRequest, RequestOptions, resolve_request
-from kaleidoscene.data.checking.pictures import write_frusta_picture
-from kaleidoscene.data.images import read_image
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.geometry.camera_path import write_camera_path
+from kaleidoscene.images.files import read_image
 from kaleidoscene.rendering.ordering import RenderMode, RenderPlan
 from kaleidoscene.rendering.outputs import (
     FRUSTA,

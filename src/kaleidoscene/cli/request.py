@@ -11,12 +11,12 @@ import torch
 import tyro
 
 from kaleidoscene.api import Model
+from kaleidoscene.captures.camera_paths import read_any_camera_path
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.photos import intrinsics_of
+from kaleidoscene.captures.formats.registry import read_capture, scan_capture
+from kaleidoscene.captures.frame_files import frame_size
 from kaleidoscene.cli.common import parse_indices
-from kaleidoscene.data.camera_paths import read_any_camera_path
-from kaleidoscene.data.captures import Capture
-from kaleidoscene.data.formats.photos import intrinsics_of
-from kaleidoscene.data.formats.registry import read_capture, scan_capture
-from kaleidoscene.data.frames import frame_size
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
 from kaleidoscene.geometry.cameras import Cameras

@@ -13,14 +13,14 @@ import tyro
 from PIL import Image
 from rich.progress import track
 
+from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.cli.common import parse, print_json
-from kaleidoscene.data.formats import transforms_json
-from kaleidoscene.data.shards import ShardFolder
-from kaleidoscene.data.synthetic.lighting import Lighting
-from kaleidoscene.data.synthetic.mesh import fit_unit_box, read_mesh
-from kaleidoscene.data.synthetic.prerender import SyntheticScenes, list_meshes, shard_path, write_next_shards
-from kaleidoscene.data.synthetic.rasteriser import Rasteriser
-from kaleidoscene.data.synthetic.viewpoints import sample_viewpoints
+from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.synthetic.lighting import Lighting
+from kaleidoscene.datasets.synthetic.mesh import fit_unit_box, read_mesh
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes, list_meshes, shard_path, write_next_shards
+from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
+from kaleidoscene.datasets.synthetic.viewpoints import sample_viewpoints
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.randomness import seeded

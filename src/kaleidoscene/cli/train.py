@@ -15,10 +15,12 @@ from kaleidoscene.api import Model, check_device, resolve
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.cli.evaluate import read_objects
 from kaleidoscene.cli.synthesize import write_shards
-from kaleidoscene.codecs.codec import Codec, make_codec
-from kaleidoscene.data.batches import BatchConfig, Source, ViewBatches
-from kaleidoscene.data.shards import DAMAGE, ShardFolder, StoredScene
-from kaleidoscene.data.synthetic.prerender import SyntheticScenes
+from kaleidoscene.codecs.codec import Codec
+from kaleidoscene.codecs.registry import make_codec
+from kaleidoscene.datasets.batches import BatchConfig, Source, ViewBatches
+from kaleidoscene.datasets.latents import NOTE
+from kaleidoscene.datasets.shards import DAMAGE, ShardFolder, StoredScene
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.evaluation.protocols import ESCHERNET_GSO
@@ -35,7 +37,6 @@ from kaleidoscene.geometry.poses import field_of_view
 from kaleidoscene.serialisation import file_sha256, to_plain
 from kaleidoscene.training.checkpoint import list_checkpoints, step_of
 from kaleidoscene.training.distributed import World, join_world, launched_processes, launched_rank, leave_world
-from kaleidoscene.training.latents import NOTE
 from kaleidoscene.training.trainer import TrainConfig, Trainer, Validate
 from kaleidoscene.training.weights import check_weights
 

@@ -56,21 +56,6 @@ class CodecConfig:
     """Folder or hub id of the KL autoencoder."""
 
 
-def make_codec(config: CodecConfig) -> Codec:
-    """Build the codec of a checkpoint.
-
-    Raises:
-        KaleidosceneError: The autoencoder's library or weights are missing.
-    """
-    if config.kind == "pixel":
-        from kaleidoscene.codecs.pixel import PixelCodec  # noqa: PLC0415
-
-        return PixelCodec(config.factor)
-    from kaleidoscene.codecs.kl import KLCodec  # noqa: PLC0415
-
-    return KLCodec.from_pretrained(config.source)
-
-
 def check_size(h: int, w: int, factor: int) -> None:
     """Raise if an image cannot be cut into blocks.
 

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kaleidoscene.data.formats import colmap
-from kaleidoscene.data.formats.photos import read_photos
-from kaleidoscene.data.images import write_image
-from kaleidoscene.data.structure_from_motion import NoCamerasError, PoseConfig, estimate_poses
+from kaleidoscene.captures.formats import colmap
+from kaleidoscene.captures.formats.photos import read_photos
+from kaleidoscene.captures.posing import NoCamerasError, PoseConfig, estimate_poses
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.images.files import write_image
 
 Estimator = Callable[[Path], dict[str, Tensor]]
 """Folder of images to ``world_from_cam`` by file name, in any world and scale; images it cannot place are left out."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from kaleidoscene.data.captures import Capture
-from kaleidoscene.data.frames import frame_size
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.frame_files import frame_size
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
 from kaleidoscene.evaluation.metrics.shape import chamfer_sampled, chamfer_vertices, volume_iou

@@ -13,8 +13,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kaleidoscene.data.captures import Capture
-from kaleidoscene.data.files import read_bytes, read_json
+from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.adherence import ESTIMATORS, measure_adherence
 from kaleidoscene.evaluation.benchmarks import BenchmarkScene
@@ -29,6 +28,7 @@ from kaleidoscene.evaluation.protocols import Protocol, Split
 from kaleidoscene.evaluation.results import Method, Report, SceneResult, SetResult, means
 from kaleidoscene.evaluation.run import Box, score_scene
 from kaleidoscene.evaluation.scene_views import CaptureViews, sequence_metrics
+from kaleidoscene.files import read_bytes, read_json
 from kaleidoscene.rendering.renderer import Renderer
 from kaleidoscene.serialisation import from_plain, to_plain, write_json
 

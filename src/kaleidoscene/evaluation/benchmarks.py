@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kaleidoscene.data.captures import Capture
-from kaleidoscene.data.files import read_json
-from kaleidoscene.data.formats.registry import FORMATS, read_capture
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.registry import FORMATS, read_capture
 from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.evaluation.protocols import ESCHERNET_GSO, ESCHERNET_RTMV, FirstViews, Split, hold_out
+from kaleidoscene.files import read_json
 
 _PUBLISHED = ("psnr", "ssim")
 _ESCHERNET = ("psnr-uint8", "ssim-uniform7-uint8", "psnr", "ssim")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from kaleidoscene.data.files import read_json
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.files import read_json
 from kaleidoscene.serialisation import from_plain
 
 T = TypeVar("T")

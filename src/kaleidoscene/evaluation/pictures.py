@@ -9,10 +9,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from kaleidoscene.data.images import to_bytes
 from kaleidoscene.evaluation.metrics.registry import IMAGE_METRICS
 from kaleidoscene.evaluation.protocols import Split
 from kaleidoscene.evaluation.run import Score
+from kaleidoscene.images.pixels import to_bytes
 from kaleidoscene.serialisation import save_aside
 
 _SHOWN = 4

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kaleidoscene.data.captures import Capture
-from kaleidoscene.data.fitting import fit_depths, fit_views, seen_boxes
+from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.benchmarks import BenchmarkScene
 from kaleidoscene.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, SequenceMetric, needs_true_depth
 from kaleidoscene.evaluation.protocols import Protocol, Split
 from kaleidoscene.evaluation.run import Box
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.images.fitting import fit_depths, fit_views, seen_boxes
 
 
 @dataclass(frozen=True, eq=False)

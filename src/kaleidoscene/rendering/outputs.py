@@ -14,10 +14,11 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from kaleidoscene.data.formats import transforms_json
-from kaleidoscene.data.images import resize_image, to_bytes, write_image
+from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.images.files import write_image
+from kaleidoscene.images.pixels import resize_image, to_bytes
 
 FRUSTA = "frusta.png"
 

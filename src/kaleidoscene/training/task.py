@@ -4,7 +4,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from kaleidoscene.data.views import Views
+from kaleidoscene.datasets.views import Views
 
 
 @runtime_checkable

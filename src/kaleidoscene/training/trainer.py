@@ -13,8 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from kaleidoscene.data.batches import Share
-from kaleidoscene.data.views import Views
+from kaleidoscene.datasets.batches import Share
+from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.serialisation import write_json
 from kaleidoscene.training.checkpoint import (

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kaleidoscene.codecs.codec import Codec
-from kaleidoscene.data.views import Views
+from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask, Prepared

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from kaleidoscene.codecs.codec import make_codec
+from kaleidoscene.codecs.registry import make_codec
 from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import unknown_name
 from kaleidoscene.families.kaleido.checkpoint import load_model

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from kaleidoscene.codecs.codec import Codec
-from kaleidoscene.data.views import Views
+from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.families.kaleido.checkpoint import describe
 from kaleidoscene.families.kaleido.model import Kaleido, initialise

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kaleidoscene.codecs.codec import CodecConfig
-from kaleidoscene.data.batches import BatchConfig
-from kaleidoscene.data.sampling import ViewSampling
-from kaleidoscene.data.synthetic.prerender import SyntheticScenes
-from kaleidoscene.data.transforms import Augmentation
+from kaleidoscene.datasets.batches import BatchConfig
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
+from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.families.kaleido.config import EncodingConfig, KaleidoConfig
 from kaleidoscene.families.kaleido.recipes.paper import stage_2_256
 from kaleidoscene.families.kaleido.recipes.recipe import KaleidoRecipe

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaleidoscene.codecs.codec import CodecConfig
-from kaleidoscene.data.batches import BatchConfig
-from kaleidoscene.data.buckets import bucket_sizes, buckets_within
-from kaleidoscene.data.sampling import ViewSampling
-from kaleidoscene.data.synthetic.prerender import SyntheticScenes
+from kaleidoscene.datasets.batches import BatchConfig
+from kaleidoscene.datasets.buckets import bucket_sizes, buckets_within
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.families.kaleido.config import EncodingConfig, KaleidoConfig
 from kaleidoscene.families.kaleido.recipes.paper import ASPECT_RATIOS
 from kaleidoscene.families.kaleido.recipes.recipe import KaleidoRecipe

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kaleidoscene.codecs.codec import CodecConfig
-from kaleidoscene.data.batches import BatchConfig, Bucket
-from kaleidoscene.data.buckets import bucket_sizes
-from kaleidoscene.data.sampling import ViewSampling
-from kaleidoscene.data.synthetic.prerender import SyntheticScenes
-from kaleidoscene.data.transforms import Augmentation
+from kaleidoscene.datasets.batches import BatchConfig, Bucket
+from kaleidoscene.datasets.buckets import bucket_sizes
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
+from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.families.kaleido.config import KaleidoConfig, kaleido_large, kaleido_medium, kaleido_small
 from kaleidoscene.families.kaleido.recipes.recipe import KaleidoRecipe
 from kaleidoscene.families.kaleido.settings import KaleidoSettings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kaleidoscene.data.batches import BatchConfig
-from kaleidoscene.data.synthetic.prerender import SyntheticScenes
+from kaleidoscene.datasets.batches import BatchConfig
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.families.kaleido.task import KaleidoLoss
 from kaleidoscene.training.config import TrainConfig

@@ -1,0 +1,134 @@
+"""All capture formats; a new one is a file beside this one and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats import (
+    co3d,
+    colmap,
+    dtu,
+    eschernet,
+    llff,
+    photos,
+    pose_files,
+    re10k,
+    rtmv,
+    transforms_json,
+    uco3d,
+)
+from kaleidoscene.captures.verification import verify
+from kaleidoscene.errors import KaleidosceneError, unknown_name
+from kaleidoscene.images.exr import SUFFIX as EXR
+
+
+class Format(NamedTuple):
+    """How a format is recognised and read, and whether it says how linear colours (OpenEXR) are to be shown."""
+
+    find: Callable[[Path], Path | None]
+    read: Callable[[Path], Capture]
+    expects: str
+    linear: bool = False
+
+
+FORMATS: dict[str, Format] = {
+    "transforms": Format(transforms_json.find, transforms_json.read, transforms_json.EXPECTS),
+    "eschernet": Format(eschernet.find, eschernet.read, eschernet.EXPECTS),
+    "rtmv": Format(rtmv.find, rtmv.read, rtmv.EXPECTS, linear=True),
+    "colmap": Format(colmap.find, colmap.read, colmap.EXPECTS),
+    "llff": Format(llff.find, llff.read, llff.EXPECTS),
+    "dtu": Format(dtu.find, dtu.read, dtu.EXPECTS),
+    "7scenes": Format(pose_files.find_seven_scenes, pose_files.read_seven_scenes, pose_files.EXPECTS_SEVEN_SCENES),
+    "scannet": Format(pose_files.find_scannet, pose_files.read_scannet, pose_files.EXPECTS_SCANNET),
+    "co3d": Format(co3d.find, co3d.read, co3d.EXPECTS),
+    "uco3d": Format(uco3d.find, uco3d.read, uco3d.EXPECTS),
+    "re10k": Format(re10k.find, re10k.read, re10k.EXPECTS),
+    "video": Format(photos.find_video, photos.read_video, photos.EXPECTS_VIDEO),
+    "photos": Format(photos.find_photos, photos.read_photos, photos.EXPECTS_PHOTOS),
+}
+"""In the order in which they are tried: what has cameras comes before bare images."""
+
+
+def read_capture(path: str | Path, *, format: str | None = None) -> Capture:
+    """Read a capture of any supported format; the format is detected unless it is named.
+
+    Args:
+        path: Folder of the capture, its file of cameras, an image or a video.
+        format: One of ``FORMATS``.
+
+    Raises:
+        KaleidosceneError: Nothing is there, no format fits, or what is there is bad.
+    """
+    return verify(scan_capture(path, format=format))
+
+
+def scan_capture(path: str | Path, *, format: str | None = None) -> Capture:
+    """As :func:`read_capture`, but bad frames are kept as they are: for ``kaleidoscene check``.
+
+    Raises:
+        KaleidosceneError: Nothing is there, no format fits, or the files cannot be understood at all.
+    """
+    given, path = path, Path(path).absolute()
+    if format is not None and format not in FORMATS:
+        raise unknown_name("capture format", format, FORMATS)
+    try:
+        if not path.exists():
+            raise KaleidosceneError(f"{given}: no such file or folder.")
+        if path.is_dir() and not any(path.iterdir()):
+            raise KaleidosceneError(f"{given}: the folder is empty.")
+        return _scan(path, format)
+    except OSError as error:
+        raise KaleidosceneError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _scan(path: Path, format: str | None) -> Capture:
+    names = [format] if format else list(FORMATS)
+    for name in names:
+        if (found := FORMATS[name].find(path)) is not None:
+            capture = FORMATS[name].read(found)
+            _stay_inside(capture, path)
+            if not FORMATS[name].linear:
+                _have_display_colours(capture)
+            why = "as it was told to be" if format else f"there is {_shown(found, path)}"
+            return replace(capture, notes=(f"read as {capture.format}: {why}", *capture.notes))
+    expected = ", or ".join(FORMATS[name].expects for name in names)
+    raise KaleidosceneError(f"{path}: no capture of a known format here (expected {expected}).")
+
+
+def _stay_inside(capture: Capture, path: Path) -> None:
+    """Files of a capture lie below what the user named, or below the folder that the format says is the capture's.
+
+    Raises:
+        KaleidosceneError: A file lies elsewhere, for example behind a link.
+    """
+    folders = [folder if folder.is_dir() else folder.parent for folder in (path, capture.root)]
+    roots = [folder.resolve() for folder in folders]
+    for number, frame in enumerate(capture.frames):
+        for file in (frame.image, frame.mask, frame.depth):
+            if file is not None and not any(file.resolve().is_relative_to(root) for root in roots):
+                raise KaleidosceneError(
+                    f"{path}: frame {number} leads out of the capture folder: {file} is {file.resolve()}."
+                )
+
+
+def _have_display_colours(capture: Capture) -> None:
+    """Raise where a format that does not say how linear colours are to be shown has some.
+
+    Raises:
+        KaleidosceneError: There is an OpenEXR image.
+    """
+    for number, frame in enumerate(capture.frames):
+        if frame.image.suffix.lower() == EXR:
+            raise KaleidosceneError(
+                f"{capture.root}: frame {number}: {frame.image} is an OpenEXR image, which is read for RTMV only "
+                "(its colours are linear); convert the images to PNG first."
+            )
+
+
+def _shown(found: Path, path: Path) -> str:
+    """What a format was recognised by, relative to what the user gave."""
+    return found.name if found == path or not found.is_relative_to(path) else str(found.relative_to(path))

@@ -1,0 +1,304 @@
+"""nerfstudio, Instant-NGP, Blender (NeRF-synthetic) and DL3DV ``transforms*.json``.
+
+Poses are camera-to-world in OpenGL axes (x right, y up, z backward); intrinsics are given once or frame by frame, as
+``fl_x, fl_y, cx, cy, w, h`` or as ``camera_angle_x``, with OPENCV or OPENCV_FISHEYE distortion. Where only reduced
+images are there (``images_4`` for ``images``, as DL3DV and nerfstudio have them), intrinsics are reduced with them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kaleidoscene.captures.capture import Capture, Centred
+from kaleidoscene.captures.findings import Finding
+from kaleidoscene.captures.frames import Frame
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.files import inside, read_json
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.distortion import Distortion
+from kaleidoscene.images.files import image_size
+from kaleidoscene.serialisation import write_json
+
+NAMES = ("transforms.json", "transforms_train.json", "transforms_test.json", "transforms_val.json")
+EXPECTS = "transforms*.json (nerfstudio, Instant-NGP, Blender, DL3DV)"
+_FACTORS = (2, 4, 8)
+_PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
+_OPENCV_KEYS = ("k1", "k2", "p1", "p2", "k3")
+_LENS_KEYS = {"none": (), "opencv": (*_OPENCV_KEYS, "k4", "k5", "k6"), "fisheye": ("k1", "k2", "k3", "k4")}
+OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+
+
+def find(path: Path) -> Path | None:
+    """The file to read if ``path`` is one, or a folder with one."""
+    if path.is_file():
+        return path if path.suffix == ".json" and path.name.startswith("transforms") else None
+    folders = (path, path / "nerfstudio")  # DL3DV's archives have the folder inside
+    return next((folder / name for folder in folders for name in NAMES if (folder / name).is_file()), None)
+
+
+def read(path: Path) -> Capture:
+    """Read a ``transforms*.json``; frames keep the order of the file.
+
+    Raises:
+        KaleidosceneError: Not JSON, no frames, or a frame that is no camera.
+    """
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise KaleidosceneError(f'{path}: expected an object with "frames".')
+    frames = document.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise KaleidosceneError(f'{path}: no frames (expected a list under "frames").')
+    readers = []
+    for number, frame in enumerate(frames):
+        if not isinstance(frame, dict):
+            raise KaleidosceneError(f"{path}: frame {number} is not an object.")
+        readers.append(_FrameReader(path, {**document, **frame}, number))
+    factor = _factor(path.parent, [reader.named() for reader in readers])
+    read_frames = [reader.read(factor) for reader in readers]
+    blender = "fl_x" not in document and "camera_angle_x" in document and "w" not in document
+    notes = () if factor == 1 else (f"images reduced by {factor} are taken, and their intrinsics reduced with them",)
+    findings = _findings(path, document)
+    kind = "blender" if blender else "nerfstudio"
+    return Capture(
+        path.parent.name, kind, path, tuple(read_frames), _centred(document, blender), notes=notes, findings=findings,
+    )  # fmt: skip
+
+
+def _factor(root: Path, named: list[Path]) -> int:
+    """By how much the images are reduced: by the first factor at which any of them is there."""
+    in_folders = [image for image in named if image.parent != root]
+    for factor in (1, *_FACTORS):
+        if any(_variant(image, factor).is_file() for image in (in_folders if factor > 1 else named)):
+            return factor
+    return 1
+
+
+def _variant(named: Path, factor: int) -> Path:
+    """The file for a name in the folder of a factor; Blender's files name images without their suffix."""
+    folder = named.parent if factor == 1 else named.parent.with_name(f"{named.parent.name}_{factor}")
+    candidates = [folder / name for name in (named.name, named.name + ".png", named.name + ".jpg")]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _findings(path: Path, document: dict[str, Any]) -> tuple[Finding, ...]:
+    """What the file says and nobody follows."""
+    out = []
+    entries = [{**document, **frame} for frame in document["frames"]]
+    ignored = [n for n, e in enumerate(entries) if e.get("camera_model") in _PINHOLES and any(map(e.get, _OPENCV_KEYS))]
+    if ignored:
+        out.append(Finding(
+            "warning", "distortion-ignored", ignored[0],
+            f"camera_model is {entries[ignored[0]]['camera_model']}, so the distortion coefficients are not applied",
+            "straight lines bend and rays miss by several pixels near the border",
+            "set camera_model to OPENCV, or remove the coefficients if the images are undistorted",
+        ))  # fmt: skip
+    names = {os.path.normpath(str(entry.get("file_path"))) for entry in entries}
+    for key in ("train_filenames", "val_filenames", "test_filenames"):
+        listed = document.get(key)
+        unknown = [n for n in listed if os.path.normpath(str(n)) not in names] if isinstance(listed, list) else []
+        if unknown:
+            out.append(Finding(
+                "error", "split", None, f"{key} names {len(unknown)} images that are no frames: {unknown[0]}",
+                "training and test views are not those that were meant", "correct the list",
+            ))  # fmt: skip
+    return tuple(out)
+
+
+def _centred(document: dict[str, Any], blender: bool) -> Centred:
+    # Files of earlier versions have a name before it.
+    said = next((value for key, value in document.items() if key.endswith("_centred")), None)
+    return said if said in ("object", "scene") else ("object" if blender else "scene")
+
+
+class _FrameReader:
+    """Reads one frame; ``values`` are those of the file with those of the frame over them."""
+
+    def __init__(self, path: Path, values: dict[str, Any], number: int) -> None:
+        self.path, self.values, self.number = path, values, number
+
+    def named(self) -> Path:
+        """The image as the file names it."""
+        named = self._file("file_path")
+        if named is None:
+            raise self._bad("has no file_path")
+        return named
+
+    def read(self, factor: int) -> Frame:
+        """The frame, with its image in the folder of a factor."""
+        image = _variant(self.named(), factor)
+        size = self._size(image, factor)
+        mask, depth = self._file("mask_path"), self._file("depth_file_path")
+        scale = self._value("depth_unit_scale_factor")
+        if mask is not None:
+            mask = _variant(mask, _factor(self.path.parent, [mask]))
+        return Frame(
+            image, size, self._pose(), None if size is None else self._intrinsics(size, factor), self._distortion(),
+            mask=mask, depth=depth, depth_scale=0.001 if scale is None else scale, time=self._value("time"),
+        )  # fmt: skip
+
+    def _bad(self, text: str) -> KaleidosceneError:
+        return KaleidosceneError(f"{self.path}: frame {self.number} {text}.")
+
+    def _file(self, key: str) -> Path | None:
+        name = self.values.get(key)
+        if name is None:
+            return None
+        if not isinstance(name, str) or not name:
+            raise self._bad(f"has a {key} that is no name: {name!r}")
+        return inside(self.path.parent, name, what=f"frame {self.number}")
+
+    def _size(self, image: Path, factor: int) -> tuple[int, int] | None:
+        h, w = self._value("h"), self._value("w")
+        if h is not None and w is not None and factor == 1:
+            return int(h), int(w)
+        try:
+            return image_size(image)
+        except KaleidosceneError:  # said by the verification, with the frame
+            return (int(h), int(w)) if h is not None and w is not None else None
+
+    def _pose(self) -> Tensor:
+        try:
+            pose = torch.tensor(self.values["transform_matrix"], dtype=torch.float64)
+        except KeyError:
+            raise self._bad("has no transform_matrix") from None
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise self._bad(f"has a transform_matrix that is no matrix ({error})") from error
+        if pose.shape == (3, 4):
+            pose = torch.cat([pose, pose.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
+        if pose.shape != (4, 4):
+            raise self._bad(f"has a transform_matrix of {list(pose.shape)}, expected 4x4")
+        return pose @ OPENGL_FROM_OPENCV
+
+    def _value(self, key: str) -> float | None:
+        """A finite number of a frame, None if it is not given."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12:
+            raise self._bad(f"has a {key} that is no number: {str(value)[:40]!r}")
+        return float(value)
+
+    def _intrinsics(self, size: tuple[int, int], factor: int) -> Tensor | None:
+        h, w = float(size[0] * factor), float(size[1] * factor)
+        if factor > 1:  # what the file says, where it does: the reduced image may have lost part of a pixel
+            h, w = self._value("h") or h, self._value("w") or w
+        fx, angle = self._value("fl_x"), self._value("camera_angle_x")
+        if fx is None:
+            if angle is None:
+                return None
+            if not 0 < angle < math.pi:
+                raise self._bad(f"has a camera_angle_x of {angle}, it must be between 0 and pi")
+            fx = 0.5 * w / math.tan(0.5 * angle)
+        fy, cx, cy = (self._value(key) for key in ("fl_y", "cx", "cy"))
+        fy, cx, cy = fx if fy is None else fy, w / 2 if cx is None else cx, h / 2 if cy is None else cy
+        matrix = torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
+        return matrix * matrix.new_tensor([size[1] / w, size[0] / h, 1.0])[:, None] if factor > 1 else matrix
+
+    def _distortion(self) -> Distortion:
+        fisheye = self.values.get("is_fisheye") is True  # Instant-NGP says it so
+        model = str(self.values.get("camera_model", "OPENCV_FISHEYE" if fisheye else "OPENCV"))
+        if fisheye and "FISHEYE" not in model:
+            raise self._bad(f"has camera model {model} and is_fisheye, which contradict each other")
+        numbers = [self._value(key) or 0.0 for key in _OPENCV_KEYS]
+        if model in _PINHOLES:
+            return Distortion()
+        if model == "FULL_OPENCV":
+            return Distortion.opencv(*numbers, *(self._value(key) or 0.0 for key in ("k4", "k5", "k6")))
+        if model in ("OPENCV", "SIMPLE_RADIAL", "RADIAL"):
+            if self._value("k4"):
+                raise self._bad(f"has k4 with camera model {model}, which programs read in different ways")
+            return Distortion.opencv(*numbers)
+        if model in ("OPENCV_FISHEYE", "FISHEYE"):
+            return Distortion("fisheye", tuple(self._value(key) or 0.0 for key in ("k1", "k2", "k3", "k4")))
+        raise self._bad(f"has camera model {model!r}, known are PINHOLE, OPENCV and OPENCV_FISHEYE")
+
+
+def write(
+    path: Path,
+    image_names: list[str],
+    cameras: Cameras,
+    *,
+    centred: str = "scene",
+    depths: list[str] | None = None,
+    depth_unit: float = 1.0,
+) -> None:
+    """Write a ``transforms.json`` of pinhole cameras that nerfstudio reads, with intrinsics for every frame.
+
+    Args:
+        path: The file.
+        image_names: Relative to its folder.
+        cameras: One for each.
+        centred: See :class:`kaleidoscene.captures.capture.Capture`.
+        depths: Names of depth maps, likewise.
+        depth_unit: World units of one of their levels.
+    """
+    h, w = cameras.image_size
+    poses = cameras.world_from_cam.double() @ OPENGL_FROM_OPENCV
+    frames = []
+    for name, pose, k in zip(image_names, poses.tolist(), cameras.intrinsics.tolist(), strict=True):
+        frames.append({"file_path": name, "transform_matrix": pose, **_lens(k, (h, w))})
+    for frame, name in zip(frames, depths or (), strict=depths is not None):
+        frame |= {"depth_file_path": name, "depth_unit_scale_factor": depth_unit}
+    document = {"camera_model": "PINHOLE", "scene_centred": centred, **_shared(frames), "frames": frames}
+    write_json(path, document)
+
+
+def write_frames(path: Path, capture: Capture, *, points: str | None = None) -> None:
+    """Write the frames of a capture exactly: double precision, distortion, masks, depth.
+
+    Args:
+        path: The file.
+        capture: With cameras; its files lie below the folder of ``path``.
+        points: Name of a PLY file beside it.
+
+    Raises:
+        KaleidosceneError: A frame has no camera, or the lens models of the frames differ.
+    """
+    frames = []
+    for frame in capture.frames:
+        world_from_cam, intrinsics, size = frame.camera()
+        entry: dict[str, Any] = {"file_path": _below(path, frame.image)}
+        entry["transform_matrix"] = (world_from_cam @ OPENGL_FROM_OPENCV).tolist()
+        entry |= _lens(intrinsics.tolist(), size)
+        lens = dict(zip(_LENS_KEYS[frame.distortion.kind], frame.distortion.padded(), strict=True))
+        if any([lens.pop(key) for key in ("k4", "k5", "k6")] if frame.distortion.kind == "opencv" else []):
+            raise KaleidosceneError(
+                f"{capture.name}: {frame.name} has k4, k5 or k6, which nerfstudio's OPENCV does not know."
+            )
+        entry |= lens
+        if frame.time is not None:
+            entry["time"] = frame.time
+        if frame.mask is not None:
+            entry["mask_path"] = _below(path, frame.mask)
+        if frame.depth is not None:
+            entry |= {"depth_file_path": _below(path, frame.depth), "depth_unit_scale_factor": frame.depth_scale}
+        frames.append(entry)
+    kinds = {frame.distortion.kind for frame in capture.frames}
+    if len(kinds - {"none"}) > 1 or kinds == {"none", "fisheye"}:
+        raise KaleidosceneError(
+            f"{capture.name}: frames with different lens models cannot stand in one transforms.json."
+        )
+    extra = {} if points is None else {"ply_file_path": points}
+    model = "OPENCV_FISHEYE" if "fisheye" in kinds else "OPENCV" if "opencv" in kinds else "PINHOLE"
+    document = {"camera_model": model, "scene_centred": capture.centred, **extra, **_shared(frames), "frames": frames}
+    write_json(path, document)
+
+
+def _below(path: Path, file: Path) -> str:
+    return file.relative_to(path.parent).as_posix()
+
+
+def _lens(k: list[list[float]], size: tuple[int, int]) -> dict[str, Any]:
+    h, w = size
+    return {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2], "w": w, "h": h}
+
+
+def _shared(frames: list[dict[str, Any]]) -> dict[str, Any]:
+    """Intrinsics of the first frame at the top as well, for readers that look there only."""
+    return {key: frames[0][key] for key in ("fl_x", "fl_y", "cx", "cy", "w", "h")}

@@ -1,1 +1,0 @@
-"""Captures, batches, shards and synthetic scenes."""

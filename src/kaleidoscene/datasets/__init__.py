@@ -1,0 +1,1 @@
+"""What training reads: scenes in shards, and batches of them."""

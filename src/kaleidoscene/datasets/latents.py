@@ -1,0 +1,117 @@
+"""Shards of views to shards of latents: the autoencoder and the feature encoder out of the training loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kaleidoscene.codecs.codec import check_size
+from kaleidoscene.codecs.kl import KLCodec
+from kaleidoscene.datasets.shards import ShardFolder, StoredLatents, StoredScene, write_shard
+from kaleidoscene.encoders.features import DinoV2
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.images.pixels import resize_image
+from kaleidoscene.serialisation import to_plain, write_json
+
+NOTE = "latents.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig:
+    """What makes latents of views.
+
+    Attributes:
+        autoencoder: Folder or hub id of the KL autoencoder, as in the recipe.
+        features: Folder or hub id of DINOv2; empty: none.
+        patch_size: Latent pixels along the side of a token, which features are made for.
+        image_size: ``(height, width)`` to bring views to; None keeps theirs.
+        scenes_per_shard: Scenes of a shard.
+        device: Where to compute.
+    """
+
+    autoencoder: str = ""
+    features: str = ""
+    patch_size: int = 2
+    image_size: tuple[int, int] | None = None
+    scenes_per_shard: int = 64
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if min(self.scenes_per_shard, self.patch_size, *(self.image_size or (1, 1))) < 1:
+            raise ValueError("scenes_per_shard, patch_size and image_size must be positive.")
+
+
+def write_latents(source: Path, folder: Path, config: LatentConfig) -> Iterator[tuple[int, int]]:
+    """Write the latents of all scenes of a folder of shards; shards that an earlier run finished are kept.
+
+    Yields:
+        Scenes that are done and their number, after every shard.
+
+    Raises:
+        KaleidosceneError: The folder was begun with something else, or autoencoder or encoder are missing.
+    """
+    scenes = ShardFolder(source)
+    note = {"version": 1, "of": scenes.fingerprint, **to_plain(replace(config, device="cpu"))}
+    path = folder / NOTE
+    if path.is_file():
+        if _read_note(path) != note:
+            raise KaleidosceneError(f"{folder}: begun with other shards or options; give another folder.")
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise KaleidosceneError(f"{folder}: not empty and no latents; give another folder.")
+    codec = KLCodec.from_pretrained(config.autoencoder).to(config.device)
+    _check_sizes(scenes, codec, config)
+    encoder = None
+    if config.features:
+        encoder = DinoV2.from_pretrained(config.features, codec.factor * config.patch_size).to(config.device)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, note)
+    for number in range(-(-len(scenes) // config.scenes_per_shard)):
+        first = number * config.scenes_per_shard
+        shard, last = folder / f"shard-{number:06d}.tar", min(first + config.scenes_per_shard, len(scenes))
+        if not shard.with_suffix(".index.json").exists():
+            write_shard(
+                shard,
+                [
+                    _encoded(scenes.read(n, at_least=config.image_size), codec, encoder, config)
+                    for n in range(first, last)
+                ],
+            )
+        yield last, len(scenes)
+
+
+def _check_sizes(scenes: ShardFolder, codec: KLCodec, config: LatentConfig) -> None:
+    first = scenes.read(0, [0])
+    if first.latents is not None:
+        raise KaleidosceneError(f"{scenes.folder}: these are latents already; give shards of views.")
+    h, w = first.rgba.shape[1:3]
+    check_size(*(config.image_size or (h, w)), codec.factor * config.patch_size)
+
+
+def _read_note(path: Path) -> object:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise KaleidosceneError(f"{path}: not readable JSON ({error}).") from error
+
+
+@torch.no_grad()
+def _encoded(scene: StoredScene, codec: KLCodec, encoder: DinoV2 | None, config: LatentConfig) -> StoredScene:
+    rgba = torch.from_numpy(scene.rgba).movedim(-1, 1).float() / 255
+    images, cameras = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:], scene.cameras
+    size = config.image_size or (images.shape[-2], images.shape[-1])
+    if images.shape[-1] * size[0] != images.shape[-2] * size[1]:
+        raise KaleidosceneError(
+            f"{scene.key}: views of {images.shape[-2]}x{images.shape[-1]} have another aspect ratio."
+        )
+    images = resize_image(images, size).to(config.device)
+    mean, std = codec.posterior(images)
+    features = None if encoder is None else encoder(images[None])[0].float().cpu().numpy()
+    latents = StoredLatents(size, mean.float().cpu().numpy(), std.float().cpu().numpy(), features)
+    nothing = np.zeros((len(images), 0, 0, 4), np.uint8)
+    cameras = None if cameras is None else cameras.resize(*size)
+    return StoredScene(scene.key, nothing, cameras, times=scene.times, latents=latents)
