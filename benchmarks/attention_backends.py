@@ -6,7 +6,7 @@ from benchmarks.common import interleaved_medians, write_result
 from kaleidoscene.api import load
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.evaluation.metrics.image import psnr
-from kaleidoscene.families.kaleido import blocks
+from kaleidoscene.families.kaleido import spatial, windowed
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
 from kaleidoscene.nn.attention import attend, attend_explicitly, attend_in_parts
@@ -78,7 +78,7 @@ def _render() -> tuple[tuple[float, float], tuple[float, float]]:
     images = model.prepare(capture.select(range(4)))[0][None]
 
     def request(way, renderer=model.system.renderer) -> torch.Tensor:
-        blocks.attend = way
+        spatial.attend = windowed.attend = way
         return renderer.render(renderer.encode(images, cameras[:, :4]), cameras[:, 4:], seeds=range(24)).images[0]
 
     def fused(q, k, v, *, scale, mask=None):

@@ -8,8 +8,7 @@ import torch
 
 from benchmarks.common import write_result
 from kaleidoscene.api import Model, load
-from kaleidoscene.cli.evaluate import read_objects
-from kaleidoscene.cli.train import TrainOptions, train
+from kaleidoscene.evaluation.held_out import read_objects
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.evaluation.protocols import FirstViews
 from kaleidoscene.evaluation.run import HeldOutObject, Score, evaluate
@@ -17,6 +16,8 @@ from kaleidoscene.families.kaleido.distillation import Distillation
 from kaleidoscene.families.kaleido.recipes import RECIPES
 from kaleidoscene.families.kaleido.system import KaleidoSystem
 from kaleidoscene.flow.schedules import Schedule
+from kaleidoscene.training.run import RunOptions
+from kaleidoscene.workflows.training import train
 
 PROTOCOL = FirstViews("distillation", 25, (10, 13, 16, 19, 22))
 STUDENT_STEPS = 4
@@ -48,13 +49,12 @@ def main() -> None:
     data = replace(recipe.data, batch_size=options.batch)
     distil = Distillation(teacher=options.teacher, steps=STUDENT_STEPS, teacher_steps=options.teacher_steps)
     train(
-        replace(recipe, train=config, data=data),
-        TrainOptions(out=options.out, shards=(options.shards,), init=options.teacher, distil=distil, train=config,
-                     data=data, loss=recipe.loss),
+        replace(recipe, train=config, data=data, distil=distil),
+        RunOptions(out=options.out, shards=(str(options.shards),), init=options.teacher),
     )  # fmt: skip
     many = STUDENT_STEPS * options.teacher_steps
     teacher, student = load(options.teacher), load(options.out)
-    objects = read_objects(options.captures, teacher)
+    objects = read_objects(options.captures, teacher.system)
     ways = {
         f"teacher, {many} steps": scores(teacher, objects, many, options.references),
         f"teacher, {STUDENT_STEPS} steps": scores(teacher, objects, STUDENT_STEPS, options.references),

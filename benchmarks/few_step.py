@@ -7,7 +7,7 @@ from typing import Literal
 
 from benchmarks.common import write_result
 from kaleidoscene.api import Model, load
-from kaleidoscene.cli.evaluate import read_objects
+from kaleidoscene.evaluation.held_out import read_objects
 from kaleidoscene.evaluation.protocols import FirstViews
 from kaleidoscene.evaluation.run import HeldOutObject, evaluate, means
 from kaleidoscene.families.kaleido.settings import SamplingConfig
@@ -43,7 +43,7 @@ def main() -> None:
     model = load(options.model)
     assert isinstance(model.system, KaleidoSystem)
     base = model.system.settings.sampling
-    objects = read_objects(options.captures, model)[: options.objects]
+    objects = read_objects(options.captures, model.system)[: options.objects]
     lines = [
         f"`{Path(options.model).name}`, {len(objects)} objects, {options.references} references, 5 targets",
         "each, rendered alone, without guidance; PSNR in dB.",

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.common import write_result
-from kaleidoscene.cli.train import TrainOptions, train
 from kaleidoscene.evaluation.plots import Curve, draw_plot
 from kaleidoscene.families.kaleido.recipes.ablations import ablation_recipes, nano_scale
 from kaleidoscene.families.kaleido.recipes.recipe import KaleidoRecipe
+from kaleidoscene.training.run import RunOptions
+from kaleidoscene.workflows.training import train
 
 
 def recipe(registers: int, steps: int, width: int) -> KaleidoRecipe:
@@ -50,8 +51,7 @@ def main() -> None:
     for count in [] if options.report else options.registers:
         made = recipe(count, options.steps, options.width)
         made = replace(made, train=replace(made.train, compile=options.compile, workers=1))
-        train(made, TrainOptions(out=options.out / f"registers-{count}", shards=(options.shards,), train=made.train,
-                                 data=made.data, loss=made.loss))  # fmt: skip
+        train(made, RunOptions(out=options.out / f"registers-{count}", shards=(str(options.shards),)))
     curves = {f"{count} registers": tops(options.out / f"registers-{count}") for count in options.registers}
     draw_plot(
         Path(__file__).with_suffix(".png"), "Largest output of any block", "training step", "top activation",

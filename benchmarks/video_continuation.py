@@ -10,12 +10,13 @@ from torch import Tensor
 
 from benchmarks.common import write_result
 from kaleidoscene.api import Model, load
-from kaleidoscene.cli.evaluate import read_objects
 from kaleidoscene.datasets.clips import ClipConfig, clips_of
+from kaleidoscene.evaluation.held_out import read_objects
 from kaleidoscene.evaluation.protocols import ESCHERNET_GSO
 from kaleidoscene.evaluation.run import evaluate, means
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from kaleidoscene.families.kaleido.system import KaleidoSystem
+from kaleidoscene.families.kaleido.video import continue_video
 
 KNOWN, NEW, REFERENCES = 5, 3, (1, 3, 5)
 
@@ -34,13 +35,13 @@ def clips(video: Path, size: tuple[int, int]) -> list[Tensor]:
 
 def continued(renderer: KaleidoRenderer, clip: Tensor) -> float:
     """PSNR of the frames that the model makes of those before them."""
-    made = renderer.continue_video(clip[None, :KNOWN], NEW, clip=KNOWN + NEW, seeds=list(range(NEW)))[0]
+    made = continue_video(renderer, clip[None, :KNOWN], NEW, clip=KNOWN + NEW, seeds=list(range(NEW)))[0]
     return psnr(made, clip[KNOWN:])
 
 
 def posed(model: Model, renderer: KaleidoRenderer, captures: Path, objects: int) -> list[float]:
     """PSNR of views at given poses, by number of references."""
-    held_out = read_objects(captures, model)[:objects]
+    held_out = read_objects(captures, model.system)[:objects]
     found = means(evaluate(renderer, held_out, ESCHERNET_GSO, list(REFERENCES)))
     return [found[count]["psnr"] for count in REFERENCES]
 

@@ -7,10 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.common import write_result
-from kaleidoscene.cli.train import TrainOptions, train
 from kaleidoscene.evaluation.plots import Curve, draw_plot
 from kaleidoscene.families.kaleido.recipes.nano import kaleido_nano_3d, kaleido_nano_video
 from kaleidoscene.families.kaleido.recipes.recipe import KaleidoRecipe
+from kaleidoscene.training.run import RunOptions
+from kaleidoscene.workflows.training import train
 
 
 def shortened(recipe: KaleidoRecipe, steps: int, batch: int, validate: int) -> KaleidoRecipe:
@@ -51,8 +52,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     video = shortened(kaleido_nano_video(), options.video_steps, options.batch, 10_000)
-    first = train(video, TrainOptions(out=options.out / "video", shards=(options.clips,), train=video.train,
-                                      data=video.data, loss=video.loss))  # fmt: skip
+    first = train(video, RunOptions(out=options.out / "video", shards=(str(options.clips),))).checkpoint
     curves: dict[str, list[tuple[float, float]]] = {}
     lines = [
         f"`kaleido-nano`, 64 px, batch {options.batch}: {options.video_steps} steps on clips, then {options.steps} on",
@@ -69,8 +69,7 @@ def main() -> None:
             recipe = shortened(kaleido_nano_3d(), options.steps, options.batch, 50)
             recipe = replace(recipe, train=replace(recipe.train, seed=seed), data=replace(recipe.data, seed=seed))
             run = options.out / f"{name.replace(' ', '-')}-{seed}"
-            train(recipe, TrainOptions(out=run, shards=(options.scenes,), held_out=options.held_out, init=init,
-                                       train=recipe.train, data=recipe.data, loss=recipe.loss))  # fmt: skip
+            train(recipe, RunOptions(out=run, shards=(str(options.scenes),), held_out=options.held_out, init=init))
             runs[name] = run
             curves[f"{name}, seed {seed}"] = curve(run, 3)
         for name, other in (("scratch", "video first"), ("video first", "scratch")):

@@ -13,7 +13,7 @@ import kaleidoscene
 from kaleidoscene.captures.checking.conventions import CONVENTIONS
 from kaleidoscene.captures.checking.run import check_capture, sound_frames
 from kaleidoscene.captures.conversion.tools import to_nerfstudio
-from kaleidoscene.rendering.outputs import whole_folder
+from kaleidoscene.folders import whole_folder
 
 
 def main(path: Path, out: Path) -> None:

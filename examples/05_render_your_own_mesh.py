@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from kaleidoscene.cli.synthesize import write_capture
+from kaleidoscene.captures.conversion.rendered import write_rendered_capture
 from kaleidoscene.datasets.synthetic.lighting import Lighting
 from kaleidoscene.datasets.synthetic.mesh import fit_unit_box, read_mesh
 from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
 from kaleidoscene.datasets.synthetic.viewpoints import FIELD_OF_VIEW
+from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
-from kaleidoscene.rendering.outputs import whole_folder
 
 SIZE = (128, 128)
 REFERENCES = [(35.0, 25.0), (155.0, 15.0), (275.0, 30.0)]  # azimuth, elevation in degrees
@@ -37,7 +37,7 @@ def main(mesh: Path, out: Path) -> None:
     cameras = cameras_at(REFERENCES + ORBIT)
     renders = Rasteriser(SIZE, supersampling=3).render(fit_unit_box(read_mesh(mesh)), cameras, Lighting())
     with whole_folder(out, overwrite=False) as folder:
-        write_capture(folder, renders.rgba, cameras)
+        write_rendered_capture(folder, renders.rgba, cameras)
     print(f"wrote {out}: {len(cameras)} views")
 
 

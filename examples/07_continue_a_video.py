@@ -14,6 +14,7 @@ from PIL import Image
 
 import kaleidoscene
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
+from kaleidoscene.families.kaleido.video import continue_video
 from kaleidoscene.images.pixels import centre_box, resize_image, to_bytes
 from kaleidoscene.images.videos import video_frames
 
@@ -34,7 +35,7 @@ def main(video: Path, out: Path, model: str, known: int = 5, new: int = 3) -> No
     renderer = kaleidoscene.load(model).system.renderer
     assert isinstance(renderer, KaleidoRenderer)
     frames = read_frames(video, known + new, renderer.image_size)
-    made = renderer.continue_video(frames[None, :known], new, clip=CLIP, seeds=list(range(new)))[0]
+    made = continue_video(renderer, frames[None, :known], new, clip=CLIP, seeds=list(range(new)))[0]
     rows = [torch.cat(list(row), dim=-1) for row in (frames, torch.cat([frames[:known], made]))]
     sheet = to_bytes(torch.cat(rows, dim=-2))
     Image.fromarray(sheet).resize((3 * sheet.shape[1], 3 * sheet.shape[0]), Image.Resampling.NEAREST).save(out)

@@ -13,7 +13,7 @@ from kaleidoscene.codecs.pixel import PixelCodec
 from kaleidoscene.families.kaleido.config import KaleidoConfig
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
-from kaleidoscene.families.kaleido.settings import KaleidoSettings, SamplingConfig
+from kaleidoscene.families.kaleido.settings import KaleidoSettings, SamplingConfig, ScaleFrom
 from kaleidoscene.flow.schedules import Schedule
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
@@ -64,13 +64,18 @@ def randomised(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
 
 
 def tiny_renderer(
-    *, guidance: float = 1.5, steps: int = 3, use_cache: bool | None = None, **changes
+    *,
+    guidance: float = 1.5,
+    steps: int = 3,
+    use_cache: bool | None = None,
+    scale_from: ScaleFrom = "references",
+    **changes,
 ) -> KaleidoRenderer:
     """A renderer of a tiny network with random weights for 16 x 24 images."""
     config = tiny_config(**changes)
     settings = KaleidoSettings(
         model=config, codec=CodecConfig(factor=4), image_size=(16, 24),
-        scale_from="references", sampling=SamplingConfig(schedule=Schedule(steps=steps), guidance=guidance),
+        scale_from=scale_from, sampling=SamplingConfig(schedule=Schedule(steps=steps), guidance=guidance),
     )  # fmt: skip
     model = randomised(Kaleido(config)).eval()
     assert isinstance(model, Kaleido)

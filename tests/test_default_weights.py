@@ -7,22 +7,24 @@ import pytest
 import torch
 
 import kaleidoscene
-from kaleidoscene.api import DEFAULT_WEIGHTS
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.evaluation.protocols import Split, nearest_reference
 from kaleidoscene.evaluation.run import score_scene
 from kaleidoscene.evaluation.scene_views import CaptureViews
+from kaleidoscene.families.checkpoints import WEIGHTS
 from tests.conftest import REPOSITORY
+
+DEFAULT = WEIGHTS / "default"
 
 EXAMPLE = REPOSITORY / "examples" / "captures" / "school_bus"
 
 
 def test_they_are_small_and_described():
-    assert (DEFAULT_WEIGHTS / "model.safetensors").stat().st_size <= 32 * 2**20
-    card = (DEFAULT_WEIGHTS / "MODEL_CARD.md").read_text()
+    assert (DEFAULT / "model.safetensors").stat().st_size <= 32 * 2**20
+    card = (DEFAULT / "MODEL_CARD.md").read_text()
     for word in ("CC-BY 4.0", "Google Scanned Objects", "held-out", "steps of"):
         assert word in card
-    assert json.loads((DEFAULT_WEIGHTS / "config.json").read_text())["family"] == "kaleido"
+    assert json.loads((DEFAULT / "config.json").read_text())["family"] == "kaleido"
 
 
 def test_they_render_the_example_better_than_the_nearest_reference():

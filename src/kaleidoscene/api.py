@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,18 +13,20 @@ from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.registry import load_folder
-from kaleidoscene.families.system import System
+from kaleidoscene.families.checkpoints import resolve
+from kaleidoscene.families.registry import load_folder, require
+from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
-from kaleidoscene.images.fitting import describe_fit, fit_views
+from kaleidoscene.images.fitting import describe_fit
+from kaleidoscene.machine import check_device
 from kaleidoscene.memory import check_memory
+from kaleidoscene.rendering.capabilities import Capabilities
+from kaleidoscene.rendering.fitting import model_lens, prepare_images, prepare_views
 from kaleidoscene.rendering.ordering import Chunk, Finished, RenderPlan, render_in_order
-from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, whole_folder, write_contact_sheet
+from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, write_contact_sheet
 from kaleidoscene.rendering.renderer import OnStep
-from kaleidoscene.training.checkpoint import list_checkpoints
-
-DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "default"
+from kaleidoscene.rendering.system import Sampler, System
 
 
 def load(name: str | Path = "default", *, device: str = "cpu", precision: str = "fp32") -> Model:
@@ -40,48 +42,6 @@ def load(name: str | Path = "default", *, device: str = "cpu", precision: str = 
     """
     check_device(device)
     return Model(load_folder(resolve(name), device, precision), device)
-
-
-def check_device(device: str) -> None:
-    """Raise if a device is not there.
-
-    Raises:
-        KaleidosceneError: PyTorch does not know it, or has no such GPU.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise KaleidosceneError(f"Device {device!r} cannot be used here ({str(error).splitlines()[0]}).") from error
-
-
-def resolve(name: str | Path) -> Path:
-    """The checkpoint folder that a name stands for; of a run the last checkpoint.
-
-    Raises:
-        KaleidosceneError: There is none.
-    """
-    if str(name) == "default":
-        return DEFAULT_WEIGHTS
-    folder = Path(name)
-    if folder.is_dir():
-        checkpoints = list_checkpoints(folder)
-        return checkpoints[-1] if checkpoints else folder
-    if str(name).count("/") == 1 and not str(name).startswith((".", "/")):
-        return _from_hub(str(name))
-    raise KaleidosceneError(
-        f"{name}: no such model; expected 'default', a checkpoint folder, or a hub id (owner/name)."
-    )
-
-
-def _from_hub(name: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download  # noqa: PLC0415  comes with the codecs extra
-    except ImportError as error:
-        raise KaleidosceneError(f"{name}: hub ids need huggingface_hub: pip install 'kaleidoscene[codecs]'.") from error
-    try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
-    except Exception as error:  # the hub client's own and network errors alike
-        raise KaleidosceneError(f"{name}: not a local folder, and the hub did not give it ({error}).") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +94,25 @@ class Model:
         """``(height, width)`` of what it renders."""
         return self.system.image_size
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What may be asked of it."""
+        return self.system.renderer.capabilities
+
+    def require(self, capability: str, what: str) -> None:
+        """Refuse what it cannot do; see :func:`kaleidoscene.families.registry.require`."""
+        require(capability, what, self.system.family, self.capabilities)
+
     def with_sampling(self, *, steps: int | None = None, guidance: float | None = None) -> Model:
-        """The same model with another number of denoising steps or guidance scale."""
+        """The same model with another number of denoising steps or guidance scale.
+
+        Raises:
+            KaleidosceneError: It does not draw its views in steps, or not in so many.
+        """
+        if steps is None and guidance is None:
+            return self
+        self.require("samples", "A number of steps or a guidance scale")
+        assert isinstance(self.system, Sampler)
         try:
             return Model(self.system.with_sampling(steps=steps, guidance=guidance), self.device)
         except ValueError as error:
@@ -157,11 +134,12 @@ class Model:
             capture: What to prepare.
             masked: Lay its masks on white.
         """
-        images = capture.images(masked=masked)
-        return fit_views(images, capture.cameras, self.image_size, self.system.focal_over_height)
+        return prepare_views(self.system, capture, masked=masked)
 
     def describe_fit(self, capture: Capture) -> list[str]:
         """What :meth:`prepare` cuts off or leaves white, as sentences for users."""
+        if self.capabilities.any_lens:
+            return []
         return describe_fit(capture.cameras, self.image_size, self.system.focal_over_height)
 
     def lens(self, cameras: Cameras) -> Cameras:
@@ -170,15 +148,33 @@ class Model:
         Raises:
             KaleidosceneError: The focal length changes along the path, which the model cannot show.
         """
-        h, w = self.image_size
-        focal = cameras.intrinsics[..., 1, 1] / cameras.image_size[0]
-        if float(focal.max() / focal.min()) > 1.01:
-            raise KaleidosceneError(
-                "The focal length changes along the camera path (dolly-zoom?); this model has one field of view."
-            )
-        f = self.system.focal_over_height * h
-        matrix = torch.tensor([[f, 0.0, w / 2], [0.0, f, h / 2], [0.0, 0.0, 1.0]])
-        return Cameras(cameras.world_from_cam, matrix.expand(*cameras.batch_shape, 3, 3).contiguous(), (h, w))
+        return model_lens(self.system, cameras)
+
+    def estimate_cameras(self, capture: Capture, *, masked: bool = False) -> Capture:
+        """A capture of images of one size with the cameras that the model estimates, in the world of its scenes.
+
+        Args:
+            capture: Images without cameras.
+            masked: Lay its masks on white.
+
+        Raises:
+            KaleidosceneError: The model needs cameras.
+        """
+        self.require("estimates_cameras", f"{capture.name}, {len(capture)} images without cameras,")
+        images = prepare_images(self.system, capture, masked=masked)
+        cameras = self.system.renderer.encode(images[None], None).cameras
+        assert cameras is not None
+        h, w = capture.common_size
+        # The model saw the middle of every image, at its own size.
+        scale = max(self.image_size[0] / h, self.image_size[1] / w)
+        frames = []
+        for frame, pose, matrix in zip(capture.frames, cameras.world_from_cam[0], cameras.intrinsics[0], strict=True):
+            own = matrix.clone().double()
+            own[:2] /= scale
+            own[0, 2] += w / 2 - 0.5 * self.image_size[1] / scale
+            own[1, 2] += h / 2 - 0.5 * self.image_size[0] / scale
+            frames.append(replace(frame, image_size=(h, w), world_from_cam=pose.double(), intrinsics=own))
+        return replace(capture, frames=tuple(frames))
 
     def render(
         self, capture: Capture, *, cameras: Cameras, seed: int = 0, plan: RenderPlan | None = None
@@ -214,6 +210,8 @@ class Model:
         """
         if not len(cameras):
             raise KaleidosceneError("There is nothing to render: zero targets.")
+        if plan.mode == "autoregressive":
+            self.require("takes_back_views", "Autoregressive rendering")
         self._check_memory(len(capture), len(cameras), plan)
         images, reference_cameras = self.prepare(capture, masked=masked)
         centre = SceneNormalisation(capture.origin(), torch.ones(()))

@@ -8,6 +8,13 @@ class KaleidosceneError(ValueError):
     """Bad input: the message is one sentence with what was wrong, where, and what was expected."""
 
 
+class Interrupted(Exception):
+    """A signal asked a run to stop; it wrote a checkpoint, and the same command goes on."""
+
+    exit_code = 75
+    """The one of its own that a cluster's scripts can tell from failure (EX_TEMPFAIL: try again)."""
+
+
 class Failed(Exception):
     """A verb has printed what it found, and the answer is no: exit code 1 without a further message."""
 

@@ -172,7 +172,7 @@ def test_several_images_without_cameras_are_sent_to_pose(capsys, checkpoint, tmp
     for name in "ab":
         Image.fromarray(np.full((30, 50, 3), 90, np.uint8)).save(tmp_path / "photos" / f"{name}.jpg")
     code, out = run(capsys, "render", tmp_path / "photos", "--out", tmp_path / "out", "--model", checkpoint)
-    assert code == 1 and "estimate them with 'kaleidoscene pose" in out.err and not (tmp_path / "out").exists()
+    assert code == 1 and "Estimate them with 'kaleidoscene pose" in out.err and not (tmp_path / "out").exists()
 
 
 def test_nerfstudio_camera_paths_with_and_without_its_change_of_world(tmp_path):

@@ -12,6 +12,7 @@ from kaleidoscene.evaluation.baselines import (
     WITH_DEPTH,
     BaselineRenderer,
     ReferenceViews,
+    baseline_capabilities,
     field_view,
     make_baseline,
 )
@@ -75,7 +76,7 @@ def rendering_by(renderer, references, images, cameras):
 def test_baselines_stand_behind_the_seam_and_do_not_look_at_other_targets(name):
     renderer = make_baseline(name, SIZE)
     assert isinstance(renderer, Renderer)
-    assert renderer.renders_depth == (name in WITH_DEPTH)
+    assert renderer.capabilities.renders_depth == (name in WITH_DEPTH)
     images, cameras = scene()
     together = render(name, 8, images, cameras)
     made = renderer.encode(images[None, :8], cameras[:8].reshape(1, 8))
@@ -184,7 +185,7 @@ def test_the_quadrature_is_that_of_a_uniform_fog():
 def test_a_field_fitted_to_some_views_shows_others():
     images, cameras = scene(12)
     config = FieldConfig(grids=(16, 32), steps=100, rays=512, samples=48)
-    renderer = BaselineRenderer(partial(field_view, config=config), SIZE)
+    renderer = BaselineRenderer(partial(field_view, config=config), SIZE, baseline_capabilities("radiance-field"))
     rendering = rendering_by(renderer, 12, images, cameras)
     fitted, depths = rendering.images[0], rendering.depths
     copied = render("nearest", 12, images, cameras)

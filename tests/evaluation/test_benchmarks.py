@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 from kaleidoscene.api import load
+from kaleidoscene.captures.conversion.rendered import write_rendered_capture
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
-from kaleidoscene.cli.synthesize import write_capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.baselines import BASELINES
 from kaleidoscene.evaluation.benchmark_run import BenchmarkRun, within
@@ -48,7 +48,7 @@ def write_objects(folder, names=("one", "two", "three"), views=25, size=(32, 32)
         path = folder / name
         path.mkdir(parents=True)
         rgba = torch.randint(0, 256, (views, *size, 4), generator=generator, dtype=torch.uint8).numpy()
-        write_capture(path, rgba, ring(views, size, seed=number))
+        write_rendered_capture(path, rgba, ring(views, size, seed=number))
     return folder
 
 
@@ -640,7 +640,7 @@ def write_walls(folder, *, levels=1000.0):
     rgba = torch.cat([rgb, torch.ones_like(rgb[..., :1])], -1).mul(255).round().to(torch.uint8).numpy()
     for name in ("east", "west"):
         (folder / name).mkdir(parents=True)
-        write_capture(folder / name, rgba, cameras, depth=depth.numpy())
+        write_rendered_capture(folder / name, rgba, cameras, depth=depth.numpy())
     return folder
 
 
@@ -648,7 +648,7 @@ def test_depth_maps_of_captures_are_as_fine_as_sixteen_bits(tmp_path):
     depth = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0)) * 3
     depth[:, :2] = 0  # nothing there
     rgba = np.full((3, 24, 32, 4), 255, np.uint8)
-    write_capture(tmp_path, rgba, ring(3, (24, 32), seed=1), depth=depth.numpy())
+    write_rendered_capture(tmp_path, rgba, ring(3, (24, 32), seed=1), depth=depth.numpy())
     back = read_capture(tmp_path).depths()
     assert (back - depth).abs().max() <= 0.51 * 3 / 65534 and bool((back[:, :2] == 0).all())
 
@@ -694,9 +694,8 @@ def test_depth_is_refused_where_one_of_them_has_none(tmp_path, capsys):
     data = write_walls(tmp_path / "data")
     arguments = ["evaluate", "--benchmark", "capture", "--data", str(data), "--references", "4"]
     assert main([*arguments, "--metrics", "psnr", "depth-rel", "--out", str(tmp_path / "a")]) == 1
-    assert "depth-rel needs a method that knows depth (baseline:plane-sweep, baseline:radiance-field); default" in (
-        capsys.readouterr().err
-    )
+    said = "Metric depth-rel needs a method that renders depth, which default does not (baseline:plane-sweep"
+    assert said in capsys.readouterr().err
     path = data / "west" / "transforms.json"
     document = json.loads(path.read_text())
     del document["frames"][8]["depth_file_path"]

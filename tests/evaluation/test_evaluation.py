@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -8,6 +6,7 @@ from kaleidoscene.evaluation import run
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.evaluation.protocols import ESCHERNET_GSO, nearest_reference
 from kaleidoscene.evaluation.run import HeldOutObject, evaluate, means
+from kaleidoscene.rendering.capabilities import Capabilities
 from tests.conftest import CAUSAL, ring, tiny_renderer
 
 
@@ -51,7 +50,7 @@ def test_a_perfect_renderer_scores_100():
     lookup = {tuple(c.tolist()): image for c, image in zip(target.cameras.centres, target.images, strict=True)}
 
     class Oracle:
-        image_size, renders_depth = (16, 24), False
+        image_size, capabilities = (16, 24), Capabilities()
 
         def encode(self, images, cameras):
             return renderer.encode(images, cameras)
@@ -74,8 +73,7 @@ def test_a_perfect_renderer_scores_100():
 @pytest.mark.parametrize("scale_from", ["references", "all"])
 def test_targets_that_are_rendered_alone_do_not_depend_on_their_groups(monkeypatch, scale_from):
     """Nor does the scale that the paper takes from all views."""
-    renderer = tiny_renderer(steps=1, guidance=1.0)
-    renderer.settings = replace(renderer.settings, scale_from=scale_from)
+    renderer = tiny_renderer(steps=1, guidance=1.0, scale_from=scale_from)
     scene, values = thing(0), []
     for group in (2, 5, 99):
         monkeypatch.setattr(run, "_CHUNK", group)

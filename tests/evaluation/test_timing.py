@@ -95,7 +95,7 @@ def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
         (["compare", str(tmp_path / "a"), str(tmp_path / "a")], "schema version 9"),
         ([*arguments[:-2], "--out", str(tmp_path / "b")], "give --shards"),
         ([*arguments, "--out", str(tmp_path / "b"), "--views", "1"], "--views must be at least 2"),
-        ([*arguments, "--out", str(tmp_path / "b"), "--sizes", "72"], "images of 72x72 are no whole number of tokens"),
+        ([*arguments, "--out", str(tmp_path / "b"), "--sizes", "72"], "Images of 72x72 are no whole number of tokens"),
         ([*arguments, "--out", str(tmp_path / "b"), "--cache", "on", "on"], "A value that is given twice"),
         ([*arguments, "--out", str(tmp_path / "b"), "--runs", "0"], "must be at least 1"),
         ([*arguments, "--out", str(tmp_path / "b"), "--precision", "fp16"], "Training in fp16 needs a GPU"),

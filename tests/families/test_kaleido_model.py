@@ -12,6 +12,7 @@ from kaleidoscene.families.kaleido.config import (
     kaleido_small,
 )
 from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.families.kaleido.view_geometry import ViewGeometry
 from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.nn.gta import Frequencies
 from kaleidoscene.nn.positions import ViewPositions
@@ -125,7 +126,7 @@ def test_windows_do_not_interact_in_cross_view_attention(window):
     model = network(window=window)
     layer = model.blocks[0].cross_view
     x = torch.randn(1, VIEWS, H * W, 128)
-    geometry = model._geometry(ViewPositions.from_poses(inputs()[2][:1]), (H, W), None)
+    geometry = ViewGeometry.of(model.config, ViewPositions.from_poses(inputs()[2][:1]), (H, W), None)
     before = layer(x, geometry, REFS, None, False)
     changed = x.clone()
     changed[:, 0, 0] += 1.0  # row 0, column 0 of the first view
@@ -201,10 +202,10 @@ def test_cached_forward_equals_uncached(reprojection_depths):
     positions = ViewPositions.from_poses(poses)
     cache = model.allocate_cache(BATCH, REFS, (H, W), torch.float32)
     model.encode_references(latents[:, :1], positions.select(slice(0, 1)), cache)
-    assert cache.num_views == 1
+    assert cache.attention.num_views == 1
     cache = model.allocate_cache(BATCH, REFS, (H, W), torch.float32)
     model.encode_references(latents[:, :REFS], positions.select(slice(0, REFS)), cache)
-    assert cache.num_views == REFS
+    assert cache.attention.num_views == REFS
     cached = model(latents[:, REFS:], t, positions.select(slice(REFS, None)), 0, cache=cache)
     torch.testing.assert_close(cached, model(latents, t, positions, REFS), rtol=0, atol=1e-4)
 

@@ -130,8 +130,7 @@ def test_a_scale_from_all_views_is_that_of_all_chunks(mode):
     far = targets.world_from_cam.clone()
     far[:, -1, :3, 3] *= 3
     targets = replace(targets, world_from_cam=far)
-    renderer, seen = tiny_renderer(steps=1, guidance=1.0), []
-    renderer.settings = replace(renderer.settings, scale_from="all")
+    renderer, seen = tiny_renderer(steps=1, guidance=1.0, scale_from="all"), []
     original = renderer.render
 
     def spy(scene, cameras, **kwargs):
@@ -171,8 +170,7 @@ def test_the_papers_scale_takes_targets_in():
     far[:, -1, :3, 3] *= 3
     changed = {}
     for scale_from in ("references", "all"):
-        renderer = tiny_renderer(steps=1, guidance=1.0)
-        renderer.settings = replace(renderer.settings, scale_from=scale_from)
+        renderer = tiny_renderer(steps=1, guidance=1.0, scale_from=scale_from)
         scene = renderer.encode(images, references)
         one = renderer.render(scene, targets, seeds=[0] * TARGETS, independent=False).images
         other = renderer.render(scene, replace(targets, world_from_cam=far), seeds=[0] * TARGETS).images

@@ -11,11 +11,12 @@ import torch
 
 from kaleidoscene.api import load
 from kaleidoscene.cli.main import main
-from kaleidoscene.cli.train import TrainOptions, train
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.shards import write_shard
 from kaleidoscene.families.kaleido.recipes import RECIPES
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
+from kaleidoscene.training.run import RunOptions
+from kaleidoscene.workflows.training import train
 from tests.codecs.test_codecs import autoencoder  # noqa: F401
 from tests.conftest import ring
 from tests.datasets.test_mixture import video
@@ -56,7 +57,7 @@ def test_stage_1_trains_in_small_and_its_weights_render(tmp_path, autoencoder, d
         assert main(arguments) == 0
         shards = tmp_path / "latents"
     recipe = small(vae, dino)
-    last = train(recipe, TrainOptions(out=tmp_path / "run", shards=(shards,), train=recipe.train, data=recipe.data))
+    last = train(recipe, RunOptions(out=tmp_path / "run", shards=(str(shards),))).checkpoint
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3] and all(0 < line["loss"] < 100 for line in lines)
     assert all("loss_scale" in line for line in lines)

@@ -9,18 +9,21 @@ import torch
 
 from kaleidoscene.api import load
 from kaleidoscene.cli.main import main
-from kaleidoscene.cli.train import TrainOptions, train
 from kaleidoscene.datasets.batches import Bucket
 from kaleidoscene.datasets.buckets import bucket_sizes
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.shards import write_shard
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.kaleido.cost import Placement, training_cost
 from kaleidoscene.families.kaleido.recipes import RECIPES, KaleidoRecipe, kaleido_debug
 from kaleidoscene.families.kaleido.recipes.ablations import ROWS, ablation_recipes, nano_scale, paper_scale
 from kaleidoscene.families.kaleido.recipes.paper import ASPECT_RATIOS
+from kaleidoscene.families.kaleido.training_cost import training_cost
+from kaleidoscene.families.kaleido.video import continue_video
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.training.cost import Placement
+from kaleidoscene.training.run import RunOptions
+from kaleidoscene.workflows.training import train
 from tests.conftest import randomised, ring
 from tests.datasets.test_mixture import video
 from tests.datasets.test_training_data import scenes
@@ -87,10 +90,8 @@ def test_weights_pass_through_all_four_stages(tmp_path):
     ]
     before = None
     for name, recipe, data in stages:
-        options = TrainOptions(
-            out=tmp_path / "runs" / name, shards=(tmp_path / data,), init=before, train=recipe.train, data=recipe.data
-        )
-        last = train(recipe, options)
+        options = RunOptions(out=tmp_path / "runs" / name, shards=(str(tmp_path / data),), init=before)
+        last = train(recipe, options).checkpoint
         losses = [
             json.loads(line)["loss"] for line in (tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()
         ]
@@ -105,10 +106,9 @@ def test_a_stage_starts_from_exactly_the_weights_it_is_given(tmp_path):
     recipe = tiny(RECIPES["kaleido-nano-3d"](), image_size=(8, 8))
     still = replace(recipe, train=replace(recipe.train, optim=replace(recipe.train.optim, learning_rate=0.0,
                                                                       muon_learning_rate=0.0)))  # fmt: skip
-    shards = (tmp_path / "scenes",)
-    first = train(recipe, TrainOptions(out=tmp_path / "a", shards=shards, train=recipe.train, data=recipe.data))
-    options = TrainOptions(out=tmp_path / "b", shards=shards, init=str(first), train=still.train, data=still.data)
-    second = train(still, options)
+    shards = (str(tmp_path / "scenes"),)
+    first = train(recipe, RunOptions(out=tmp_path / "a", shards=shards)).checkpoint
+    second = train(still, RunOptions(out=tmp_path / "b", shards=shards, init=str(first))).checkpoint
     one, two = load(str(first)), load(str(second))
     for (name, a), (_, b) in zip(
         one.system.renderer.model.named_parameters(), two.system.renderer.model.named_parameters(), strict=True
@@ -119,12 +119,12 @@ def test_a_stage_starts_from_exactly_the_weights_it_is_given(tmp_path):
 def test_parts_that_are_new_begin_anew_where_that_is_said(tmp_path):
     write_shard(tmp_path / "scenes" / "shard-000000.tar", [scenes(n, size=(8, 8)) for n in range(6)])
     recipe = tiny(RECIPES["kaleido-nano-3d"](), image_size=(8, 8))
-    options = TrainOptions(out=tmp_path / "a", shards=(tmp_path / "scenes",), train=recipe.train, data=recipe.data)
-    first = train(recipe, options)
+    options = RunOptions(out=tmp_path / "a", shards=(str(tmp_path / "scenes"),))
+    first = train(recipe, options).checkpoint
     network = replace(recipe.settings.model, reprojection_depths=5)
     optim = replace(recipe.train.optim, learning_rate=0.0, muon_learning_rate=0.0)
     more = replace(recipe, settings=replace(recipe.settings, model=network), train=replace(recipe.train, optim=optim))
-    options = replace(options, out=tmp_path / "b", init=str(first), train=more.train)
+    options = replace(options, out=tmp_path / "b", init=str(first))
     with pytest.raises(KaleidosceneError, match="9 tensors are missing, the first is 'reprojection"):
         train(more, options)
     with pytest.raises(KaleidosceneError, match="'reprojecton': did you mean 'reprojection'"):
@@ -133,7 +133,7 @@ def test_parts_that_are_new_begin_anew_where_that_is_said(tmp_path):
         train(more, replace(options, fresh=("reprojection", "head")))
     with pytest.raises(KaleidosceneError, match="give --init as well"):
         train(more, replace(options, fresh=("reprojection",), init=None))
-    second = train(more, replace(options, fresh=("reprojection",)))
+    second = train(more, replace(options, fresh=("reprojection",))).checkpoint
     before = dict(load(str(first)).system.renderer.model.named_parameters())
     after = dict(load(str(second)).system.renderer.model.named_parameters())
     assert {name.split(".")[0] for name in set(after) - set(before)} == {"reprojection"}
@@ -146,17 +146,15 @@ def test_video_weights_continue_a_video_and_render_a_pose(tmp_path):
     """One network: frame indices in place of poses, by the cached path as by the joint one."""
     write_shard(tmp_path / "video" / "shard-000000.tar", [video(n, size=(8, 8)) for n in range(6)])
     recipe = tiny(RECIPES["kaleido-nano-video"](), image_size=(8, 8))
-    last = train(
-        recipe, TrainOptions(out=tmp_path / "run", shards=(tmp_path / "video",), train=recipe.train, data=recipe.data)
-    )
+    last = train(recipe, RunOptions(out=tmp_path / "run", shards=(str(tmp_path / "video"),))).checkpoint
     renderer = load(str(last)).system.renderer
     randomised(renderer.model)
     frames = torch.rand(1, 3, 3, 8, 8)
-    new = renderer.continue_video(frames, 2, clip=8, seeds=[4, 5])
+    new = continue_video(renderer, frames, 2, clip=8, seeds=[4, 5])
     assert new.shape == (1, 2, 3, 8, 8) and torch.isfinite(new).all()
-    renderer.use_cache = False
-    torch.testing.assert_close(new, renderer.continue_video(frames, 2, clip=8, seeds=[4, 5]), rtol=1e-4, atol=1e-5)
-    other = renderer.continue_video(frames.flip(1), 2, clip=8, seeds=[4, 5])
+    renderer = renderer.changed(use_cache=False)
+    torch.testing.assert_close(new, continue_video(renderer, frames, 2, clip=8, seeds=[4, 5]), rtol=1e-4, atol=1e-5)
+    other = continue_video(renderer, frames.flip(1), 2, clip=8, seeds=[4, 5])
     assert not torch.allclose(new, other)  # the order of the known frames counts
     cameras = ring(5, (8, 8), batch=(1,))
     scene = renderer.encode(frames, cameras[:, :3])
@@ -177,7 +175,7 @@ def test_a_student_is_trained_from_the_command_line(tmp_path, capsys):
     assert main([*student, "--init", str(tmp_path / "teacher"), "--distil.steps", "3"]) == 1
     assert "no part of one of 6" in capsys.readouterr().err
     assert main([*student, "--init", str(tmp_path / "teacher")]) == 0
-    assert load(str(tmp_path / "student")).system.sampling["schedule"]["steps"] == 2
+    assert load(str(tmp_path / "student")).system.method_note["schedule"]["steps"] == 2
 
 
 def test_rows_of_the_ablation_build_on_each_other():
@@ -198,14 +196,14 @@ def test_rows_of_the_ablation_build_on_each_other():
 def test_ablate_writes_a_table_beside_the_papers_numbers(tmp_path, capsys):
     """Two rows and an inference row at toy size; a second start trains nothing."""
     pytest.importorskip("moderngl")
-    from kaleidoscene.cli.ablate import _digest
-    from kaleidoscene.cli.synthesize import write_capture
+    from kaleidoscene.captures.conversion.rendered import write_rendered_capture
+    from kaleidoscene.experiments.ablation import _digest
 
     generator = torch.Generator().manual_seed(0)
     for name in ("one", "two"):
         (tmp_path / "held" / name).mkdir(parents=True)
         rgba = torch.randint(0, 256, (25, 32, 32, 4), generator=generator, dtype=torch.uint8).numpy()
-        write_capture(tmp_path / "held" / name, rgba, ring(25, (32, 32)))
+        write_rendered_capture(tmp_path / "held" / name, rgba, ring(25, (32, 32)))
     write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, views=6, size=(32, 32)) for n in range(16)])
     arguments = [
         "ablate", "--out", str(tmp_path / "out"), "--held-out", str(tmp_path / "held"), "--shards", str(tmp_path / "s"),

@@ -110,10 +110,18 @@ def test_schedules_fall_to_zero(kind, steps):
     assert times[0] <= 1
 
 
-def test_trailing_with_fifty_steps_visits_980_to_1():
+def test_trailing_has_even_strides_from_pure_noise():
+    """1000, 980, ... 20 on a clock of 1000; begun a stride lower, a step's worth of noise would never leave."""
     times = Schedule(kind="trailing", steps=50).times()
-    assert times[0].item() == pytest.approx(0.98)
-    assert times[49].item() == pytest.approx(0.001)
+    assert times[0].item() == 1 and times[1].item() == pytest.approx(0.98) and times[49].item() == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("kind", ["linspace", "trailing", "linear_quadratic"])
+@pytest.mark.parametrize("steps", [1, 2, 50])
+def test_every_schedule_takes_pure_noise_to_data_on_a_straight_field(kind, steps):
+    data, noise = torch.randn(2, 3, 4, dtype=torch.float64)
+    found = integrate(lambda x, t: noise - data, noise, Schedule(kind=kind, steps=steps).times())
+    torch.testing.assert_close(found, data, rtol=0, atol=0.01)  # linspace starts at 999 of 1000
 
 
 def test_euler_is_exact_on_the_straight_path_and_heun_on_a_linear_field():

@@ -4,10 +4,11 @@ import torch
 from PIL import Image
 
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.rays import project
 from kaleidoscene.images.fitting import describe_fit, fit_views
 from kaleidoscene.memory import check_memory
-from kaleidoscene.rendering.outputs import SheetRow, whole_folder, write_contact_sheet, write_video
+from kaleidoscene.rendering.outputs import SheetRow, write_contact_sheet, write_video
 from tests.conftest import ring
 
 

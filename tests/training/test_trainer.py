@@ -187,7 +187,7 @@ def test_micro_batches_are_the_batch_cut_in_pieces(shards, tmp_path, masking):
     for parts in (1, 2, 3):
         trainer = make_trainer(shards, tmp_path / str(parts), batch_size=6, masking=masking, accumulate=parts)
         kept = []
-        trainer.optimisers.step = lambda scaler=None, kept=kept, model=trainer.model: kept.extend(
+        trainer.optimisers.step = lambda kept=kept, model=trainer.model: kept.extend(
             p.grad.clone() for p in model.parameters()
         )
         for step in range(2):

@@ -15,6 +15,7 @@ from torch import Tensor
 from kaleidoscene.captures.findings import Finding
 from kaleidoscene.captures.frame_files import frame_size, read_alpha, read_frame_depth, read_mask, read_pixels
 from kaleidoscene.captures.frames import Frame, PointCloud
+from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import focus_point, mean_centre
@@ -55,6 +56,9 @@ class Capture:
     points: PointCloud | None = None
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
     @classmethod
     def of_images(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from kaleidoscene.choices import check_choices
+
 Severity = Literal["error", "warning", "note"]
 
 
@@ -25,3 +27,6 @@ class Finding:
     value: str
     effect: str
     remedy: str
+
+    def __post_init__(self) -> None:
+        check_choices(self)

@@ -12,6 +12,7 @@ from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import write_images
 from kaleidoscene.captures.conversion.points import write_ply
 from kaleidoscene.captures.formats import colmap, transforms_json
+from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 
 OnStage = Callable[[str], None]
@@ -37,6 +38,9 @@ class PoseConfig:
     overlap: int = 12
     """Neighbours on either side that a frame is compared with (sequential)."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 @dataclass(frozen=True)

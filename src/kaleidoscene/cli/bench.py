@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from kaleidoscene.api import check_device
-from kaleidoscene.cli.bench_suites import SUITES, TYPES, BenchSettings, Precision, Stopwatch
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.timing import SPEED, SpeedReport, Timing, describe_machine, matrix_peak, speed_table
-from kaleidoscene.rendering.outputs import whole_folder
+from kaleidoscene.experiments.speed import SUITES, TYPES, BenchSettings, Precision, Stopwatch
+from kaleidoscene.folders import whole_folder
+from kaleidoscene.machine import check_device
 from kaleidoscene.serialisation import to_plain, write_json
 
 

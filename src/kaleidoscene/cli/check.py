@@ -17,7 +17,7 @@ from kaleidoscene.captures.findings import Finding
 from kaleidoscene.captures.formats.registry import scan_capture
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.errors import Failed, KaleidosceneError
-from kaleidoscene.rendering.outputs import whole_folder
+from kaleidoscene.folders import whole_folder
 from kaleidoscene.serialisation import write_json
 
 _MOST_ROWS = 12

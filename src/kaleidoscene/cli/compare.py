@@ -18,7 +18,7 @@ from kaleidoscene.evaluation.documents import schema_of
 from kaleidoscene.evaluation.results import REPORT, read_report
 from kaleidoscene.evaluation.timing import SCHEMA as SPEED_SCHEMA
 from kaleidoscene.evaluation.timing import SPEED, compare_speed, read_speed_report
-from kaleidoscene.rendering.outputs import whole_folder
+from kaleidoscene.folders import whole_folder
 from kaleidoscene.serialisation import write_aside
 
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from kaleidoscene.errors import Failed, KaleidosceneError, unknown_name
+from kaleidoscene.errors import Failed, Interrupted, KaleidosceneError, unknown_name
 
 VERBS = {
     "render": "render new views of a capture",
@@ -51,6 +51,8 @@ def _run(argv: list[str]) -> int:
         return 0
     except Failed:
         return 1
+    except Interrupted as error:
+        return error.exit_code
     except KaleidosceneError as error:
         said, code = str(error), 1
     except OSError as error:  # a full disk, a folder that may not be written

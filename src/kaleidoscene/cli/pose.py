@@ -14,7 +14,7 @@ from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.posing import PoseConfig, PoseResult, estimate_poses
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.rendering.outputs import whole_folder
+from kaleidoscene.folders import whole_folder
 
 
 @dataclass(frozen=True, kw_only=True)

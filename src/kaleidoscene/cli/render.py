@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from dataclasses import dataclass
@@ -10,30 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
-from kaleidoscene.api import Model, load, resolve
+from kaleidoscene.api import Model, load
 from kaleidoscene.captures.checking.pictures import write_frusta_picture
 from kaleidoscene.cli.common import parse, print_json
-from kaleidoscene.cli.info import describe_cost
-from kaleidoscene.cli.request import RenderRequest, RequestOptions, resolve_request
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.evaluation.metrics.image import psnr
-from kaleidoscene.geometry.camera_path import write_camera_path
-from kaleidoscene.images.files import read_image
+from kaleidoscene.folders import FRUSTA, protect
 from kaleidoscene.rendering.ordering import RenderMode, RenderPlan
-from kaleidoscene.rendering.outputs import (
-    FRUSTA,
-    FrameWriter,
-    SheetRow,
-    frame_name,
-    protect,
-    whole_folder,
-    write_contact_sheet,
-)
-from kaleidoscene.rendering.resume import REQUEST, PartialRendering, is_finished
-from kaleidoscene.serialisation import to_plain, write_json
+from kaleidoscene.workflows.costs import describe_rendering
+from kaleidoscene.workflows.rendering import WRITTEN, RenderingJob
+from kaleidoscene.workflows.request import RenderRequest, RequestOptions, resolve_request
 
 _INDEPENDENT_CHUNK = 8
 
@@ -84,14 +69,22 @@ def main(argv: list[str]) -> None:
     model = load(options.model, device=options.device, precision=options.precision)
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
     request = resolve_request(options, model)
-    protect(options.out, _sources(options))
+    sources = (options.capture, options.cameras_of, options.camera_path, Path(options.model))
+    protect(options.out, sources)
     model = model.for_shape(request.references.cameras)
     for line in (*request.notes, *model.describe_fit(request.references)):
         print(line)
+    said: dict[str, Any] = {"out": str(options.out), "references": request.indices, "views": len(request.cameras)}
     if options.dry_run:
         _dry_run(options, model, request, plan)
     else:
-        _render_all(options, model, request, plan)
+        job = RenderingJob(
+            out=options.out, name=options.model, model=model, request=request, plan=plan, precision=options.precision,
+            seed=options.seed, fps=options.fps, overwrite=options.overwrite, capture=options.capture, sources=sources,
+        )  # fmt: skip
+        said |= _run(job)
+    if options.json:
+        print_json(said)
 
 
 def _dry_run(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> None:
@@ -101,126 +94,21 @@ def _dry_run(options: RenderOptions, model: Model, request: RenderRequest, plan:
     picture = write_frusta_picture(
         options.out / FRUSTA, request.references, targets=model.lens(request.cameras), numbers=request.indices
     )
-    print(_cost(options, model, request, plan))
-    print(f"wrote {options.out / picture.name} (nothing was rendered: --dry-run)")
-    if options.json:
-        print_json({"out": str(options.out), "references": request.indices, "views": len(request.cameras)})
-
-
-def _cost(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> str:
     counts = len(request.references), len(request.cameras)
-    return describe_cost(model, *counts, plan, device=options.device, precision=options.precision)
+    print(describe_rendering(model, *counts, plan, device=options.device, precision=options.precision))
+    print(f"wrote {options.out / picture.name} (nothing was rendered: --dry-run)")
 
 
-def _render_all(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> None:
-    said = _identity(options, model, request, plan)
-    written = ("video.mp4", "transforms.json", "camera_path.json", "contact_sheet.png")
-    frames = [frame_name(index) for index in range(len(request.cameras))]
-    if is_finished(options.out, said, [*frames, *written]) and not options.overwrite:
-        print(f"{options.out}: all {len(request.cameras)} views are there already, nothing is rendered again.")
-        if options.json:
-            print_json({"out": str(options.out), "references": request.indices, "views": len(frames), "seconds": 0.0})
-        return
-    started = time.perf_counter()
-    # The final folder is made first: one that cannot be written must not cost a rendering.
-    with whole_folder(options.out, overwrite=options.overwrite, sources=_sources(options)) as folder:
-        partial = PartialRendering(options.out, said, overwrite=options.overwrite)
-        before = partial.count
-        if before:
-            print(f"going on: {before} of {len(request.cameras)} views are rendered already")
-        try:
-            _render(model, request, plan, options.seed, partial)
-        except BaseException:
-            if partial.count:
-                print(
-                    f"{partial.count} of {len(request.cameras)} views are kept; the same command goes on with the rest."
-                )
-            else:
-                partial.discard()
-            raise
-        seconds = time.perf_counter() - started
-        scores = _write(options, model, request, partial, folder)
-        write_json(folder / REQUEST, said)
-    partial.discard()
-    _report(options, model, request, seconds, scores)
-
-
-def _identity(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> dict[str, Any]:
-    """Everything that the output depends on; of the references, what the model sees of them."""
-    images, cameras = model.prepare(request.references, masked=request.masked)
-    seen = hashlib.sha256(images.numpy().tobytes() + cameras.world_from_cam.numpy().tobytes()).hexdigest()
-    weights = resolve(options.model) / "model.safetensors"
-    return {
-        "model": str(weights.resolve()), "modified": weights.stat().st_mtime_ns, "sampling": model.system.sampling,
-        "image_size": list(model.image_size), "seed": options.seed, "precision": options.precision,
-        "plan": to_plain(plan), "capture": str(options.capture.resolve()), "references": request.indices,
-        "seen": seen, "fps": options.fps, "cameras": request.cameras.world_from_cam.tolist(),
-    }  # fmt: skip
-
-
-def _sources(options: RenderOptions) -> list[Path | None]:
-    return [options.capture, options.cameras_of, options.camera_path, Path(options.model)]
-
-
-class _FramesPerSecond(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f} frames/s" if task.speed else "")
-
-
-def _render(model: Model, request: RenderRequest, plan: RenderPlan, seed: int, partial: PartialRendering) -> None:
-    """Render what is not there yet and put it away as it comes."""
-    bar = Progress(
-        TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), _FramesPerSecond(),
-        TextColumn("{task.fields[note]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task("", total=len(request.cameras), note="")
-
-        def on_step(done: int, steps: int) -> None:
-            bar.update(task, note=f"step {done}/{steps}")
-
-        for chunk in model.render_chunks(
-            request.references, cameras=request.cameras, seed=seed, plan=plan, masked=request.masked,
-            on_step=on_step, finished=partial.finished,
-        ):  # fmt: skip
-            if chunk.is_new:
-                partial.keep(chunk)
-            bar.advance(task, len(chunk.indices))
-
-
-def _write(
-    options: RenderOptions, model: Model, request: RenderRequest, partial: PartialRendering, folder: Path
-) -> list[float]:
-    """Frames, video, cameras, contact sheet (of 48 frames at most) and, where the truth is known, every PSNR."""
-    count = len(request.cameras)
-    lens = model.lens(request.cameras)
-    write_camera_path(folder / "camera_path.json", lens, fps=options.fps)
-    writer = FrameWriter(folder, lens, centred=request.references.centred, fps=options.fps)
-    for index in range(count):
-        images = partial.finished([index])
-        assert images is not None
-        writer.write([index], images)
-    writer.finish()
-    shown = range(0, count, -(-count // 48))
-    paths = [folder / frame_name(index) for index in range(count)]
-    rows = [SheetRow("references", list(model.prepare(request.references, masked=request.masked)[0]))]
-    rows.append(SheetRow("new views", [read_image(paths[i])[0] for i in shown]))
-    scores: list[float] = []
-    if request.truth is not None:
-        truth, _ = model.prepare(request.truth, masked=request.masked)
-        scores = [float(psnr(read_image(path)[0], real)) for path, real in zip(paths, truth, strict=True)]
-        rows.append(SheetRow("truth", [truth[i] for i in shown]))
-    write_contact_sheet(folder / "contact_sheet.png", rows)
-    return scores
-
-
-def _report(options: RenderOptions, model: Model, request: RenderRequest, seconds: float, scores: list[float]) -> None:
-    mean = sum(scores) / len(scores) if scores else None
-    print(f"{len(request.cameras)} views of {model.image_size[0]}x{model.image_size[1]} in {seconds:.1f} s.")
-    if mean is not None:
-        print(f"PSNR against the {len(scores)} real views: {mean:.2f} dB.")
-    names = ["frames/", "video.mp4", "transforms.json", "camera_path.json", "contact_sheet.png"]
-    print("\n".join(f"wrote {options.out / name}" for name in names))
-    if options.json:
-        document = {"out": str(options.out), "views": len(request.cameras), "seconds": seconds}
-        print_json({**document, "references": request.indices, "psnr": mean, "psnr_each": scores})
+def _run(job: RenderingJob) -> dict[str, Any]:
+    """Render, say what came out; returns it for machines."""
+    started, count, (h, w) = time.perf_counter(), len(job.request.cameras), job.model.image_size
+    done = job.run()
+    if not done.is_new:
+        print(f"{job.out}: all {count} views are there already, nothing is rendered again.")
+        return {"seconds": 0.0}
+    seconds = time.perf_counter() - started
+    print(f"{count} views of {h}x{w} in {seconds:.1f} s.")
+    if done.mean is not None:
+        print(f"PSNR against the {len(job.request.scored)} real views: {done.mean:.2f} dB.")
+    print("\n".join(f"wrote {job.out / name}" for name in WRITTEN))
+    return {"seconds": seconds, "psnr": done.mean, "psnr_each": done.scores}

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 
 
@@ -54,6 +55,11 @@ class CodecConfig:
     """Block side of the pixel codec; a KL autoencoder knows its own."""
     source: str = ""
     """Folder or hub id of the KL autoencoder."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.factor < 1:
+            raise ValueError(f"factor must be at least 1, got {self.factor}.")
 
 
 def check_size(h: int, w: int, factor: int) -> None:

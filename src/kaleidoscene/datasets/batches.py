@@ -6,10 +6,10 @@ worker processes and micro-batches only cut the batch of a step: however it is c
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch.utils.data import DataLoader, Dataset
@@ -140,6 +140,13 @@ class _Counts:
     references: int
     targets: int
     present: Bool[torch.Tensor, "scenes views"] | None
+    dropped: int = 0
+    """References that are left out, of which the cameras stay: they tell the unit of the world."""
+
+    @property
+    def views(self) -> int:
+        """That are read of a scene."""
+        return self.dropped + self.references + self.targets
 
 
 class ViewBatches(Dataset[Views]):
@@ -216,7 +223,7 @@ class ViewBatches(Dataset[Views]):
         first = self.first_place(step)
         scenes, damaged = [], []
         for place in chosen:
-            scene, bad = self._scene(first + place, counts.references + counts.targets, shape)
+            scene, bad = self._scene(first + place, counts.views, shape)
             scenes.append(scene)
             damaged += bad
         return replace(
@@ -236,7 +243,7 @@ class ViewBatches(Dataset[Views]):
         if present is not None:
             present = present[chosen[0] - start : chosen[-1] + 1 - start]
         if torch.rand((), generator=generator) < self.config.reference_dropout:
-            n, present = 0, None if present is None else present[:, n:]
+            return _Counts(0, m, None if present is None else present[:, n:], dropped=n)
         return _Counts(n, m, present)
 
     def _scene(self, place: int, count: int, shape: Bucket) -> tuple[TrainingScene, list[str]]:
@@ -279,6 +286,7 @@ class ViewBatches(Dataset[Views]):
                 sampler=_Parts(steps, share.parts),
                 num_workers=workers,
                 prefetch_factor=4 if workers else None,
+                worker_init_fn=_ignore_signals if workers else None,
             )
         )
 
@@ -289,6 +297,16 @@ class ViewBatches(Dataset[Views]):
             if isinstance(views, KaleidosceneError):
                 raise views
             yield views
+
+
+def _ignore_signals(number: int) -> None:
+    """A signal that asks a whole group of processes to stop must leave workers the step that is under way.
+
+    They end with the process that they work for.
+    """
+    del number
+    for stopping in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(stopping, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
@@ -322,7 +340,7 @@ class _Cut(Dataset[Views | KaleidosceneError]):
 def _stacked(scenes: list[TrainingScene], counts: _Counts, *, depth: bool) -> Views:
     videos = torch.tensor([scene.cameras is None for scene in scenes])
     count = len(scenes[0].images)
-    cameras = times = None
+    cameras = times = dropped = None
     if not bool(videos.all()):
         # Nobody looks at the cameras of a video; they fill its rows of the batch.
         size = next(scene.cameras.image_size for scene in scenes if scene.cameras is not None)
@@ -330,29 +348,38 @@ def _stacked(scenes: list[TrainingScene], counts: _Counts, *, depth: bool) -> Vi
         pose[2, 3] = -1.0  # not at the origin, where a scene would have no scale
         still = Cameras.from_field_of_view(pose.expand(count, 4, 4), 1.0, size)
         cameras = Cameras.stack([scene.cameras or still for scene in scenes])
+        if counts.dropped:
+            cameras, dropped = cameras[:, counts.dropped :], cameras[:, : counts.dropped]
     if bool(videos.any()):
         times = torch.stack([torch.zeros(count) if scene.times is None else scene.times for scene in scenes])
+        times = times[:, counts.dropped :]
     latents = [scene.latents for scene in scenes if scene.latents is not None]
     if latents and len(latents) < len(scenes):
         raise KaleidosceneError(
             "Sources with stored latents and with images cannot be mixed; store the latents of all."
         )
+
+    def kept(views: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(views)[:, counts.dropped :]
+
     return Views(
-        images=torch.stack([scene.images for scene in scenes]),
+        images=kept([scene.images for scene in scenes]),
         cameras=cameras,
         times=times,
         is_video=videos,
         num_references=counts.references,
         present=counts.present,
-        depth=torch.stack([scene.depth for scene in scenes if scene.depth is not None]) if depth else None,
-        mask=torch.stack([scene.mask for scene in scenes]),
+        depth=kept([scene.depth for scene in scenes if scene.depth is not None]) if depth else None,
+        mask=kept([scene.mask for scene in scenes]),
         ids=tuple(scene.key for scene in scenes),
-        latents=(_stack([one.mean for one in latents]), _stack([one.std for one in latents])) if latents else None,
-        features=_stack([one.features for one in latents if one.features is not None])
+        latents=(
+            kept([torch.from_numpy(one.mean) for one in latents]),
+            kept([torch.from_numpy(one.std) for one in latents]),
+        )
+        if latents
+        else None,
+        features=kept([torch.from_numpy(one.features) for one in latents if one.features is not None])
         if latents and latents[0].features is not None
         else None,
+        dropped_cameras=dropped,
     )
-
-
-def _stack(arrays: list[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(arrays))

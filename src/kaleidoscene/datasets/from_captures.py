@@ -15,6 +15,7 @@ import torch
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import rgba_of
+from kaleidoscene.choices import check_choices
 from kaleidoscene.datasets.clips import ClipConfig
 from kaleidoscene.datasets.damage import allowed_damage
 from kaleidoscene.datasets.shards import ImageFormat, StoredScene, write_shard
@@ -49,6 +50,7 @@ class ShardConfig:
     """How videos are cut."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if min(*self.image_size, self.scenes_per_shard, self.least_views) < 1:
             raise ValueError(f"image_size {self.image_size}, scenes_per_shard and least_views must be positive.")
         if not 0 <= self.damaged_share < 1:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from kaleidoscene.choices import check_choices
+
 
 @dataclass(frozen=True)
 class ViewCounts:
@@ -43,6 +45,7 @@ class ViewSampling:
     max_targets: int | None = None
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.views < 2:
             raise ValueError(f"A training scene needs at least 2 views, got {self.views}.")
 

@@ -189,8 +189,8 @@ class ShardFolder:
         KaleidosceneError: The folder holds no whole shard, or one of another version.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = folder = Path(folder)
         shards = summarise(folder, lambda path: ShardIndex(path).summary())
         self._indices: OrderedDict[int, ShardIndex] = OrderedDict()
         self._tars = [folder / shard.name for shard in shards]
@@ -203,6 +203,10 @@ class ShardFolder:
 
     def __len__(self) -> int:
         return int(self._first[-1])
+
+    def read_note(self, name: str) -> str:
+        """A text file that lies beside the shards."""
+        return (self.folder / name).read_text()
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes read their own indices.

@@ -30,6 +30,11 @@ class Views:
         numbers: Places of the scenes in the training run; everything random about a scene comes from its own.
         step: Of the training run that they are for; what all scenes of a batch share at random comes from it.
         damaged: Scenes that could not be read and were replaced, with the reason.
+        dropped_cameras: Cameras of references that were left out of all scenes of the batch (for guidance), which tell
+            the unit of the world as they would in rendering.
+
+    Raises:
+        ValueError: Tensors of different scenes, views or sizes stand together.
     """
 
     images: Float[Tensor, "batch views 3 h w"]
@@ -46,6 +51,7 @@ class Views:
     numbers: tuple[int, ...] = ()
     step: int = 0
     damaged: tuple[str, ...] = ()
+    dropped_cameras: Cameras | None = None
 
     def __post_init__(self) -> None:
         batch, views = self.images.shape[:2]
@@ -55,15 +61,26 @@ class Views:
             raise ValueError(f"Images are {(batch, views)} scenes and views, cameras {self.cameras.batch_shape}.")
         if not 0 <= self.num_references <= views:
             raise ValueError(f"num_references must be in 0..{views}, got {self.num_references}.")
+        if self.dropped_cameras is not None and self.num_references:
+            raise ValueError("References are dropped from a batch or they are in it.")
+        size = tuple(self.images.shape[-2:])
+        expected = {
+            "times": (batch, views), "present": (batch, views), "mask": (batch, views, *size),
+            "depth": (batch, views, *size),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != shape:
+                raise ValueError(f"{name} is {tuple(value.shape)}, the views are {shape}.")
 
     def to(self, device: torch.device | str) -> Views:
-        """Move all tensors."""
+        """Move all tensors but the cameras, which are small and computed with where nobody has to wait for them."""
 
         def move(x):
             return None if x is None else x.to(device)
 
         return replace(
-            self, images=self.images.to(device), cameras=move(self.cameras), times=move(self.times),
+            self, images=self.images.to(device), times=move(self.times),
             is_video=self.is_video.to(device), present=move(self.present), depth=move(self.depth), mask=move(self.mask),
             latents=None if self.latents is None else (self.latents[0].to(device), self.latents[1].to(device)),
             features=move(self.features),

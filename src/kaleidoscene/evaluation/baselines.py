@@ -17,7 +17,8 @@ from kaleidoscene.evaluation.protocols import direction_cosines, nearest_referen
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import project, to_sampling_grid, unproject
 from kaleidoscene.reconstruction.radiance_field import FieldConfig, RadianceField, fit_radiance_field
-from kaleidoscene.rendering.renderer import OnStep, Rendering, Scene
+from kaleidoscene.rendering.capabilities import Capabilities
+from kaleidoscene.rendering.renderer import OnStep, PlainRenderer, Rendering, Scene, check_references
 
 
 class Made(NamedTuple):
@@ -40,7 +41,7 @@ class ReferenceViews:
 
     Attributes:
         images: Of one scene.
-        cameras: ``(refs,)``.
+        cameras: ``(1, refs)``.
         radiance: Fitted to them when it is first asked for.
     """
 
@@ -59,25 +60,23 @@ class ReferenceViews:
         return self.images.nbytes + (0 if self.radiance is None else self.radiance.grid.nbytes)
 
 
-class BaselineRenderer:
+class BaselineRenderer(PlainRenderer):
     """Renders by one of :data:`BASELINES`; scenes come one at a time and seeds change nothing.
 
     Args:
         make: Makes the views.
         image_size: ``(height, width)`` of references and targets.
-        renders_depth: Whether what it makes has depths.
+        capabilities: What it can do.
     """
 
-    def __init__(self, make: ViewMaker, image_size: tuple[int, int], *, renders_depth: bool = False) -> None:
-        self.make, self.image_size, self.renders_depth = make, image_size, renders_depth
+    def __init__(self, make: ViewMaker, image_size: tuple[int, int], capabilities: Capabilities) -> None:
+        self.make, self.image_size, self.capabilities = make, image_size, capabilities
 
-    def encode(self, images: Float[Tensor, "1 refs 3 h w"], cameras: Cameras) -> ReferenceViews:
+    def encode(self, images: Float[Tensor, "1 refs 3 h w"], cameras: Cameras | None) -> ReferenceViews:
         """Keep the references."""
-        return ReferenceViews(images[0], cameras[0])
-
-    def expect(self, scene: Scene, cameras: Cameras) -> Scene:
-        """The same: nothing depends on what else will be rendered."""
-        return scene
+        check_references(images, cameras, self.image_size)
+        assert cameras is not None
+        return ReferenceViews(images[0], cameras)
 
     def render(
         self,
@@ -101,14 +100,13 @@ class BaselineRenderer:
         """Some of the references and new ones behind them."""
         assert isinstance(scene, ReferenceViews)
         old = list(keep)
-        return ReferenceViews(
-            torch.cat([scene.images[old], images[0]]), Cameras.concatenate([scene.cameras[old], cameras[0]])
-        )
+        together = Cameras.concatenate([scene.cameras[0][old], cameras[0]])
+        return ReferenceViews(torch.cat([scene.images[old], images[0]]), together.reshape(1, len(together)))
 
 
 def nearest_view(scene: ReferenceViews, cameras: Cameras) -> Made:
     """The reference that sees the middle from the nearest direction, unchanged."""
-    return Made(scene.images[nearest_reference(scene.cameras, cameras)])
+    return Made(scene.images[nearest_reference(scene.cameras[0], cameras)])
 
 
 def mean_view(scene: ReferenceViews, cameras: Cameras) -> Made:
@@ -118,7 +116,7 @@ def mean_view(scene: ReferenceViews, cameras: Cameras) -> Made:
 
 def blended_view(scene: ReferenceViews, cameras: Cameras) -> Made:
     """References blended by the inverse square of the angle between viewing directions, none of them moved."""
-    weights = _closeness(scene.cameras, cameras)
+    weights = _closeness(scene.cameras[0], cameras)
     return Made(torch.einsum("tr,rchw->tchw", weights / weights.sum(1, keepdim=True), scene.images))
 
 
@@ -133,11 +131,11 @@ def swept_view(scene: ReferenceViews, cameras: Cameras) -> Made:
     say nothing, as on a plain background, depths near the middle win. With one reference there is nothing to agree: its
     image is warped by the homography of the plane through the middle. There is no depth where no reference sees.
     """
-    weights = _closeness(scene.cameras, cameras)
+    weights = _closeness(scene.cameras[0], cameras)
     out: list[tuple[Tensor, Tensor]] = []
     for number in range(len(cameras)):
         chosen = weights[number].topk(min(_NEAREST, len(scene.images))).indices
-        near = ReferenceViews(scene.images[chosen], scene.cameras[chosen])
+        near = ReferenceViews(scene.images[chosen], scene.cameras[:, chosen])
         out.append(_sweep(near, cameras[number], weights[number][chosen]))
     return Made(torch.stack([image for image, _ in out]), torch.stack([depth for _, depth in out]))
 
@@ -172,7 +170,7 @@ def _warp(
 ) -> tuple[Float[Tensor, "refs 3 h w"], Float[Tensor, "refs h w"]]:
     """References as the target would see them if all they show lay at one depth before it; and where they show it."""
     points = unproject(target, torch.full(target.image_size, depth)).flatten(0, 1)
-    pixels, z = project(scene.cameras, points.expand(len(scene.images), -1, -1))
+    pixels, z = project(scene.cameras[0], points.expand(len(scene.images), -1, -1))
     grid = to_sampling_grid(pixels, target.image_size).unflatten(1, target.image_size)
     seen = (grid.abs() <= 1).all(-1) & (z.unflatten(1, target.image_size) > 0)
     warped = torch.nn.functional.grid_sample(scene.images, grid, align_corners=False, padding_mode="border")
@@ -183,7 +181,7 @@ def field_view(scene: ReferenceViews, cameras: Cameras, *, config: FieldConfig |
     """A radiance field fitted to the references of the scene."""
     config = config or FieldConfig()
     if scene.radiance is None:
-        scene.radiance = fit_radiance_field(scene.images, scene.cameras, config)
+        scene.radiance = fit_radiance_field(scene.images, scene.cameras[0], config)
     return Made(*scene.radiance.render(cameras, config.samples))
 
 
@@ -211,4 +209,9 @@ def make_baseline(name: str, image_size: tuple[int, int]) -> BaselineRenderer:
     """
     if name not in BASELINES:
         raise unknown_name("baseline", name, BASELINES)
-    return BaselineRenderer(BASELINES[name], image_size, renders_depth=name in WITH_DEPTH)
+    return BaselineRenderer(BASELINES[name], image_size, baseline_capabilities(name))
+
+
+def baseline_capabilities(name: str) -> Capabilities:
+    """What a baseline can do."""
+    return Capabilities(renders_depth=name in WITH_DEPTH, any_lens=True, any_size=True)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 
@@ -76,6 +77,9 @@ class Protocol:
     sweep_axes: tuple[SweepAxes, ...] = ("all",)
     adherence: str = ""
     note: str = ""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from kaleidoscene.errors import KaleidosceneError, unknown_name
+from kaleidoscene.errors import unknown_name
+from kaleidoscene.evaluation.baselines import BASELINES, baseline_capabilities
 from kaleidoscene.families import kaleido
-from kaleidoscene.families.system import System
+from kaleidoscene.families.ablation import Ablation
+from kaleidoscene.families.checkpoints import family_of
+from kaleidoscene.families.family import Family
+from kaleidoscene.rendering.capabilities import Capabilities
+from kaleidoscene.rendering.capabilities import require as require_of
+from kaleidoscene.rendering.cost import Plan
+from kaleidoscene.rendering.system import System
+from kaleidoscene.training.recipe import Recipe
 
-
-@dataclass(frozen=True)
-class Family:
-    """How the checkpoints of a family become something that renders."""
-
-    load: Callable[[Path, str, str], System]
-    """Takes the folder, the device and the precision."""
-
-
-FAMILIES: dict[str, Family] = {"kaleido": Family(kaleido.load_system)}
+FAMILIES: dict[str, Family] = {"kaleido": kaleido.FAMILY}
+BASELINE = "baseline:"
+"""Baselines go by this before their name, beside models."""
 
 
 def load_folder(folder: Path, device: str, precision: str) -> System:
@@ -29,13 +27,79 @@ def load_folder(folder: Path, device: str, precision: str) -> System:
     Raises:
         KaleidosceneError: It is no checkpoint, of an unknown family, or does not load strictly.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise KaleidosceneError(f"{folder}: not a checkpoint (no config.json).")
-    try:
-        family = json.loads(path.read_text()).get("family")
-    except (ValueError, AttributeError) as error:
-        raise KaleidosceneError(f"{path}: not readable JSON ({error}).") from error
-    if family not in FAMILIES:
-        raise unknown_name(f"family in {path}:", str(family), FAMILIES)
-    return FAMILIES[family].load(folder, device, precision)
+    return _family(folder).load(folder, device, precision)
+
+
+def plan_of(folder: Path) -> Plan:
+    """What requests to a checkpoint cost, from its configuration alone.
+
+    Raises:
+        KaleidosceneError: It is no checkpoint, or of an unknown family.
+    """
+    return _family(folder).plan(folder)
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """Training that would go on from a checkpoint.
+
+    Raises:
+        KaleidosceneError: It is no checkpoint, or of an unknown family.
+    """
+    return _family(folder).recipe_of(folder)
+
+
+def _family(folder: Path) -> Family:
+    name = family_of(folder)
+    if name not in FAMILIES:
+        raise unknown_name(f"family in {folder / 'config.json'}:", name, FAMILIES)
+    return FAMILIES[name]
+
+
+def find_recipe(name: str) -> Recipe:
+    """A training run by name.
+
+    Raises:
+        KaleidosceneError: There is none; the nearest name is given.
+    """
+    for family in FAMILIES.values():
+        if name in family.recipes:
+            return family.recipes[name]()
+    raise unknown_name("recipe", name, [recipe for family in FAMILIES.values() for recipe in family.recipes])
+
+
+def find_ablation(name: str) -> Ablation:
+    """A study by name.
+
+    Raises:
+        KaleidosceneError: There is none.
+    """
+    found = {study: ablation for family in FAMILIES.values() for study, ablation in family.ablations.items()}
+    if name not in found:
+        raise unknown_name("suite", name, found)
+    return found[name]
+
+
+def describe_recipes() -> str:
+    """All recipes with what they are, family by family."""
+    groups = []
+    for name, family in FAMILIES.items():
+        lines = [f"  {recipe:<40}{(make.__doc__ or '').splitlines()[0]}" for recipe, make in family.recipes.items()]
+        groups.append("\n".join([f"{name}:", *lines]))
+    return "\n\n".join(groups)
+
+
+def require(capability: str, what: str, method: str, capabilities: Capabilities) -> None:
+    """Refuse what a method cannot do in one sentence that names those that can, families and baselines.
+
+    Args:
+        capability: Field of :class:`kaleidoscene.rendering.capabilities.Capabilities`.
+        what: What asks for it.
+        method: Who is asked.
+        capabilities: What that can do.
+
+    Raises:
+        KaleidosceneError: It cannot.
+    """
+    known = {name: family.capabilities for name, family in FAMILIES.items()}
+    known |= {f"{BASELINE}{name}": baseline_capabilities(name) for name in BASELINES}
+    require_of(capability, what, method, capabilities, known)

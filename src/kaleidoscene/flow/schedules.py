@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.choices import check_choices
 from kaleidoscene.flow.path import TIME_RANGE
 
 
@@ -17,7 +18,8 @@ class Schedule:
     """Which times a solver visits.
 
     Attributes:
-        kind: ``linspace`` [1, 999], ``trailing`` [1, 980] or ``linear_quadratic`` [1, 999].
+        kind: ``linspace`` [1, 999], ``trailing`` (even strides from pure noise: 1000, 980, ... 20 for 50 steps) or
+            ``linear_quadratic`` [1, 999].
         steps: Evaluations of the network (for Euler).
         threshold: Noise that the linear half of ``linear_quadratic`` removes: its first ``steps / 2`` steps are those
             of a linear schedule of ``steps / (2 threshold)`` steps. 0.5 is the linear schedule itself.
@@ -28,6 +30,7 @@ class Schedule:
     threshold: float = 0.025
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.steps < 1:
             raise ValueError(f"A schedule needs at least one step, got {self.steps}.")
         if not 0 < self.threshold <= 0.5:
@@ -40,9 +43,9 @@ class Schedule:
             # [1, 999] names the steps of the clock that are visited; what is left after the last one is data.
             visited = torch.linspace(high, low, self.steps, dtype=torch.float64)
         elif self.kind == "trailing":
-            # [1, 980] on a clock of 1000 is a stride of 20: starts one stride below the noise end.
-            stride = 1 / self.steps
-            visited = (1 - stride * torch.arange(1, self.steps + 1, dtype=torch.float64)).clamp_min(low)
+            # A stride of 20 on a clock of 1000, as the paper's [1, 980] implies with 50 steps. What is drawn is pure
+            # noise, so that the first step starts at 1: one stride lower, as the range names, noise would stay.
+            visited = 1 - torch.arange(self.steps, dtype=torch.float64) / self.steps
         else:
             return linear_quadratic(self.steps, self.threshold)
         return torch.cat([visited, visited.new_zeros(1)])

@@ -2,11 +2,12 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.errors import unknown_name
 from kaleidoscene.flow.path import TIME_RANGE
 
 Velocity = Callable[[Tensor, float], Tensor]
@@ -32,6 +33,8 @@ def integrate(
         solver: ``euler`` (one evaluation a step) or ``heun`` (two, but one in the last step).
         on_step: Called with the number of steps done.
     """
+    if solver not in get_args(SolverName):
+        raise unknown_name("solver", solver, get_args(SolverName))
     x, clock = noise, times.tolist()
     for n, (now, then) in enumerate(itertools.pairwise(clock)):
         v = velocity(x, _clip(now))

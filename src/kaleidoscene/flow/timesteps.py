@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.choices import check_choices
+
 MODE_SCALE_RANGE = (-1.0, 2 / (math.pi - 2))
 
 
@@ -35,6 +37,7 @@ class TimestepSampler:
     shift: float = 3.0
 
     def __post_init__(self) -> None:
+        check_choices(self)
         low, high = MODE_SCALE_RANGE
         if not low <= self.mode_scale <= high:
             raise ValueError(f"mode_scale must be in [{low}, {high:.3f}], got {self.mode_scale}.")

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 
 _BORDER = 33  # samples along each border and along each radius when a pinhole is fitted
@@ -36,6 +37,7 @@ class Distortion:
     coefficients: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        check_choices(self)
         most = {"none": 0, "opencv": 8, "fisheye": 4}[self.kind]
         if len(self.coefficients) > most:
             raise KaleidosceneError(f"A {self.kind} lens has {most} coefficients, got {len(self.coefficients)}.")

@@ -11,6 +11,10 @@ from torch import Tensor
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 
+FARTHEST_TARGET = 4.0
+"""Largest norm of a target's translation where the scale is that of the references; GTA's matrices grow with it."""
+_NO_DISTANCE = 1e-8
+
 
 @dataclass(frozen=True, eq=False)
 class SceneNormalisation:
@@ -35,11 +39,35 @@ class SceneNormalisation:
             KaleidosceneError: All cameras sit at the origin, so that no scale can be told.
         """
         distance = (cameras.centres - origin[..., None, :]).norm(dim=-1).amax(-1)
-        if bool((distance < 1e-8).any()):
+        if bool((distance < _NO_DISTANCE).any()):
             raise KaleidosceneError(
                 "The scene has no scale: every camera sits at its origin; give an origin or a scale."
             )
         return cls(origin, distance)
+
+    @classmethod
+    def from_references(
+        cls, references: Cameras, targets: Cameras | None, origin: Float[Tensor, "*batch 3"]
+    ) -> SceneNormalisation:
+        """Scale such that the farthest reference is at distance 1, and no target beyond :data:`FARTHEST_TARGET`.
+
+        References near the origin say little of the scale: the only one may stand in the middle of a track, or of a
+        drive. Where all cameras are at the origin, none of them moves, and any scale is right: it is 1.
+
+        Args:
+            references: Last batch axis = views, of which there may be none.
+            targets: Likewise; None where they are not known.
+            origin: Of the normalised world.
+        """
+        zero = torch.zeros_like(origin[..., 0])
+
+        def farthest(cameras: Cameras | None) -> Tensor:
+            if cameras is None or not cameras.batch_shape[-1]:
+                return zero
+            return (cameras.centres - origin[..., None, :]).norm(dim=-1).amax(-1)
+
+        scale = torch.maximum(farthest(references), farthest(targets) / FARTHEST_TARGET)
+        return cls(origin, torch.where(scale < _NO_DISTANCE, torch.ones_like(scale), scale))
 
     def normalise(self, cameras: Cameras) -> Cameras:
         """Cameras in normalised units; rotations and intrinsics stay."""

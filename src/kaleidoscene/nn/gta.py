@@ -3,21 +3,25 @@
 Every token has a group element with a block-diagonal matrix P. Queries are multiplied by P^T, keys and values by
 P^{-1} and the output by P, so that attention sees relative elements P_i P_j^{-1} only (Kaleido section 3.2.1 (ii),
 eq. 3 and 4). Image places are rotations that depend on the location, camera poses and frame times are 4x4 blocks
-that depend on the view. Everything here is built and applied in fp32, whatever the autocast type.
+that depend on the view. Everything here is built in the precision of poses and times and applied in that of the tokens,
+both at least fp32, whatever the autocast type.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.choices import check_choices
+from kaleidoscene.errors import unknown_name
 from kaleidoscene.geometry.poses import invert
 from kaleidoscene.nn.positions import ViewPositions
+from kaleidoscene.nn.precision import exact
 
 FrequencyKind = Literal["octave", "harmonic", "geometric", "rope"]
 Representation = Literal["standard", "dual"]
@@ -34,20 +38,26 @@ class Frequencies:
     kind: FrequencyKind = "octave"
     max_frequency: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.max_frequency <= 0:
+            raise ValueError(f"max_frequency must be positive, got {self.max_frequency}.")
+
     def angles(
         self, positions: Float[Tensor, "*batch"], count: int | float, bands: int
     ) -> Float[Tensor, "*batch bands"]:
         """Angle of every band at ``positions`` (in steps, 0 <= position < count)."""
-        k = torch.arange(bands, dtype=torch.float32, device=positions.device)
+        positions = exact(positions)
+        k = torch.arange(bands, dtype=positions.dtype, device=positions.device)
         if self.kind == "rope":
-            return positions.float()[..., None] * 10000 ** (-k / bands)
+            return positions[..., None] * 10000 ** (-k / bands)
         if self.kind == "octave":
             frequency = self.max_frequency * 2**-k
         elif self.kind == "harmonic":
             frequency = k + 1
         else:
             frequency = self.max_frequency ** (k / max(bands - 1, 1))
-        return (2 * math.pi / count) * positions.float()[..., None] * frequency
+        return (2 * math.pi / count) * positions[..., None] * frequency
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,24 +68,30 @@ class Rotations:
     sin: Float[Tensor, "tokens pairs"]
 
     def apply(self, x: Float[Tensor, "*batch tokens heads dim"], *, inverse: bool = False) -> Tensor:
-        """Rotate the channels of fp32 ``x`` (dim = 2 pairs) by the angle of each token."""
+        """Rotate the channels of ``x`` (fp32 or fp64, dim = 2 pairs) by the angle of each token."""
         return torch.cat(self.halves(x, inverse=inverse), dim=-1)
 
     def halves(self, x: Float[Tensor, "*batch tokens heads dim"], *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """The same before its two halves are joined, for those who have more to put beside them."""
-        cos, sin = self.cos[:, None], (-self.sin if inverse else self.sin)[:, None]
+        cos, sin = self.cos.to(x.dtype)[:, None], (-self.sin if inverse else self.sin).to(x.dtype)[:, None]
         a, b = x.chunk(2, dim=-1)
         return torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(a * sin, b, cos)
 
 
-def image_rotations(grid: tuple[int, int], pairs: int, frequencies: Frequencies, device: torch.device) -> Rotations:
+def image_rotations(
+    grid: tuple[int, int],
+    pairs: int,
+    frequencies: Frequencies,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Rotations:
     """Rotations for the places of a token grid: half of the pairs turn with the row, half with the column.
 
     The angles are 2 pi i / H and 2 pi j / W, hence independent of the resolution.
     """
     rows, cols = grid
-    i = torch.arange(rows, dtype=torch.float32, device=device)
-    j = torch.arange(cols, dtype=torch.float32, device=device)
+    i = torch.arange(rows, dtype=dtype, device=device)
+    j = torch.arange(cols, dtype=dtype, device=device)
     by_row = frequencies.angles(i, rows, pairs // 2)[:, None].expand(rows, cols, -1)
     by_col = frequencies.angles(j, cols, pairs - pairs // 2)[None].expand(rows, cols, -1)
     angle = torch.cat([by_row, by_col], dim=-1).reshape(rows * cols, pairs)
@@ -95,10 +111,10 @@ class ViewTransforms:
 
     @staticmethod
     def apply(x: Float[Tensor, "batch views tokens heads dim"], matrix: Float[Tensor, "batch views dim dim"]) -> Tensor:
-        """Multiply the channels of fp32 ``x`` by the matrix of its view."""
+        """Multiply the channels of ``x`` (fp32 or fp64) by the matrix of its view."""
         b, v, tokens, heads, dim = x.shape
         flat = x.reshape(b * v, tokens * heads, dim)
-        return torch.bmm(flat, matrix.reshape(b * v, dim, dim)).view(b, v, tokens, heads, dim)
+        return torch.bmm(flat, matrix.to(x.dtype).reshape(b * v, dim, dim)).view(b, v, tokens, heads, dim)
 
 
 def view_transforms(
@@ -121,11 +137,13 @@ def view_transforms(
         time_frequencies: Bands of the time rotations.
         use_poses: False leaves 3D scenes without a view block (for encodings that tell poses another way).
     """
+    if representation not in get_args(Representation):
+        raise unknown_name("representation", representation, get_args(Representation))
     blocks = dim // 4
     with torch.autocast(positions.times.device.type, enabled=False):
         pose = positions.cam_from_world[:, :, None].expand(-1, -1, blocks, 4, 4)
         if not use_poses:
-            pose = torch.eye(4, device=pose.device).expand_as(pose)
+            pose = torch.eye(4, dtype=pose.dtype, device=pose.device).expand_as(pose)
         angle = time_frequencies.angles(positions.times, 1.0, 2 * blocks)
         time = _rotation_blocks(angle.unflatten(-1, (blocks, 2)))
         is_video = positions.is_video[:, None, None, None, None]

@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kaleidoscene.nn.ray_points import Sources
-
 
 @dataclass(frozen=True, eq=False)
 class LayerCache:
@@ -42,17 +40,15 @@ class LayerCache:
 
 @dataclass(eq=False)
 class KVCache:
-    """Transformed keys and values of the reference views, for every layer of cross-view attention.
+    """Keys and values of reference views for every layer of attention across views, as queries will meet them.
 
-    GTA keys and values depend on the pose of their own view only, so they serve any target pose, every denoising
-    step and both branches of guidance (method A.13). The layout is fixed: ``(layers, batch, views, tokens, kv_heads,
-    dim)``, allocated once for ``capacity`` views and filled in order.
+    The layout is fixed: ``(layers, batch, views, tokens, kv_heads, dim)``, allocated once for ``capacity`` views and
+    filled in order.
     """
 
     keys: Float[Tensor, "layers batch capacity tokens kv_heads key_dim"]
     values: Float[Tensor, "layers batch capacity tokens kv_heads dim"]
     num_views: int = 0
-    sources: Sources | None = None
 
     @classmethod
     def allocate(
@@ -80,12 +76,8 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes: layers * batch * capacity * tokens * kv_heads * (key_dim + dim) numbers.
-
-        With sources there are 16 fp32 numbers more for every token of a reference; their latents are the scene's.
-        """
-        surfaces = 0 if self.sources is None else self.sources.surfaces.nbytes
-        return self.keys.nbytes + self.values.nbytes + surfaces
+        """Memory held, in bytes: layers * batch * capacity * tokens * kv_heads * (key_dim + dim) numbers."""
+        return self.keys.nbytes + self.values.nbytes
 
     def layer(self, number: int) -> LayerCache:
         """What one layer of attention reads and writes."""
@@ -95,15 +87,10 @@ class KVCache:
         """Count ``views`` more views, which all layers have written."""
         self.num_views += views
 
-    def add_sources(self, sources: Sources) -> None:
-        """Keep what can be copied from the new views."""
-        self.sources = sources if self.sources is None else self.sources.join(sources)
-
     def expand(self, times: int) -> KVCache:
-        """The same cache for ``times`` independent copies of each scene (a view for batch 1, no copy)."""
-        sources = None if self.sources is None else self.sources.repeat(times)
+        """The same cache for ``times`` independent copies of each scene, next to each other (for batch 1 no copy)."""
         if self.keys.shape[1] == 1:
             shape = (-1, times, -1, -1, -1, -1)
-            return KVCache(self.keys.expand(shape), self.values.expand(shape), self.num_views, sources)
+            return KVCache(self.keys.expand(shape), self.values.expand(shape), self.num_views)
         keys, values = self.keys.repeat_interleave(times, 1), self.values.repeat_interleave(times, 1)
-        return KVCache(keys, values, self.num_views, sources)
+        return KVCache(keys, values, self.num_views)

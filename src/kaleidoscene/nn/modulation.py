@@ -8,13 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kaleidoscene.errors import unknown_name
+from kaleidoscene.nn.precision import exact
+
 ModulationKind = Literal["full", "shift", "none"]
 _VECTORS = {"full": 3, "shift": 1, "none": 0}
 
 
 def layer_norm(x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-    """Layer norm without affine parameters, epsilon 1e-6, in fp32 (method A.3)."""
-    return nn.functional.layer_norm(x.float(), x.shape[-1:], eps=1e-6)
+    """Layer norm without affine parameters, epsilon 1e-6, in at least fp32 (method A.3)."""
+    x = exact(x)
+    return nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
 class Modulation(nn.Module):
@@ -26,6 +30,8 @@ class Modulation(nn.Module):
 
     def __init__(self, kind: ModulationKind, condition_width: int, width: int, sublayers: int) -> None:
         super().__init__()
+        if kind not in _VECTORS:
+            raise unknown_name("kind of modulation", kind, _VECTORS)
         self.kind: ModulationKind = kind
         self.sublayers = sublayers
         if kind != "none":
@@ -41,7 +47,7 @@ class Modulation(nn.Module):
         """One modulation for each sub-layer."""
         if self.kind == "none":
             return [SublayerModulation()] * self.sublayers
-        vectors = self.linear(nn.functional.silu(condition)).float()[:, :, None]
+        vectors = exact(self.linear(nn.functional.silu(condition)))[:, :, None]
         if self.kind == "shift":
             return [SublayerModulation(shift=shift) for shift in vectors.chunk(self.sublayers, dim=-1)]
         parts = vectors.chunk(3 * self.sublayers, dim=-1)
@@ -65,4 +71,4 @@ class SublayerModulation:
         self, x: Float[Tensor, "batch views tokens width"], update: Float[Tensor, "batch views tokens width"]
     ) -> Float[Tensor, "batch views tokens width"]:
         """``x + gate * update``; the residual stream stays fp32."""
-        return x + update if self.gate is None else torch.addcmul(x, self.gate, update.float())
+        return x + update if self.gate is None else torch.addcmul(x, self.gate, exact(update))

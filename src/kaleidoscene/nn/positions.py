@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import invert
+from kaleidoscene.nn.precision import exact
 
 # Focal length over image side at the field of view of the EscherNet and Zero-1-to-3 renders, 49.1 degrees.
 NOMINAL_FOCAL = 0.5 / math.tan(math.radians(49.1) / 2)
@@ -38,15 +39,15 @@ class ViewPositions:
     def from_cameras(cls, cameras: Cameras) -> ViewPositions:
         """Positions of 3D scenes; the cameras have batch shape ``(batch, views)`` and normalised units."""
         h, w = cameras.image_size
-        k = cameras.intrinsics.float()
+        k = exact(cameras.intrinsics)
         lens = torch.stack([k[..., 0, 0] / w, k[..., 1, 1] / h, k[..., 0, 2] / w, k[..., 1, 2] / h], dim=-1)
-        # The inverse is taken in the precision of the cameras: far from the origin fp32 would cancel.
-        return cls._of_scenes(cameras.cam_from_world.float(), lens)
+        return cls._of_scenes(exact(cameras.cam_from_world), lens)
 
     @classmethod
     def from_poses(cls, cam_from_world: Float[Tensor, "batch views 4 4"]) -> ViewPositions:
         """Positions of 3D scenes with the nominal lens."""
-        return cls._of_scenes(cam_from_world.float(), _nominal_lens(cam_from_world[..., 0, 0].float()))
+        cam_from_world = exact(cam_from_world)
+        return cls._of_scenes(cam_from_world, _nominal_lens(cam_from_world[..., 0, 0]))
 
     @classmethod
     def _of_scenes(cls, cam_from_world: Tensor, lens: Tensor) -> ViewPositions:
@@ -56,9 +57,10 @@ class ViewPositions:
     @classmethod
     def from_times(cls, times: Float[Tensor, "batch views"]) -> ViewPositions:
         """Positions of videos; ``times`` in [0, 1)."""
-        eye = torch.eye(4, device=times.device).expand(*times.shape, 4, 4)
+        times = exact(times)
+        eye = torch.eye(4, dtype=times.dtype, device=times.device).expand(*times.shape, 4, 4)
         is_video = torch.ones(len(times), dtype=torch.bool, device=times.device)
-        return cls(eye, _nominal_lens(times.float()), times.float(), is_video)
+        return cls(eye, _nominal_lens(times), times, is_video)
 
     @classmethod
     def concatenate(cls, parts: list[ViewPositions]) -> ViewPositions:
@@ -94,8 +96,8 @@ class ViewPositions:
         rows, cols = grid
         device = self.lens.device
         y, x = torch.meshgrid(
-            (torch.arange(rows, device=device) + 0.5) / rows,
-            (torch.arange(cols, device=device) + 0.5) / cols,
+            (torch.arange(rows, dtype=self.lens.dtype, device=device) + 0.5) / rows,
+            (torch.arange(cols, dtype=self.lens.dtype, device=device) + 0.5) / cols,
             indexing="ij",
         )
         return self.tangents_at(torch.stack([x, y], dim=-1).reshape(rows * cols, 2))
@@ -113,7 +115,7 @@ class ViewPositions:
         return world_from_cam[..., None, :3, 3], local @ world_from_cam[..., :3, :3].mT
 
     def plucker(self, size: tuple[int, int]) -> Float[Tensor, "batch views 6 h w"]:
-        """Pluecker maps ``(d, o x d)`` in normalised units, in fp32; zero for videos, which have no pose."""
+        """Pluecker maps ``(d, o x d)`` in normalised units; zero for videos, which have no pose."""
         with torch.autocast(self.lens.device.type, enabled=False):
             return self._plucker(size)
 
@@ -125,5 +127,5 @@ class ViewPositions:
 
 
 def _nominal_lens(like: Float[Tensor, "batch views"]) -> Float[Tensor, "batch views 4"]:
-    lens = torch.tensor([NOMINAL_FOCAL, NOMINAL_FOCAL, 0.5, 0.5], device=like.device)
+    lens = like.new_tensor([NOMINAL_FOCAL, NOMINAL_FOCAL, 0.5, 0.5])
     return lens.expand(*like.shape, 4)

@@ -4,11 +4,13 @@ Kaleido section 3.2.2 (after Sun et al.): every attention layer appends learned 
 no mask hides. The paper does not say where a register stands; docs/papers.md (open choice E6) has the readings.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from kaleidoscene.errors import unknown_name
 
 RegisterMode = Literal["query_frame", "identity", "none"]
 
@@ -23,6 +25,8 @@ class Registers(nn.Module):
 
     def __init__(self, count: int, kv_heads: int, dim: int, mode: RegisterMode, *, reserved: int = 0) -> None:
         super().__init__()
+        if mode not in get_args(RegisterMode):
+            raise unknown_name("mode of registers", mode, get_args(RegisterMode))
         self.dim, self.reserved = dim, reserved
         self.count = count if mode != "none" else 0
         self.mode: RegisterMode = mode if self.count else "none"

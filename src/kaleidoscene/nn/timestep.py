@@ -6,14 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kaleidoscene.nn.precision import exact
+
 
 def sinusoid(
     t: Float[Tensor, "*batch"], channels: int = 256, max_period: float = 10_000.0
 ) -> Float[Tensor, "*batch c"]:
     """Cosines and sines of ``1000 t`` at geometric frequencies (DiT's timestep embedding)."""
     half = channels // 2
-    frequency = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-    angle = 1000.0 * t.float()[..., None] * frequency
+    t = exact(t)
+    frequency = torch.exp(-math.log(max_period) * torch.arange(half, dtype=t.dtype, device=t.device) / half)
+    angle = 1000.0 * t[..., None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 

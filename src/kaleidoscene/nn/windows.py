@@ -62,6 +62,24 @@ class Windows:
         x = x.reshape(batch, -1, ni * wi, nj * wj, heads, dim)[:, :, :rows, :cols]
         return x.reshape(batch, x.shape[1], rows * cols, heads, dim)
 
+    def cut(self, x: Float[Tensor, "batch views tokens *rest"]) -> Float[Tensor, "batch views windows window *rest"]:
+        """Tokens window by window, each view for itself."""
+        b, v, _, *rest = x.shape
+        (rows, cols), (down, right), nothing = self.grid, self.padding, (0, 0) * len(rest)
+        x = x.reshape(b, v, rows, cols, *rest)
+        if down or right:
+            x = torch.nn.functional.pad(x, (*nothing, 0, right, 0, down))
+        (ni, nj), (wi, wj) = self.counts, self.window
+        x = x.reshape(b, v, ni, wi, nj, wj, *rest).transpose(3, 4)
+        return x.reshape(b, v, ni * nj, wi * wj, *rest)
+
+    def join(self, x: Float[Tensor, "batch views windows window *rest"]) -> Float[Tensor, "batch views tokens *rest"]:
+        """Inverse of :meth:`cut`."""
+        b, v, _, _, *rest = x.shape
+        (ni, nj), (wi, wj), (rows, cols) = self.counts, self.window, self.grid
+        x = x.reshape(b, v, ni, nj, wi, wj, *rest).transpose(3, 4).reshape(b, v, ni * wi, nj * wj, *rest)
+        return x[:, :, :rows, :cols].reshape(b, v, rows * cols, *rest)
+
     def mask(
         self, visible: Bool[Tensor, "batch q_views k_views"] | None, views: tuple[int, int], device: torch.device
     ) -> Bool[Tensor, "batch_windows 1 queries keys"] | None:

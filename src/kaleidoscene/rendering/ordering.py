@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.rendering.renderer import OnStep, Renderer, Scene
@@ -36,6 +37,7 @@ class RenderPlan:
     max_references: int = 12
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.chunk is not None and self.chunk < 1:
             raise KaleidosceneError(f"A chunk holds at least one target, got {self.chunk}.")
         if self.max_references < 1:

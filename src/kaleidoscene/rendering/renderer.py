@@ -9,7 +9,9 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.rendering.capabilities import Capabilities
 
 OnStep = Callable[[int, int], None]
 """Called with the denoising steps done and their total."""
@@ -22,6 +24,13 @@ class Scene(Protocol):
     @property
     def num_references(self) -> int:
         """References in it."""
+        ...
+
+    @property
+    def cameras(self) -> Cameras | None:
+        """Of the references, ``(batch, refs)``: as they were given, or as the model estimated them; in the world that
+        targets are asked for in. None of a scene that knows none.
+        """
         ...
 
     @property
@@ -38,11 +47,19 @@ class Rendering:
         images: RGB in [0, 1].
         cameras: They were taken with.
         depths: Along the optical axis in world units, 0 where nothing is met; None of renderers that know none.
+        points: World points of the pixels; None of renderers that know none.
+        confidence: How sure the points are, at least 0; None without points.
     """
 
     images: Float[Tensor, "batch targets 3 h w"]
     cameras: Cameras
     depths: Float[Tensor, "batch targets h w"] | None = None
+    points: Float[Tensor, "batch targets h w 3"] | None = None
+    confidence: Float[Tensor, "batch targets h w"] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.points is None) != (self.confidence is None):
+            raise ValueError("World points come with a confidence each.")
 
 
 @runtime_checkable
@@ -55,12 +72,21 @@ class Renderer(Protocol):
         ...
 
     @property
-    def renders_depth(self) -> bool:
-        """Whether its renderings have depths."""
+    def capabilities(self) -> Capabilities:
+        """What may be asked of it."""
         ...
 
-    def encode(self, images: Float[Tensor, "batch refs 3 h w"], cameras: Cameras) -> Scene:
-        """Make a scene of references; cameras have batch shape ``(batch, refs)`` and world units."""
+    def encode(self, images: Float[Tensor, "batch refs 3 h w"], cameras: Cameras | None) -> Scene:
+        """Make a scene of references.
+
+        Args:
+            images: RGB in [0, 1], of ``image_size``.
+            cameras: ``(batch, refs)``, world units; None where they are not known.
+
+        Raises:
+            KaleidosceneError: There are no references, images and cameras do not match in number or size, or cameras
+                are needed and not given.
+        """
         ...
 
     def expect(self, scene: Scene, cameras: Cameras) -> Scene:
@@ -90,3 +116,65 @@ class Renderer(Protocol):
     ) -> Scene:
         """A scene with the references ``keep`` of the old one and new ones behind them."""
         ...
+
+
+class PlainRenderer:
+    """What most renderers have in common: targets change no scene, and scenes do not grow.
+
+    To be inherited from by those to whom that applies.
+    """
+
+    def expect(self, scene: Scene, cameras: Cameras) -> Scene:
+        """The same scene."""
+        del cameras
+        return scene
+
+    def extend(
+        self, scene: Scene, images: Float[Tensor, "batch new 3 h w"], cameras: Cameras, *, keep: Sequence[int]
+    ) -> Scene:
+        """Refused.
+
+        Raises:
+            KaleidosceneError: Always (``Capabilities.takes_back_views`` is off).
+        """
+        raise KaleidosceneError(
+            "Rendered views cannot become references of this method; render without autoregression."
+        )
+
+
+def check_references(
+    images: Float[Tensor, "batch refs 3 h w"],
+    cameras: Cameras | None,
+    image_size: tuple[int, int],
+    *,
+    needs_cameras: bool = True,
+) -> None:
+    """Raise if images and cameras are no references of one renderer.
+
+    Args:
+        images: References.
+        cameras: Theirs.
+        image_size: ``(height, width)`` of the renderer.
+        needs_cameras: Whether it can do without.
+
+    Raises:
+        KaleidosceneError: With what is wrong.
+    """
+    count, size = tuple(images.shape[:2]), (images.shape[-2], images.shape[-1])
+    if not images.shape[1]:
+        raise KaleidosceneError("A scene needs at least one reference.")
+    if size != tuple(image_size):
+        raise KaleidosceneError(
+            f"References are {size[0]}x{size[1]}, the model renders {image_size[0]}x{image_size[1]}."
+        )
+    if cameras is None:
+        if needs_cameras:
+            raise KaleidosceneError("References without cameras: estimate them with 'kaleidoscene pose' first.")
+        return
+    if cameras.batch_shape != count:
+        raise KaleidosceneError(
+            f"Images and cameras do not match in number: {count} images, {cameras.batch_shape} cameras."
+        )
+    if cameras.image_size != size:
+        h, w = cameras.image_size
+        raise KaleidosceneError(f"References are {size[0]}x{size[1]}, their cameras are of images of {h}x{w}.")

@@ -1,8 +1,9 @@
 """Checkpoints: a folder with config.json, model.safetensors and training/; written aside, then renamed. No pickle.
 
 ``model.safetensors`` holds the averaged weights whole, which are the ones to render with. ``training/`` holds what it
-takes to go on exactly: ``state.json``, and in ``shards/`` the weights and the states of the optimisers as every process
-had them (PyTorch's distributed checkpoint in safetensors files, so that any number of processes can read it).
+takes to go on exactly: ``state.json``, and in ``shards/`` the weights, their average and the states of the optimisers
+as every process had them (PyTorch's distributed checkpoint in safetensors files, so that any number of processes can
+read it). The whole average is made from the shards: no process asks another for its share.
 ``checksums.json`` has the SHA-256 of every file.
 """
 
@@ -13,7 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,11 +36,13 @@ from torch.futures import Future as TorchFuture
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.serialisation import file_sha256
-from kaleidoscene.training.distributed import World, gathered, like
+from kaleidoscene.training.distributed import World, like
 from kaleidoscene.training.integrity import CHECKSUMS
 from kaleidoscene.training.weights import check_names
 
-FORMAT_VERSION = 2
+# Of the version before, averaged weights are whole in the exported file alone.
+FORMAT_VERSION, _WHOLE_AVERAGE = 3, 2
+_EXPORTED = "model.safetensors"
 _PREFIX = "step-"
 _BROKEN = (OSError, ValueError, KeyError, TypeError, SafetensorError, CheckpointException)
 
@@ -57,6 +60,7 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """Weights and optimiser states under one name each."""
         named = {f"weights/{name}": tensor for name, tensor in self.weights.items()}
+        named |= {f"average/{name}": tensor for name, tensor in self.average.items()}
         return named | {f"optimiser/{name}": tensor for name, tensor in self.optimiser.items()}
 
 
@@ -77,20 +81,34 @@ class _Writer(HuggingFaceStorageWriter):
         return super().write_data(plan, planner)
 
 
+@dataclass(eq=False)
+class _Pending:
+    """A checkpoint that was begun, and what is under way of it."""
+
+    partial: Path
+    future: Future[Any] | None
+    """Shards being written; then the rest. None: nothing that would have to be waited for."""
+    is_settling: bool = False
+
+
 class CheckpointWriter:
     """Writes the checkpoints of a run, in the background if asked to.
+
+    First every process writes its shards. When all are there, the first exports the averaged weights whole, and all
+    put their files on disk and take their checksums. Then the folder gets its name.
 
     Args:
         run: Folder of the run.
         world: All its processes; each must make the same calls.
         keep: How many checkpoints stay.
-        background: Go on training while the shards are written.
+        background: Go on training while files are written.
         timeout: Seconds after which the processes give up on each other.
     """
 
     def __init__(self, run: Path, world: World, *, keep: int, background: bool = False, timeout: float = 600.0) -> None:
         self.run, self.world, self.keep, self.background = run, world, keep, background
-        self._pending: tuple[Path, Future[Any] | None] | None = None
+        self._pending: _Pending | None = None
+        self._hand = ThreadPoolExecutor(1, "checkpoint") if background else None
         if background and world.size == 1:  # said by the thread that writes, where nothing can be caught
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         # The thread that writes must not mix its messages with those of the training.
@@ -114,18 +132,12 @@ class CheckpointWriter:
                 (partial / "training" / "shards").mkdir(parents=True)
             self.world.barrier()
             future = self._write_shards(state, partial / "training" / "shards")
-            average: dict[str, Tensor] = {}
-            for name, tensor in state.average.items():  # whole ones after each other: together they may not fit
-                whole = gathered(tensor)
-                if self.world.is_main:
-                    average[name] = whole.detach().cpu().contiguous()
             if self.world.is_main:
                 document = {"format_version": FORMAT_VERSION, "step": state.step, **state.extra}
                 (partial / "config.json").write_text(json.dumps(config, indent=1))
                 (partial / "training" / "state.json").write_text(json.dumps(document))
-                save_file(average, partial / "model.safetensors")
-        self._pending = (partial, future)
-        if future is None:
+        self._pending = _Pending(partial, future)
+        if not self.background:
             self.finish()
 
     def _write_shards(self, state: TrainingState, folder: Path) -> Future[Any] | None:
@@ -143,39 +155,63 @@ class CheckpointWriter:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a checkpoint has been written in the background and waits for :meth:`finish`."""
-        return self._pending is not None and (self._pending[1] is None or self._pending[1].done())
+        """Whether this process has done its part of what is under way, so that :meth:`advance` would not wait."""
+        return self._pending is not None and (self._pending.future is None or self._pending.future.done())
+
+    def advance(self) -> None:
+        """One stage further with the checkpoint that was begun; every process must make this call."""
+        if self._pending is None:
+            return
+        pending = self._pending
+        with self._refusing(pending.partial):
+            result: Any = None if pending.future is None else pending.future.result()
+            if pending.is_settling:
+                self._pending = None
+                self._give_name(pending.partial, result)
+                return
+            self.world.barrier()  # all shards of all processes are written
+            files = sorted(str(p.relative_to(pending.partial)) for p in pending.partial.rglob("*") if p.is_file())
+            names = self.world.agree(files)
+            mine = names[self.world.rank :: self.world.size]
+            if self._hand is None:
+                self._pending = None
+                self._give_name(pending.partial, self._settle(pending.partial, mine))
+            else:
+                pending.future = self._hand.submit(self._settle, pending.partial, mine)
+                pending.is_settling = True
 
     def finish(self) -> None:
         """Give the checkpoint that was begun its name, when all its files are on disk; drop the oldest."""
-        if self._pending is None:
-            return
-        (partial, future), self._pending = self._pending, None
+        while self._pending is not None:
+            self.advance()
+
+    def _settle(self, partial: Path, mine: list[str]) -> dict[str, str]:
+        """Have this process's share of the files on disk; returns their checksums."""
+        sums = {name: _settle(partial / name) for name in mine}
+        if self.world.is_main:
+            _export_average(partial)
+            sums[_EXPORTED] = _settle(partial / _EXPORTED)
+        return sums
+
+    def _give_name(self, partial: Path, mine: dict[str, str]) -> None:
         folder = partial.with_suffix("")
-        with self._refusing(partial):
-            if future is not None:
-                future.result()
-            self.world.barrier()  # all files of all processes are written
-            names = self.world.agree(
-                sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
-            )
-            mine = {name: _settle(partial / name) for name in names[self.world.rank :: self.world.size]}
-            sums = {name: value for part in self.world.gather(mine) for name, value in part.items()}
-            if self.world.is_main:
-                (partial / CHECKSUMS).write_text(json.dumps(sums, indent=1, sort_keys=True))
-                _settle(partial / CHECKSUMS)
-                if folder.exists():
-                    discard(folder)
-                os.replace(partial, folder)
-                for old in list_checkpoints(self.run)[: -self.keep]:
-                    discard(old)
-            self.world.barrier()
+        sums = {name: value for part in self.world.gather(mine) for name, value in part.items()}
+        if self.world.is_main:
+            (partial / CHECKSUMS).write_text(json.dumps(sums, indent=1, sort_keys=True))
+            _settle(partial / CHECKSUMS)
+            if folder.exists():
+                discard(folder)
+            os.replace(partial, folder)
+            for old in list_checkpoints(self.run)[: -self.keep]:
+                discard(old)
+        self.world.barrier()
 
     @contextmanager
     def _refusing(self, partial: Path) -> Iterator[None]:
         try:
             yield
         except _BROKEN as error:
+            self._pending = None
             shutil.rmtree(partial, ignore_errors=True)
             good = list_checkpoints(self.run)
             last = f"the last good one is {good[-1]}" if good else "there is none yet"
@@ -189,6 +225,17 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, CheckpointException):
         return "; ".join(f"process {rank}: {failure[0]!r}" for rank, failure in error.failures.items())
     return str(error)
+
+
+def _export_average(checkpoint: Path) -> None:
+    """Write the averaged weights whole, from the shards that all processes have written."""
+    with _quiet():
+        reader = HuggingFaceStorageReader(str(checkpoint / "training" / "shards"))
+        stored = reader.read_metadata().state_dict_metadata
+        names = [name for name in stored if name.startswith("average/")]
+        tensors: dict[str, Any] = {name: torch.empty(cast(Any, stored[name]).size) for name in names}
+        load(tensors, storage_reader=reader, no_dist=True)
+    save_file({name.removeprefix("average/"): tensor for name, tensor in tensors.items()}, checkpoint / _EXPORTED)
 
 
 def _settle(path: Path) -> str:
@@ -214,7 +261,15 @@ def remove_leftovers(run: Path) -> None:
 
 def list_checkpoints(run: Path) -> list[Path]:
     """Whole checkpoints of a run, oldest first."""
-    return sorted(path for path in (run / "checkpoints").glob(f"{_PREFIX}*") if not path.name.endswith(".partial"))
+    found = (run / "checkpoints").glob(f"{_PREFIX}*")
+    return sorted(path for path in found if path.name.removeprefix(_PREFIX).isdigit())
+
+
+def set_aside(checkpoint: Path) -> None:
+    """Take its name from a damaged checkpoint; what is left of it stays beside the others."""
+    aside = checkpoint.with_name(checkpoint.name + ".damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(checkpoint, aside)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -233,7 +288,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         version = document.pop("format_version", 1)
     except _BROKEN as error:
         raise KaleidosceneError(f"{folder}: not a checkpoint to resume from ({error}).") from error
-    if version != FORMAT_VERSION:
+    if version not in (_WHOLE_AVERAGE, FORMAT_VERSION):
         raise KaleidosceneError(
             f"{folder}: a checkpoint of version {version}, expected {FORMAT_VERSION}; begin a new run with --init."
         )
@@ -260,9 +315,15 @@ def load_training_state(folder: Path, world: World, weights: dict[str, Tensor]) 
             check_names(folder, kept, weights)
             tensors = {name: _blank(name, weights) for name in stored if name.startswith("optimiser/")}
             tensors |= {f"weights/{name}": p.detach().clone() for name, p in weights.items()}
+            is_sharded = any(name.startswith("average/") for name in stored)
+            if is_sharded:
+                tensors |= {f"average/{name}": p.detach().clone() for name, p in weights.items()}
             load(tensors, storage_reader=reader, no_dist=world.size == 1)
-        with safe_open(folder / "model.safetensors", "pt") as file:
-            average = {name: like(file.get_tensor(name), p.detach()) for name, p in weights.items()}
+        if is_sharded:
+            average = {name: tensors[f"average/{name}"] for name in weights}
+        else:
+            with safe_open(folder / _EXPORTED, "pt") as file:
+                average = {name: like(file.get_tensor(name), p.detach()) for name, p in weights.items()}
     except _BROKEN as error:
         raise KaleidosceneError(f"{folder}: not a checkpoint to resume from ({error}).") from error
     return TrainingState(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kaleidoscene.choices import check_choices
 from kaleidoscene.serialisation import to_plain
 from kaleidoscene.training.optim import OptimConfig
 
@@ -28,6 +29,10 @@ class TrainConfig:
     pieces within groups of ``shard_size`` and copies among them (hybrid)."""
     shard_size: int | None = None
     """Processes that share one copy of the weights (hybrid)."""
+    view_parallel: int = 1
+    """Processes that share the views of a scene, for scenes that are too large for one, or batches that are smaller
+    than the number of processes (docs/training.md); they are neighbours and exchange windows of cross-view
+    attention."""
     gather_precision: Literal["fp32", "compute"] = "fp32"
     """Type in which sharded weights travel; ``compute`` halves the traffic and rounds norms and embeddings too."""
     timeout: float = 600.0
@@ -50,17 +55,26 @@ class TrainConfig:
     async_checkpoints: bool = False
     """Write checkpoints in the background; a second one waits for the first."""
     tensorboard: bool = False
+    wandb: bool = False
+    """Log to Weights & Biases as well (needs the wandb extra; the run's name is that of its folder)."""
+    peak_flops: float = 0.0
+    """Peak of one process in TFLOP/s; the share of it that is reached is logged (MFU). 0: not known."""
+    profile: int = 0
+    """Steps, from the third of this start on, of which a trace is written to RUN/profile (torch.profiler); 0: none."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.accumulate is not None and self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}.")
-        for name in ("steps", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("steps", "view_parallel", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if (self.sharding == "hybrid") != (self.shard_size is not None):
             raise ValueError("shard_size belongs to sharding 'hybrid': give both or neither.")
         if self.shard_size is not None and self.shard_size < 1:
             raise ValueError(f"shard_size must be at least 1, got {self.shard_size}.")
+        if self.peak_flops < 0 or self.profile < 0:
+            raise ValueError(f"peak_flops and profile must be at least 0, got {self.peak_flops}, {self.profile}.")
         if self.timeout <= 0 or self.time_limit < 0:
             raise ValueError(
                 f"timeout must be above 0 and time_limit at least 0, got {self.timeout}, {self.time_limit}."
@@ -71,7 +85,8 @@ class TrainConfig:
 _FREE = (
     "steps", "accumulate", "sharding", "shard_size", "gather_precision", "timeout", "time_limit", "compile",
     "activation_checkpointing", "device", "workers", "divergence_factor", "log_every", "validate_every",
-    "checkpoint_every", "keep_checkpoints", "async_checkpoints", "tensorboard",
+    "checkpoint_every", "keep_checkpoints", "async_checkpoints", "tensorboard", "wandb", "peak_flops", "profile",
+    "view_parallel",
 )  # fmt: skip
 
 

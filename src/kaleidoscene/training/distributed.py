@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -23,6 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.training.config import TrainConfig
+from kaleidoscene.training.network import network_of, parts_of
 
 _COMPILED_CASES = 64
 
@@ -36,32 +38,48 @@ class World:
         size: How many there are.
         device: Where this process computes.
         mesh: How the weights lie on them; None for a process on its own.
+        view_ranks: Processes that share the views of a scene; they are neighbours.
+        view_group: Those that this one shares with; None where nothing is shared.
     """
 
     rank: int = 0
     size: int = 1
     device: str = "cpu"
     mesh: DeviceMesh | None = None
+    view_ranks: int = 1
+    view_group: Any = None
+
+    @property
+    def view_rank(self) -> int:
+        """Number of this process among those that share its scenes."""
+        return self.rank % self.view_ranks
+
+    @property
+    def scene_rank(self) -> int:
+        """Number of this process's share of the scenes."""
+        return self.rank // self.view_ranks
+
+    @property
+    def scene_ranks(self) -> int:
+        """How many shares of the scenes of a step there are."""
+        return self.size // self.view_ranks
 
     @property
     def is_main(self) -> bool:
         """Whether this is the process that prints and writes what is written once."""
         return self.rank == 0
 
-    def totals(self, *values: float) -> list[float]:
-        """Sums of the values over all processes; every process must call it."""
-        return self._reduced(values, dist.ReduceOp.SUM)
+    def sums(self, numbers: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Sums over all processes, where they are computed; nothing waits for them. Every process must call it."""
+        if self.size > 1:
+            dist.all_reduce(numbers)
+        return numbers
 
-    def largest(self, *values: float) -> list[float]:
-        """Greatest of the values over all processes; every process must call it."""
-        return self._reduced(values, dist.ReduceOp.MAX)
-
-    def _reduced(self, values: tuple[float, ...], how: Any) -> list[float]:
-        if self.size == 1:
-            return list(values)
-        numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(numbers, how)
-        return numbers.tolist()
+    def largest(self, numbers: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Likewise the greatest."""
+        if self.size > 1:
+            dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        return numbers
 
     def agree(self, value: Any) -> Any:
         """The value that the first process has; every process must call it."""
@@ -108,6 +126,10 @@ def join_world(config: TrainConfig) -> World:
         raise KaleidosceneError(
             f"{size} processes were started: say how they share, --train.sharding ddp, fsdp or hybrid."
         )
+    if size % config.view_parallel:
+        raise KaleidosceneError(
+            f"{size} processes cannot share scenes in groups of {config.view_parallel} (--train.view-parallel)."
+        )
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     kind = torch.device(config.device).type
     device = f"cuda:{local}" if kind == "cuda" else kind
@@ -116,11 +138,15 @@ def join_world(config: TrainConfig) -> World:
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=config.timeout))
-    return World(rank, size, device, _mesh(config, kind, size))
+    group = None
+    if config.view_parallel > 1:
+        shape = (size // config.view_parallel, config.view_parallel)
+        mesh = init_device_mesh(kind, shape, mesh_dim_names=("scenes", "views"))
+        group = _patient(mesh, config).get_group("views")
+    return World(rank, size, device, _patient(_layout(config, kind, size), config), config.view_parallel, group)
 
 
-def _mesh(config: TrainConfig, kind: str, size: int) -> DeviceMesh:
-    mesh = _layout(config, kind, size)
+def _patient(mesh: DeviceMesh, config: TrainConfig) -> DeviceMesh:
     for group in mesh.get_all_groups():  # those within a mesh begin with PyTorch's own timeout
         group.set_timeout(timedelta(seconds=config.timeout))
     return mesh
@@ -152,20 +178,27 @@ def place(model: nn.Module, world: World, config: TrainConfig, initialise: Calla
     more than one whole unit beside its share; they are the same for any number of processes.
 
     Args:
-        model: With ``blocks``.
+        model: A :class:`kaleidoscene.training.network.Network`.
         world: From :func:`join_world`.
         config: Precision and sharding.
-        initialise: Fills one unit of the model with first weights.
+        initialise: Fills one part of the model with first weights; the model itself without its parts, where it has
+            parameters of its own.
+
+    Raises:
+        TypeError: The model is no such network.
     """
+    network = network_of(model)
     on_meta = any(p.is_meta for p in model.parameters())
-    units = dict(_units(model)) if on_meta else {}
-    blank = {name: copy.deepcopy(unit) for name, unit in units.items()}
+    parts = dict(parts_of(model)) if on_meta else {}
+    blank = {name: copy.deepcopy(part) for name, part in parts.items()}
+    if on_meta and list(model.parameters(recurse=False)):
+        parts[""], blank[""] = model, _without_parts(model)
     if config.compile:
         # Numbers of references and targets vary from step to step, and each of the cases 1, few and many is compiled
         # apart; beyond the limit, 8 by default, a block would go on uncompiled.
         torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, _COMPILED_CASES)
-        for block in model.blocks:  # pyright: ignore[reportGeneralTypeIssues]
-            block.compile(dynamic=None)
+        for unit in network.units().values():
+            unit.compile(dynamic=None)
     if world.mesh is not None:
         _shard(model, world.mesh, config)
     if not on_meta:
@@ -173,21 +206,18 @@ def place(model: nn.Module, world: World, config: TrainConfig, initialise: Calla
         return
     model.to_empty(device=world.device)
     torch.manual_seed(config.seed)
-    for name, unit in units.items():
+    for name, part in parts.items():
         whole = blank.pop(name).to_empty(device="cpu")
         initialise(whole)
-        assign(unit, dict(whole.named_parameters()))
+        assign(part, dict(whole.named_parameters()))
 
 
-def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of a model that are filled one after the other: children, and the items of lists of them."""
-    if list(model.parameters(recurse=False)):
-        raise TypeError(f"{type(model).__name__} has parameters of its own; they must belong to a part of it.")
-    for name, child in model.named_children():
-        if isinstance(child, nn.ModuleList):
-            yield from ((f"{name}.{number}", item) for number, item in enumerate(child))
-        else:
-            yield name, child
+def _without_parts(model: nn.Module) -> nn.Module:
+    """A copy that has the parameters of the root alone, such as learned tokens."""
+    bare = copy.copy(model)
+    bare._modules = {}
+    bare._parameters = {name: copy.deepcopy(p) for name, p in model._parameters.items()}
+    return bare
 
 
 def _shard(model: nn.Module, mesh: DeviceMesh, config: TrainConfig) -> None:
@@ -196,14 +226,15 @@ def _shard(model: nn.Module, mesh: DeviceMesh, config: TrainConfig) -> None:
         gathered = torch.float16 if config.precision == "fp16" else torch.bfloat16
     # Inputs are left alone: the residual stream between blocks stays fp32.
     policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for block in model.blocks:  # pyright: ignore[reportGeneralTypeIssues]
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+    network = network_of(model)
+    for unit in network.units().values():
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
+    forwards = network.other_forwards  # the sharded class is another
     whole = fully_shard(model, mesh=mesh, mp_policy=policy)
     # A micro-batch without references leaves parts of a network alone that those of other processes use.
     whole.set_reduce_scatter_unused_params(True)
-    for name in ("encode_references",):
-        if hasattr(model, name):
-            register_fsdp_forward_method(model, name)
+    for name in forwards:
+        register_fsdp_forward_method(model, name)
 
 
 def settle(model: nn.Module) -> None:

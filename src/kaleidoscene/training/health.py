@@ -14,19 +14,24 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from kaleidoscene.training.distributed import gathered
+from kaleidoscene.training.network import network_of
 
 
 @contextmanager
-def top_activations(model: nn.Module) -> Iterator[dict[str, float]]:
-    """Record the largest magnitude that leaves each block (massive activations, Kaleido section 3.2.2)."""
-    found: dict[str, float] = {}
+def top_activations(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Record the largest magnitude that leaves each unit (massive activations, Kaleido section 3.2.2).
+
+    They stay where they were computed, so that nothing waits for them.
+    """
+    found: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        for number, block in enumerate(getattr(model, "blocks", [])):
+        for name, unit in network_of(model).units().items():
 
-            def note(out: Tensor, name: str = f"block_{number:02d}") -> None:
-                found[name] = max(found.get(name, 0.0), out.detach().abs().max().item())
+            def note(out: Tensor, name: str = name) -> None:
+                top = out.detach().abs().amax().float()
+                found[name] = torch.maximum(found[name], top) if name in found else top
 
-            stack.enter_context(_listening(block, note))
+            stack.enter_context(_listening(unit, note))
         yield found
 
 

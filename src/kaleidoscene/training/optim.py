@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.training.network import network_of
 
 _ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")
 
@@ -30,6 +32,9 @@ class OptimConfig:
     clip: float = 1.0
     """Largest norm of the gradient."""
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+
     def factor(self, step: int, steps: int) -> float:
         """Share of the full learning rate at ``step`` of ``steps`` (0-based)."""
         rise = min(1.0, (step + 1) / max(self.warmup, 1))
@@ -44,7 +49,10 @@ class Optimisers:
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
         self.config = config
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        muon = {n: p for n, p in trainable.items() if config.optimiser == "muon" and _is_block_matrix(n, p)}
+        wanted = set(network_of(model).muon_parameters()) if config.optimiser == "muon" else set()
+        if odd := sorted(name for name in wanted if name not in trainable or trainable[name].ndim != 2):
+            raise TypeError(f"Muon takes trained matrices; {type(model).__name__} names {odd[0]!r}.")
+        muon = {name: p for name, p in trainable.items() if name in wanted}
         rest = {n: p for n, p in trainable.items() if n not in muon}
         self.names = [list(rest)]
         self.all: list[torch.optim.Optimizer] = [
@@ -65,13 +73,10 @@ class Optimisers:
             optimiser.param_groups[0]["lr"] = rate * factor
         return self.base_rates[0] * factor
 
-    def step(self, scaler: torch.amp.GradScaler | None = None) -> None:
+    def step(self) -> None:
         """Update all parameters."""
         for optimiser in self.all:
-            if scaler is None:
-                optimiser.step()
-            else:
-                scaler.step(optimiser)
+            optimiser.step()
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -110,6 +115,10 @@ class Optimisers:
             raise KaleidosceneError(f"The optimiser state has {next(iter(states))!r}, which is not trained.")
 
 
-def _is_block_matrix(name: str, parameter: Tensor) -> bool:
-    """Matrices inside the blocks, but for those that make vectors from the timestep."""
-    return parameter.ndim == 2 and name.startswith("blocks.") and ".modulation." not in name
+@torch.no_grad()
+def clip_gradients(model: nn.Module, norm: float, largest: float) -> None:
+    """Scale the gradients of a model, whose norm over all processes is ``norm``, down to a norm of ``largest``."""
+    factor = largest / (norm + 1e-6)
+    if factor < 1:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]

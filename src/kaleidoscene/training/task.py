@@ -1,10 +1,13 @@
 """What the trainer knows of a model: a batch goes in, named losses come out."""
 
+from __future__ import annotations
+
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from kaleidoscene.datasets.views import Views
+from kaleidoscene.rendering.system import System
 
 
 @runtime_checkable
@@ -12,10 +15,17 @@ class Task(Protocol):
     """Training of one family.
 
     Attributes:
-        model: The network whose parameters are trained; it may have been built on the meta device.
+        model: The network whose parameters are trained (a :class:`kaleidoscene.training.network.Network`); it may have
+            been built on the meta device.
+        settings: What its checkpoints say of themselves beside the weights, a frozen dataclass.
     """
 
     model: nn.Module
+
+    @property
+    def settings(self) -> Any:
+        """What its checkpoints say of themselves."""
+        ...
 
     def losses(self, views: Views, seed: int) -> dict[str, Tensor]:
         """``"loss"`` is minimised, the others are logged: means over the views that count.
@@ -29,10 +39,36 @@ class Task(Protocol):
         """How many views the losses of this batch are means over."""
         ...
 
+    def tokens(self, views: Views) -> int:
+        """Tokens that the network computes for this batch."""
+        ...
+
     def initialise(self, unit: nn.Module) -> None:
-        """Give first weights to a part of the model."""
+        """Give first weights to a part of the model; of the model itself, to the parameters that no part has."""
         ...
 
     def describe(self) -> dict[str, Any]:
         """The ``config.json`` that goes with the weights."""
+        ...
+
+    def system(self, model: nn.Module) -> System:
+        """A network of this task as it stands, ready to render (for scores while training)."""
+        ...
+
+
+@runtime_checkable
+class SpreadsViews(Protocol):
+    """A task whose network can have the views of a scene on several processes."""
+
+    def spread(self, rank: int, size: int, group: Any) -> None:
+        """Take this share of the views of every scene from now on.
+
+        Args:
+            rank: Number of this process among those that share a scene.
+            size: How many they are.
+            group: Of processes that exchange.
+
+        Raises:
+            KaleidosceneError: The network cannot.
+        """
         ...

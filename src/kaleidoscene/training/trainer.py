@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,20 +15,18 @@ from torch import Tensor, nn
 from kaleidoscene.datasets.batches import Share
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.serialisation import write_json
 from kaleidoscene.training.checkpoint import (
     CheckpointWriter,
     TrainingState,
-    discard,
     list_checkpoints,
     load_training_state,
     read_state,
     remove_leftovers,
-    step_of,
 )
-from kaleidoscene.training.config import TrainConfig, recipe_identity
+from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.distributed import World, assign, gathered, place, set_gradient_reduction, settle
 from kaleidoscene.training.ema import Ema
+from kaleidoscene.training.faults import STOPPED, Faults
 from kaleidoscene.training.health import (
     Divergence,
     Spikes,
@@ -38,17 +35,26 @@ from kaleidoscene.training.health import (
     not_finite_parameters,
     top_activations,
 )
-from kaleidoscene.training.integrity import verify
+from kaleidoscene.training.heartbeat import Heartbeat
+from kaleidoscene.training.identity import RunIdentity
 from kaleidoscene.training.log import RunLog, past_records
-from kaleidoscene.training.optim import Optimisers
-from kaleidoscene.training.task import Task
+from kaleidoscene.training.loss_scale import LossScale
+from kaleidoscene.training.optim import Optimisers, clip_gradients
+from kaleidoscene.training.profiling import profiled_steps
+from kaleidoscene.training.resuming import (
+    ROLLBACK,
+    ResumeFrom,
+    go_back,
+    last_checkpoint,
+    rate_scale_of,
+    sound_checkpoint,
+)
+from kaleidoscene.training.signals import StopSignals
+from kaleidoscene.training.task import SpreadsViews, Task
+from kaleidoscene.training.throughput import Throughput
 from kaleidoscene.training.weights import check_weights
 
-__all__ = ["Batches", "TrainConfig", "Trainer", "Validate"]
-
-STOPPED, ROLLBACK = "stopped.json", "rollback.json"
-# Below this loss scale it is not half precision that overflows.
-_LEAST_SCALE = 1.0
+__all__ = ["ROLLBACK", "STOPPED", "Batches", "TrainConfig", "Trainer", "Validate"]
 
 
 @runtime_checkable
@@ -83,12 +89,14 @@ class Trainer:
         config: How.
         run: Folder of the run.
         validate: Held-out numbers of the averaged weights.
-        identity: What else a resumed run must have in common with its beginning.
+        identity: What else a resumed run must have in common with its beginning, dataclasses or plain values.
         world: The processes; each makes a trainer of its own.
         initial: Weights to begin with, for a run without checkpoints.
         fresh: Children of the network that ``initial`` does not have and that keep their first values.
         force: Go on although the recipe has changed.
         rollback: Go back to the last good checkpoint and multiply the learning rates by this.
+        resume_from: Which checkpoint to go on from; see :func:`kaleidoscene.training.resuming.sound_checkpoint`.
+        step_flops: Operations of a step over all processes, for the share of the peak that is logged; 0: not known.
     """
 
     def __init__(
@@ -99,38 +107,47 @@ class Trainer:
         run: Path,
         *,
         validate: Validate | None = None,
-        identity: dict[str, Any] | None = None,
+        identity: Mapping[str, Any] | None = None,
         world: World | None = None,
         initial: dict[str, Tensor] | None = None,
         fresh: Sequence[str] = (),
         force: bool = False,
         rollback: float | None = None,
+        resume_from: ResumeFrom = "last",
+        step_flops: float = 0.0,
     ) -> None:
         self.task, self.batches, self.config, self.run_folder = task, batches, config, run
         self.world = world or World(device=config.device)
         self.validate = validate
-        self.identity = {"settings": task.describe(), **recipe_identity(config), **(identity or {})}
+        self.identity = RunIdentity(task.describe(), task.settings, config, identity or {})
         self.model = task.model
+        self._spread_views()
         if config.activation_checkpointing:
             setattr(self.model, "activation_checkpointing", True)  # noqa: B010  a plain flag, not a module
         place(self.model, self.world, config, task.initialise)
-        if initial is not None and self._last_checkpoint() is None:
+        if initial is not None and last_checkpoint(run, self.world) is None:
             check_weights(self.model, initial, "initial weights", fresh=fresh)
             assign(self.model, initial)
         self.optimisers = Optimisers(self.model, config.optim)
         self.ema = Ema(self.model, config.ema_decay)
-        self.scaler = torch.amp.GradScaler(torch.device(self.world.device).type) if config.precision == "fp16" else None
+        self.scaler = LossScale() if config.precision == "fp16" else None
         self.divergence, self.spikes = Divergence(config.divergence_factor), Spikes()
         self.checkpoints = CheckpointWriter(
             run, self.world, keep=config.keep_checkpoints, background=config.async_checkpoints, timeout=config.timeout
         )
-        self.step, self.damaged, self.rate_scale = 0, 0, 1.0
+        self.faults = Faults(run, self.world)
+        self.throughput = Throughput(self.world, step_flops, config.peak_flops)
+        self.heartbeat = Heartbeat(self.world, self.model)
+        self.signals = StopSignals()
+        self.step = 0
+        self.interrupted = False
+        """Whether a signal ended :meth:`train` before its last step."""
         self._started, self._is_over = time.monotonic(), False
         if self.world.is_main:
             remove_leftovers(run)
         if rollback is not None:
-            self._go_back(rollback, force)
-        self._resume(force)
+            go_back(run, self.world, rollback, lambda before: self._check_same(before, force))
+        self._resume(force, resume_from)
         for past in past_records(run, self.step):
             self.divergence.observe(past["step"], past["loss"])
             if "gradient_norm" in past:
@@ -138,54 +155,27 @@ class Trainer:
         self.world.barrier()  # before the log is cut to what the checkpoint knows
         self.log = RunLog(run, config, self.step) if self.world.is_main else None
 
-    def _last_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, the same for all processes whatever their file systems show them."""
-        return self.world.agree(next(reversed(list_checkpoints(self.run_folder)), None))
+    @property
+    def damaged(self) -> int:
+        """Damaged scenes that were met so far, by all processes."""
+        return self.faults.damaged
 
-    def _go_back(self, rate: float, force: bool) -> None:
-        """Drop the checkpoints that a run wrote after it began to go wrong, and note the lower rate.
+    @property
+    def rate_scale(self) -> float:
+        """What the learning rates are multiplied by since the last rollback."""
+        return self.faults.rate_scale
 
-        The note is written first and everything is checked before anything is dropped: killed in between, the same
-        command ends what was begun.
-        """
-        stopped, note = self.run_folder / STOPPED, self.run_folder / ROLLBACK
-        checkpoints = self.world.agree(list_checkpoints(self.run_folder))
-        why = self.world.agree(_read_json(stopped))
-        if not checkpoints or why is None:
-            said = self.world.agree(_read_json(note))
-            if checkpoints and said is not None and said["step"] == step_of(checkpoints[-1]):
-                return  # gone back already, and not a checkpoint further since
-            raise KaleidosceneError(
-                f"{self.run_folder}: nothing to go back from (no {STOPPED}, or no checkpoint); leave --rollback out."
-            )
-        good = why["good_step"]
-        earlier = [checkpoint for checkpoint in checkpoints if step_of(checkpoint) <= good]
-        if not earlier:
-            raise KaleidosceneError(
-                f"{self.run_folder}: the run was good until step {good}, its oldest checkpoint is "
-                f"{checkpoints[0].name}; keep more with --train.keep-checkpoints."
-            )
-        verify(earlier[-1], self.world)
-        self._check_same(read_state(earlier[-1]).get("identity", {}), force)
-        self.world.barrier()
-        if self.world.is_main:
-            # From the rate at which it stopped: said twice, it is the same.
-            write_json(note, {"step": step_of(earlier[-1]), "rate_scale": rate * why["rate_scale"]})
-            for checkpoint in checkpoints[len(earlier) :]:
-                discard(checkpoint)
-            stopped.unlink()
-        self.world.barrier()
+    def _spread_views(self) -> None:
+        if self.world.view_ranks == 1:
+            return
+        if not isinstance(self.task, SpreadsViews):
+            raise KaleidosceneError("--train.view-parallel: the views of this family's scenes cannot be spread.")
+        self.task.spread(self.world.view_rank, self.world.view_ranks, self.world.view_group)
 
-    def _rate_scale(self, state: dict[str, Any]) -> float:
-        """Of a checkpoint; where a rollback went back to it, what that made of it."""
-        said = _read_json(self.run_folder / ROLLBACK)
-        return said["rate_scale"] if said is not None and said["step"] == state["step"] else state["rate_scale"]
-
-    def _resume(self, force: bool) -> None:
-        last = self._last_checkpoint()
+    def _resume(self, force: bool, resume_from: ResumeFrom) -> None:
+        last = sound_checkpoint(self.run_folder, self.world, resume_from)
         if last is None:
             return
-        verify(last, self.world)
         before = read_state(last)
         self._check_same(before.get("identity", {}), force)
         weights: dict[str, Tensor] = dict(self.model.named_parameters())
@@ -197,12 +187,12 @@ class Trainer:
         self.optimisers.load_tensors(state.optimiser)
         if self.scaler is not None and state.extra.get("scaler"):
             self.scaler.load_state_dict(state.extra["scaler"])
-        self.step, self.damaged = state.step, state.extra["damaged"]
-        self.rate_scale = self.world.agree(self._rate_scale(before))
+        self.step, self.faults.damaged = state.step, state.extra["damaged"]
+        self.faults.rate_scale = self.world.agree(rate_scale_of(self.run_folder, before))
 
     def _check_same(self, before: dict[str, Any], force: bool) -> None:
         """Refuse to go on with another recipe or other data: the losses would not be those of an unbroken run."""
-        different = differences(before, json.loads(json.dumps(self.identity)))
+        different = self.identity.differences(before)
         if different and not force:
             raise KaleidosceneError(
                 f"{self.run_folder}: this run was started with another recipe: {'; '.join(different[:5])}. "
@@ -210,82 +200,103 @@ class Trainer:
             )
 
     def train(self) -> Path:
-        """Run to the end, or until the time is up; returns the last checkpoint."""
-        config = self.config
-        parts = config.accumulate or self.batches.parts(self.world.size)
-        share = Share(self.world.rank, self.world.size, parts)
+        """Run to the end, until the time is up, or until a signal asks to stop; returns the last checkpoint."""
+        config, world = self.config, self.world
+        parts = config.accumulate or self.batches.parts(world.scene_ranks)
+        share = Share(world.scene_rank, world.scene_ranks, parts)
         data = self.batches.loader(range(self.step, config.steps), workers=config.workers, share=share)
-        with self.log or nullcontext():
+        with self.signals, self.log or nullcontext(), profiled_steps(config.profile, self.run_folder, world) as profile:
             while self.step < config.steps and not self._is_over:
                 started = time.perf_counter()
+                self.heartbeat.begin(self.step)
                 watch = self.step % config.log_every == 0
                 with top_activations(self.model) if watch else nullcontext({}) as top:
-                    record = self._step([next(data) for _ in range(parts)])
+                    record = self._step([next(data) for _ in range(parts)], top)
                 self.step += 1
                 record["seconds"] = time.perf_counter() - started
-                self._after_step(record, top if watch else {})
+                profile()
+                self._after_step(record)
             self.checkpoints.finish()
+        self.heartbeat.stop()
         return list_checkpoints(self.run_folder)[-1]
 
-    def _step(self, parts: list[Views]) -> dict[str, float]:
+    def _step(self, parts: list[Views], top: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+        """One step; the device is asked once for all numbers that decide and are logged."""
         config, world = self.config, self.world
         rate = self.optimisers.set_rate(config.optim.factor(self.step, config.steps) * self.rate_scale)
         weights = [self.task.weight(views) for views in parts]
-        damaged = [name for views in parts for name in views.damaged]
-        late = config.time_limit > 0 and time.monotonic() - self._started > config.time_limit
-        total, new_damage, waiting, over = world.totals(
-            sum(weights), float(len(damaged)), float(self.checkpoints.is_waiting), float(late)
-        )
-        self._is_over = over > 0
-        self._count_damage(int(new_damage), damaged)
-        if waiting == world.size:
-            self.checkpoints.finish()
-        means: dict[str, float] = {}
-        spoilt: list[str] = []
+        damaged = [name for views in parts for name in views.damaged if world.view_rank == 0]
+        tokens = sum(self.task.tokens(views) for views in parts)
+        shared = self._shared(sum(weights), len(damaged), tokens)
+        total = shared[0]
+        means: dict[str, Tensor] = {}
+        of_parts: list[Tensor] = []
         for number, (views, weight) in enumerate(zip(parts, weights, strict=True)):
             set_gradient_reduction(self.model, number == len(parts) - 1)
+            self.heartbeat.enter(1)
             losses = self._forward(views)
+            share = weight / total
             # Processes average their gradients, so that each gives its part of the whole mean times their number.
-            loss = losses["loss"] * (weight / total * world.size)
-            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-            values = {name: value.item() for name, value in losses.items()}
-            spoilt += () if all(math.isfinite(value) for value in values.values()) else views.ids
-            means = {name: means.get(name, 0.0) + value * weight / total for name, value in values.items()}
-        means = dict(zip(means, world.totals(*means.values()), strict=True))
-        if not all(math.isfinite(mean) for mean in means.values()):
+            loss = losses["loss"] * (share * world.size).to(losses["loss"].dtype)
+            (loss if self.scaler is None else loss * self.scaler.scale).backward()
+            for name, value in losses.items():
+                means[name] = means.get(name, torch.zeros_like(total)) + value.detach().double() * share
+            of_parts.append(torch.stack([value.detach().double() for value in losses.values()]).sum())
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if self.scaler is not None:
+            self.scaler.unscale(gradients)
+        norm = gathered(torch.nn.utils.get_total_norm(gradients))
+        tops = list((top or {}).values())
+        largest = world.largest(torch.stack(tops).double()) if tops else shared[:0]
+        summed = world.sums(torch.stack(list(means.values())))
+        numbers = _read(shared, summed, norm.double()[None], largest, torch.stack(of_parts))
+        read = iter(numbers)
+        _, new_damage, waiting, over, stop, all_tokens = (next(read) for _ in range(6))
+        self._is_over, self.interrupted = over + stop > 0, stop > 0
+        self.faults.count_damage(self.step, int(new_damage), damaged, self.batches.allowed_damage(self.step))
+        if waiting == world.size:
+            self.checkpoints.advance()
+        record = {name: next(read) for name in means}
+        size = next(read)
+        record_top = {f"top_activation/{name}": next(read) for name in top or {}}
+        spoilt = [views.ids for views, value in zip(parts, read, strict=True) if not math.isfinite(value)]
+        if not all(math.isfinite(mean) for mean in record.values()):
             self.optimisers.zero_grad()  # exchanged already: they are spoilt on every process, whichever it came from
-            self._stop_not_finite(f"the loss is {means['loss']}", self._places_of_forward(parts, spoilt), spoilt)
-        norm, skipped = self._update()
+            scenes = [scene for ids in spoilt for scene in ids]
+            places = self._places_of_forward(parts, bool(scenes))
+            self.faults.stop_not_finite(self.step, f"the loss is {record['loss']}", places, scenes)
+        skipped = self._update(size)
         self.ema.update(self.model, self.step)
-        record = {**means, "learning_rate": rate} | ({} if skipped else {"gradient_norm": norm})
+        record |= {"learning_rate": rate} | ({} if skipped else {"gradient_norm": size})
         if self.scaler is not None:
-            record |= {"loss_scale": self.scaler.get_scale(), "skipped": float(skipped)}
-        return record
+            record |= {"loss_scale": self.scaler.scale, "skipped": float(skipped)}
+        return record | record_top | {"tokens": all_tokens}
 
-    def _update(self) -> tuple[float, bool]:
-        """Clip and apply the gradient; returns its norm before, and whether it was left out (fp16 overflow)."""
-        if self.scaler is not None:
-            for optimiser in self.optimisers.all:
-                self.scaler.unscale_(optimiser)
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        whole = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        norm = gathered(whole).item()
+    def _shared(self, weight: float, damaged: int, tokens: int) -> Tensor:
+        """What all processes must know of each other in a step, summed: weight of the losses, damage, checkpoints that
+        wait, whether time is up or a signal came, tokens.
+        """
+        late = self.config.time_limit > 0 and time.monotonic() - self._started > self.config.time_limit
+        asked = self.signals.asked is not None
+        numbers = (weight, damaged, self.checkpoints.is_waiting, late, asked, tokens)
+        mine = torch.tensor([float(number) for number in numbers], dtype=torch.float64)
+        return self.world.sums(mine.to(self.world.device, non_blocking=True))
+
+    def _update(self, norm: float) -> bool:
+        """Clip and apply the gradient; returns whether it was left out (fp16 overflow)."""
         finite = math.isfinite(norm)
-        if not finite and (self.scaler is None or self.scaler.get_scale() < _LEAST_SCALE):
+        if not finite and (self.scaler is None or self.scaler.scale < self.scaler.least):
             # Gradients arise from the last module to the first.
-            self._stop_not_finite(f"the gradient norm is {norm}", not_finite_parameters(self.model)[::-1], [])
+            places = not_finite_parameters(self.model)[::-1]
+            self.faults.stop_not_finite(self.step, f"the gradient norm is {norm}", places, [])
         if finite:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optim.clip, whole)
-            self.optimisers.step(self.scaler)
+            clip_gradients(self.model, norm, self.config.optim.clip)
+            self.optimisers.step()
         if self.scaler is not None:
             # The norm is of the gradients of all processes, so that all of them leave the same steps out.
-            scale = self.scaler.get_scale()
-            self.scaler.update(None if finite else scale)
-            if not finite:
-                lower = scale * self.scaler.get_backoff_factor()
-                self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": lower, "_growth_tracker": 0})
+            self.scaler.update(finite=finite)
         self.optimisers.zero_grad()
-        return norm, not finite
+        return not finite
 
     def _forward(self, views: Views) -> dict[str, Tensor]:
         device = torch.device(self.world.device).type
@@ -296,54 +307,15 @@ class Trainer:
         with low:
             return self.task.losses(views.to(self.world.device), self.config.seed)
 
-    def _places_of_forward(self, parts: list[Views], spoilt: list[str]) -> list[str]:
+    def _places_of_forward(self, parts: list[Views], spoilt: bool) -> list[str]:
         with first_not_finite(self.model) as found, torch.no_grad():
             for views in parts:
                 self._forward(views)
-        return found + not_finite_parameters(self.model) or ["the loss itself"] * bool(spoilt)
+        return found + not_finite_parameters(self.model) or ["the loss itself"] * spoilt
 
-    def _count_damage(self, new: int, names: list[str]) -> None:
-        self.damaged += new
-        if names:
-            with (self.run_folder / f"damaged-{self.world.rank:05d}.txt").open("a") as file:
-                file.writelines(f"step {self.step}: {name}\n" for name in names)
-        allowed = self.batches.allowed_damage(self.step)
-        if self.damaged > allowed:
-            last = f", the last one is {names[-1]}" if names else ""
-            raise KaleidosceneError(
-                f"Training stopped at step {self.step}: {self.damaged} damaged scenes, {allowed:g} are allowed "
-                f"(--data.damaged-share){last}."
-            )
-
-    def _stop_not_finite(self, what: str, places: list[str], scenes: list[str]) -> None:
-        """All processes come here together; what the first of them found that has found anything is noted."""
-        by_rank = self.world.gather((places, scenes))
-        rank = next((rank for rank, (found, _) in enumerate(by_rank) if found), 0)
-        found, scenes = by_rank[rank]
-        first = found[0] if found else "the loss itself"
-        of_rank = f" of process {rank}" if self.world.size > 1 else ""
-        among = f", in a micro-batch with scene {scenes[0]}" if scenes else ""
-        path = self._note_stop(self.step, what, found, scenes)
-        raise KaleidosceneError(
-            f"Training stopped at step {self.step}: {what}; it arose first in {first}{of_rank}{among} (see {path})."
-        )
-
-    def _note_stop(self, good_step: int, what: str, places: list[str], scenes: Sequence[str] = ()) -> Path:
-        path = self.run_folder / STOPPED
-        if self.world.is_main:
-            write_json(
-                path,
-                {"step": self.step, "what": what, "places": places, "scenes": list(scenes), "good_step": good_step,
-                 "rate_scale": self.rate_scale},
-            )  # fmt: skip
-        self.world.barrier()
-        return path
-
-    def _after_step(self, record: dict[str, float], top: dict[str, float]) -> None:
+    def _after_step(self, record: dict[str, float]) -> None:
         config, last = self.config, self.step == self.config.steps
-        if top:
-            largest = self.world.largest(*top.values())
-            record |= {f"top_activation/{name}": value for name, value in zip(top, largest, strict=True)}
+        record |= self.throughput.of(record.pop("tokens"), record["seconds"])
         if self.validate is not None and (self.step % config.validate_every == 0 or last):
             record |= {f"held_out/{name}": value for name, value in self._validate_average().items()}
         norm = record.get("gradient_norm")
@@ -352,14 +324,8 @@ class Trainer:
         if self.log is not None:
             self.log.write(self.step, record)
         if self.divergence.observe(self.step, record["loss"]):
-            good, best = self.divergence.good_step, self.divergence.best
-            what = f"the loss has diverged: its mean over 50 steps was near {best:.4g} until step {good}"
             places = drifted_parameters(self.model, self.ema.weights)
-            path = self._note_stop(good, what, places)
-            raise KaleidosceneError(
-                f"Training stopped at step {self.step}: {what}; farthest from its average is {places[0]} (see {path}). "
-                "--rollback 0.5 goes back to the last good checkpoint with half the learning rate."
-            )
+            self.faults.stop_diverged(self.step, self.divergence.good_step, self.divergence.best, places)
         if self.step % config.checkpoint_every == 0 or last or self._is_over:
             self._save()
 
@@ -378,25 +344,15 @@ class Trainer:
         if self.log is not None:
             self.log.flush()
         extra = {
-            "identity": self.identity, "damaged": self.damaged, "rate_scale": self.rate_scale,
+            "identity": self.identity.plain, "damaged": self.damaged, "rate_scale": self.rate_scale,
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }  # fmt: skip
         weights = {name: p.detach() for name, p in self.model.named_parameters()}
         state = TrainingState(self.step, weights, self.ema.state_dict(), self.optimisers.tensors(), extra)
         self.checkpoints.save(self.task.describe(), state)
-        if self.world.is_main:  # the run has gone on beyond what once stopped it
-            (self.run_folder / STOPPED).unlink(missing_ok=True)
+        self.faults.forget()
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """A note in the folder of a run, or None where there is none."""
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """What differs between two JSON values, as ``place: before, now``."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted(before.keys() | now.keys())
-        inner = [(f"{where}.{key}" if where else key, before.get(key), now.get(key)) for key in keys]
-        return [text for place, a, b in inner for text in differences(a, b, place)]
-    return [] if before == now else [f"{where} was {str(before)[:60]}, is {str(now)[:60]}"]
+def _read(*numbers: Tensor) -> list[float]:
+    """Numbers from the device, all at once: the one place of a step where the host waits for it."""
+    return torch.cat([part.to(numbers[0].device) for part in numbers]).tolist()

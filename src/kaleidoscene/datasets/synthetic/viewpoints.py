@@ -1,9 +1,10 @@
 """Where cameras stand around an object that fits a unit box."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
+from kaleidoscene.errors import unknown_name
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at, rotation_about
 
@@ -22,6 +23,8 @@ def sample_viewpoints(
     [1.5, 2.2], looking at the centre, upright. ``wide`` has distances in [1.3, 2.8], looks beside the centre, rolls.
     ``near`` is ``eschernet`` with all directions around a random one, about 25 degrees off: views that share surface.
     """
+    if kind not in get_args(ViewpointKind):
+        raise unknown_name("kind of viewpoints", kind, get_args(ViewpointKind))
     direction = torch.randn(count, 3, generator=generator)
     if kind == "near":
         middle = torch.nn.functional.normalize(torch.randn(1, 3, generator=generator), dim=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kaleidoscene.choices import check_choices
 from kaleidoscene.nn.gta import Frequencies, Representation
 from kaleidoscene.nn.mlp import swiglu_width
 from kaleidoscene.nn.modulation import ModulationKind
@@ -29,6 +30,14 @@ class EncodingConfig:
     """Whether values and outputs are transformed as well as queries and keys."""
     image_frequencies: Frequencies = Frequencies()
     time_frequencies: Frequencies = Frequencies()
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.time_frequencies.kind == "rope":
+            raise ValueError(
+                "time_frequencies cannot be 'rope': it turns by whole steps, and the time of a frame is its place in "
+                "the clip, from 0 to 1; take octave, harmonic or geometric."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +82,9 @@ class KaleidoConfig:
 
     Ours: it tells tokens where they stand in the image and the field of view, and no world frame enters."""
     ray_bias: bool = False
-    """Heads of cross-view attention start out following rays (``nn/ray_bias.py``; ours, not the paper's)."""
+    """Heads of cross-view attention start out following rays (``ray_bias.py``; ours, not the paper's)."""
     reprojection_depths: int = 0
-    """Points on a target's ray at which latents of references may be copied (``nn/reprojection.py``; ours, not the
+    """Points on a target's ray at which latents of references may be copied (``reprojection.py``; ours, not the
     paper's); 0 is without."""
     reference_attention: Literal["bidirectional", "causal"] = "bidirectional"
     """``causal`` hides targets from references."""
@@ -86,6 +95,7 @@ class KaleidoConfig:
     encoding: EncodingConfig = EncodingConfig()
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.width % HEAD_DIM:
             raise ValueError(f"width must be a multiple of {HEAD_DIM}, got {self.width}.")
         if self.kv_heads < 1 or self.num_heads % self.kv_heads:

@@ -5,14 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kaleidoscene.families.kaleido.config import HEAD_DIM, KaleidoConfig
-from kaleidoscene.nn.ray_bias import CHANNELS as RAY_CHANNELS
-from kaleidoscene.nn.reprojection import BAND, CELLS, HIDDEN, POINT_CHANNELS, POINT_NUMBERS
-from kaleidoscene.nn.reprojection import flops as reprojection_flops
+from kaleidoscene.families.kaleido.lookups import seconds_of_lookups
+from kaleidoscene.families.kaleido.ray_bias import CHANNELS as RAY_CHANNELS
+from kaleidoscene.families.kaleido.reprojection import BAND, CELLS, HIDDEN, POINT_CHANNELS, POINT_NUMBERS
+from kaleidoscene.families.kaleido.reprojection import flops as reprojection_flops
 from kaleidoscene.nn.windows import Windows
+from kaleidoscene.rendering.cost import Cost
 
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
 # (benchmarks/render_memory.md) and rounded up.
 _LIVE_STREAMS = 14
+
+
+@dataclass(frozen=True)
+class KaleidoCost(Cost):
+    """With reprojection, which takes time that no count of matrix products tells.
+
+    Attributes:
+        lookups: References that are looked up at points of rays.
+    """
+
+    lookups: int = 0
+
+    def followed_by(self, other: Cost) -> KaleidoCost:
+        """Of this and another call one after the other."""
+        both, lookups = super().followed_by(other), getattr(other, "lookups", 0)
+        return KaleidoCost(both.parameters, both.flops, both.memory, both.cache, self.lookups + lookups)
+
+    def seconds(self, speed: float, device: str) -> float:
+        """Time here: that of products and that of lookups, which are tried."""
+        return super().seconds(speed, device) + seconds_of_lookups(self.lookups, device)
+
+    @property
+    def remark(self) -> str:
+        """How many lookups there are."""
+        return f"{self.lookups / 1e6:,.0f} million lookups" if self.lookups else ""
 
 
 @dataclass(frozen=True)
@@ -77,89 +104,3 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
     band = min(BAND, round(request.composed * pixels) * config.reprojection_depths)
     context = CELLS**2 * tokens * (config.reprojection_depths + HIDDEN) if config.reprojection_depths else 0
     return 4 * (network + context + band * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels))
-
-
-# Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
-# is kept (activation checkpointing); from the peak without it in benchmarks/kaleido_small.md, less weights, their casts
-# and gradients.
-_KEPT_STREAMS, _RECOMPUTED_STREAMS = 21, 1
-# Bytes of a trained parameter: weight, gradient, two moments of AdamW and the running average, all fp32.
-_BYTES_PER_PARAMETER = 4 + 4 + 8 + 4
-
-
-@dataclass(frozen=True)
-class TrainingCost:
-    """What one step of a run takes; autoencoder and feature encoder are not counted (latents made ahead spare them).
-
-    Attributes:
-        parameters: That are trained.
-        tokens: Of one step, over all processes (references and targets).
-        flops: Operations of one step, over all processes: forward, and twice that backward; one more forward pass where
-            activations are recomputed.
-        state_bytes: Weights, gradients, optimiser and average of one process.
-        activation_bytes: Peak of one process beyond that, an estimate.
-    """
-
-    parameters: int
-    tokens: int
-    flops: int
-    state_bytes: int
-    activation_bytes: int
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How a run lies on its processes.
-
-    Attributes:
-        processes: One a GPU.
-        shards: Processes that share one copy of the weights (1: each has its own).
-        parts: Micro-batches of a step.
-        checkpointing: Whether activations are recomputed.
-        half: Whether products run in half precision over fp32 weights, so that the backward pass keeps casts of them.
-    """
-
-    processes: int
-    shards: int
-    parts: int
-    checkpointing: bool
-    half: bool = False
-
-
-def training_cost(
-    config: KaleidoConfig, parameters: int, *, views: float, batch: int, grid: tuple[int, int], placement: Placement,
-    reprojection_stride: int = 1,
-) -> TrainingCost:  # fmt: skip
-    """Cost of one training step.
-
-    Args:
-        config: The network.
-        parameters: Its number.
-        views: That the network computes of a scene, on average.
-        batch: Scenes of a step.
-        grid: Token grid of a view.
-        placement: Processes.
-        reprojection_stride: Of the lattice at which reprojection takes part, where the network has it.
-    """
-    tokens = round(batch * views * grid[0] * grid[1])
-    whole = max(1, round(views))
-    # About half of the views are targets, and pixels of these are composed.
-    composed = 0.5 / reprojection_stride**2
-    forward = round(forward_flops(config, Request(whole, whole, grid, batch, composed)) * views / whole)
-    local_tokens = tokens / (placement.processes * placement.parts)
-    stream = 4 * config.width * local_tokens
-    kept = _RECOMPUTED_STREAMS if placement.checkpointing else _KEPT_STREAMS
-    # One block is always at work, and its gathered weights stand beside the shards.
-    gathered = 2 * 4 * parameters / config.depth if placement.shards > 1 else 0
-    casts = 2 * parameters / (config.depth if placement.checkpointing else 1) if placement.half else 0
-    # Gradients of all but the last micro-batch are added up unreduced, whole.
-    summed = 4 * parameters if placement.shards > 1 and placement.parts > 1 else 0
-    points = composed * local_tokens * config.patch_size**2 * config.reprojection_depths
-    looked_at = 4 * points * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels)
-    return TrainingCost(
-        parameters=parameters,
-        tokens=tokens,
-        flops=(4 if placement.checkpointing else 3) * forward,
-        state_bytes=_BYTES_PER_PARAMETER * parameters // placement.shards,
-        activation_bytes=int(stream * (config.depth * kept + _KEPT_STREAMS) + gathered + casts + summed + looked_at),
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kaleidoscene.choices import check_choices
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.families.kaleido.config import KaleidoConfig
 from kaleidoscene.flow.schedules import Schedule
@@ -21,6 +22,9 @@ class SamplingConfig:
     solver: SolverName = "euler"
     guidance: float = 1.5
     """Scale of classifier-free guidance; 1 is without."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,7 @@ class KaleidoSettings:
     sampling: SamplingConfig = SamplingConfig()
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.codec.kind == "pixel" and self.model.latent_channels != 3 * self.codec.factor**2:
             raise ValueError(
                 f"The pixel codec of factor {self.codec.factor} has {3 * self.codec.factor**2} channels, "

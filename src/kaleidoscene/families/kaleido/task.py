@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from kaleidoscene.choices import check_choices
 from kaleidoscene.codecs.codec import Codec
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import describe
-from kaleidoscene.families.kaleido.model import Kaleido, initialise
+from kaleidoscene.families.kaleido.initialisation import initialise
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.families.kaleido.plan import token_grid
+from kaleidoscene.families.kaleido.ray_points import Lattice
+from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from kaleidoscene.families.kaleido.settings import KaleidoSettings, ScaleFrom
+from kaleidoscene.families.kaleido.system import KaleidoSystem
 from kaleidoscene.flow.path import interpolate, masked_mean_square, velocity, velocity_from_data
 from kaleidoscene.flow.timesteps import TimestepSampler
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
 from kaleidoscene.nn.positions import ViewPositions
-from kaleidoscene.nn.ray_points import Lattice
+from kaleidoscene.nn.view_parallel import ViewGroup
+from kaleidoscene.nn.windows import Windows
 from kaleidoscene.randomness import draw_noise, seeded
 
 
@@ -38,6 +47,7 @@ class KaleidoLoss:
     """Of the lattice of pixels at which reprojection takes part in a training step; every step has another corner."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.reprojection_stride < 1:
             raise ValueError(f"reprojection_stride must be at least 1, got {self.reprojection_stride}.")
 
@@ -55,6 +65,9 @@ class Prepared:
         counts: Targets that carry a loss.
         present: Views that may be seen; None: all.
         features: Of the references.
+        num_references: Of the scene.
+        group: Where the views of a scene are spread over processes: ``references``, ``data``, ``noise``, ``positions``,
+            ``counts`` and ``features`` are then those of this process.
     """
 
     references: Float[Tensor, "batch refs c h w"]
@@ -65,13 +78,15 @@ class Prepared:
     counts: Bool[Tensor, "batch targets"]
     present: Bool[Tensor, "batch views"] | None
     features: Float[Tensor, "batch refs tokens feature"] | None
+    num_references: int
+    group: ViewGroup | None = None
 
     def targets_alone(self) -> Prepared:
         """The same targets without references: the unconditional branch of guidance."""
         n = self.references.shape[1]
         return replace(
             self, references=self.references[:, :0], positions=self.positions.select(slice(n, None)),
-            present=None if self.present is None else self.present[:, n:], features=None,
+            present=None if self.present is None else self.present[:, n:], features=None, num_references=0,
         )  # fmt: skip
 
 
@@ -84,6 +99,7 @@ class KaleidoTask:
         self.settings, self.loss = settings, loss
         self.model: nn.Module = Kaleido(settings.model)
         self.codec, self.features = codec, features
+        self._group: Callable[[int], ViewGroup] | None = None
 
     def describe(self) -> dict[str, Any]:
         """The ``config.json`` of a checkpoint."""
@@ -96,8 +112,35 @@ class KaleidoTask:
     def weight(self, views: Views) -> float:
         """How many targets the loss is a mean over."""
         batch, count = views.images.shape[:2]
-        n = views.num_references
-        return float(batch * (count - n) if views.present is None else views.present[:, n:].sum())
+        own, n = self._own(count), views.num_references
+        first = max(n, own.start)
+        if views.present is None:
+            return float(batch * max(0, own.stop - first))
+        return float(views.present[:, first : max(first, own.stop)].sum())
+
+    def tokens(self, views: Views) -> int:
+        """Tokens that the network computes for this batch."""
+        batch, count = views.images.shape[:2]
+        size = self.settings.image_size if views.latents is not None else tuple(views.images.shape[-2:])
+        rows, cols = token_grid(self.settings, (size[0], size[1]))
+        return batch * len(self._own(count)) * rows * cols
+
+    def system(self, model: nn.Module) -> KaleidoSystem:
+        """The network as it stands, ready to render."""
+        assert isinstance(model, Kaleido)
+        return KaleidoSystem(KaleidoRenderer(model, self.settings, self.codec, self.features))
+
+    def spread(self, rank: int, size: int, group: Any) -> None:
+        """Take this share of the views of every scene from now on."""
+        if self.settings.model.reprojection_depths:
+            raise KaleidosceneError("--train.view-parallel: reprojection needs all references of a scene together.")
+        grid = token_grid(self.settings, self.settings.image_size)
+        ViewGroup(group, rank, size, size).own_windows(Windows(grid, self.settings.model.window))
+        self._group = partial(ViewGroup, group, rank, size)
+
+    def _own(self, count: int) -> range:
+        """Which of so many views of a scene this process has."""
+        return range(count) if self._group is None else self._group(count).own
 
     def losses(self, views: Views, seed: int) -> dict[str, Tensor]:
         """The loss to minimise and what else is worth logging.
@@ -135,60 +178,80 @@ class KaleidoTask:
 
     def prepare(self, views: Views, seed: int) -> Prepared:
         """Latents, noise, times and positions of a batch."""
-        n = views.num_references
+        n, count = views.num_references, views.images.shape[1]
+        group = None if self._group is None else self._group(count)
+        own = range(count) if group is None else group.own
         generators = [seeded(seed, 3, number) for number in views.numbers or range(len(views.images))]
-        references, data = self._latents(views, generators)
+        first, last = min(n, own.stop), max(n, own.start)
+        references, data = self._latents(views, generators, slice(own.start, first), slice(last, max(last, own.stop)))
         t = torch.cat([self.loss.timesteps.sample(1, generator) for generator in generators])
-        noise = draw_noise(data.shape, generators)
+        # Of all targets, whoever has them: the noise of a target is that of its place.
+        noise = draw_noise((len(data), count - n, *data.shape[2:]), generators)[:, last - n : last - n + data.shape[1]]
         all_count = torch.ones(data.shape[:2], dtype=torch.bool, device=data.device)
+        present = views.present
         return Prepared(
-            references, data, noise.to(data.device), t.to(data.device), positions_of(views, self.settings.scale_from),
-            all_count if views.present is None else views.present[:, n:], views.present,
-            self._features(views) if n else None,
+            references, data, noise.to(data.device), t.to(data.device),
+            positions_of(views, self.settings.scale_from, data.device).select(slice(own.start, own.stop)),
+            all_count if present is None else present[:, last : last + data.shape[1]], present,
+            self._features(views, slice(own.start, first)) if first > own.start else None, n, group,
         )  # fmt: skip
 
-    def _latents(self, views: Views, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+    def _latents(
+        self, views: Views, generators: Sequence[torch.Generator], references: slice, targets: slice
+    ) -> tuple[Tensor, Tensor]:
         """Of references and targets: means of the posterior, and samples of it (method A.11)."""
         n = views.num_references
         if views.latents is not None:
             mean, std = views.latents
             noise = draw_noise(mean[:, n:].shape, generators).to(mean.device)
-            return mean[:, :n], mean[:, n:] + std[:, n:] * noise
-        data = self.codec.encode(views.images[:, n:], generators)
-        return self.codec.encode(views.images[:, :n]) if n else data[:, :0], data
+            sampled = mean[:, n:] + std[:, n:] * noise
+        else:
+            # Samples are drawn for all targets, so that those of a share are the same.
+            samples = self._group is not None and self.settings.codec.kind != "pixel"
+            drawn = views.images[:, n:] if samples else views.images[:, targets]
+            sampled = self.codec.encode(drawn, generators)
+            if not samples:
+                return self._means(views, references, sampled), sampled
+        data = sampled[:, targets.start - n : targets.stop - n]
+        return self._means(views, references, data), data
 
-    def _features(self, views: Views) -> Tensor | None:
+    def _means(self, views: Views, references: slice, like: Tensor) -> Tensor:
+        if references.stop <= references.start:
+            return like[:, :0]
+        if views.latents is not None:
+            return views.latents[0][:, references]
+        return self.codec.encode(views.images[:, references])
+
+    def _features(self, views: Views, references: slice) -> Tensor | None:
         """Of the references, where the network takes any."""
         if not self.settings.model.feature_channels:
             return None
         if views.features is not None:
-            return views.features[:, : views.num_references]
-        return None if self.features is None else self.features(views.images[:, : views.num_references])
+            return views.features[:, references]
+        return None if self.features is None else self.features(views.images[:, references])
 
     def velocity(
         self, model: nn.Module, prepared: Prepared, noised: Tensor, t: Tensor, lattice: Lattice | None = None
     ) -> Tensor:
         """What a network says of targets at time ``t``, as a velocity."""
         out = model(
-            torch.cat([prepared.references, noised], dim=1), t, prepared.positions, prepared.references.shape[1],
-            present=prepared.present, features=prepared.features, lattice=lattice,
+            torch.cat([prepared.references, noised], dim=1), t, prepared.positions, prepared.num_references,
+            present=prepared.present, features=prepared.features, lattice=lattice, group=prepared.group,
         )  # fmt: skip
         return velocity_from_data(noised, out, t) if self.settings.model.prediction == "data" else out
 
 
-def positions_of(views: Views, scale_from: ScaleFrom) -> ViewPositions:
+def positions_of(views: Views, scale_from: ScaleFrom, device: torch.device | None = None) -> ViewPositions:
     """Normalised positions of a training batch, world origin = scene origin (open choice E3).
 
-    Scenes without references take their scale from all views.
+    The scale is what it is when the scene is rendered: scenes whose references are dropped keep that of these.
     """
-    count = views.images.shape[1]
     video = None if views.times is None else ViewPositions.from_times(views.times)
     if views.cameras is None:
         assert video is not None
         return video
-    use = views.num_references if scale_from == "references" and views.num_references else count
-    scene = ViewPositions.from_cameras(normalised(views.cameras, slice(0, use)))
-    if video is None or not bool(views.is_video.any()):
+    scene = ViewPositions.from_cameras(normalised(views, scale_from).to(device or views.images.device))
+    if video is None:
         return scene
     choose = views.is_video[:, None]
     return ViewPositions(
@@ -199,7 +262,16 @@ def positions_of(views: Views, scale_from: ScaleFrom) -> ViewPositions:
     )
 
 
-def normalised(cameras: Cameras, scale_views: slice) -> Cameras:
-    """Cameras ``(batch, views)`` such that the farthest of ``scale_views`` is at distance 1 from the world origin."""
+def normalised(views: Views, scale_from: ScaleFrom) -> Cameras:
+    """Cameras ``(batch, views)`` of a training batch in the network's world, as rendering would place them."""
+    cameras, n = views.cameras, views.num_references
+    assert cameras is not None
+    references = views.dropped_cameras if views.dropped_cameras is not None else cameras[:, :n]
     origin = torch.zeros_like(cameras.centres[..., 0, :])
-    return SceneNormalisation.from_cameras(cameras[:, scale_views], origin).normalise(cameras)
+    if scale_from == "references" and references.batch_shape[1]:
+        world = SceneNormalisation.from_references(references, cameras, origin)
+    else:
+        poses = torch.cat([references.world_from_cam, cameras.world_from_cam], 1)
+        lenses = torch.cat([references.intrinsics, cameras.intrinsics], 1)
+        world = SceneNormalisation.from_references(Cameras(poses, lenses, cameras.image_size), None, origin)
+    return world.normalise(cameras)

@@ -7,49 +7,32 @@ that the same rows can be run at any scale.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.datasets.batches import BatchConfig
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.datasets.transforms import Augmentation
+from kaleidoscene.families.ablation import Ablation, AblationRow
 from kaleidoscene.families.kaleido.config import EncodingConfig, KaleidoConfig
+from kaleidoscene.families.kaleido.recipes.nano import kaleido_nano_32
 from kaleidoscene.families.kaleido.recipes.paper import stage_2_256
 from kaleidoscene.families.kaleido.recipes.recipe import KaleidoRecipe
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
+from kaleidoscene.families.kaleido.system import KaleidoSystem, load_system
 from kaleidoscene.flow.schedules import Schedule
 from kaleidoscene.flow.timesteps import TimestepSampler
 from kaleidoscene.nn.gta import Frequencies
+from kaleidoscene.rendering.system import System
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.optim import OptimConfig
 
 Change = Callable[[KaleidoRecipe], KaleidoRecipe]
-
-
-@dataclass(frozen=True)
-class AblationRow:
-    """One row of Table 4.
-
-    Attributes:
-        decision: Roman number of the decision, ``""`` for the baseline.
-        name: As on the command line.
-        paper: PSNR on Objaverse at 1->5, 5->1 and 5->5, as published; None for choices of our own.
-        throughput: Relative training throughput as published (the table's last column).
-        chosen: Whether later decisions build on it.
-        needs: What it takes that a recipe alone does not have: ``features``, ``video``, or nothing.
-        trains: Whether it needs weights of its own (an inference schedule does not).
-    """
-
-    decision: str
-    name: str
-    change: Change
-    paper: tuple[float, float, float] | None = None
-    throughput: int | None = None
-    chosen: bool = False
-    needs: str = ""
-    trains: bool = True
 
 
 def _network(**changes: Any) -> Change:
@@ -97,7 +80,8 @@ def _same(recipe: KaleidoRecipe) -> KaleidoRecipe:
 
 
 NANO_FREQUENCIES = Frequencies(kind="geometric", max_frequency=16.0)
-_PLUCKER, _GTA = EncodingConfig(pose="plucker"), EncodingConfig()
+# The paper's baselines rotate queries and keys alone; transformed values come with GTA (section 3.2.1 (ii)).
+_PLUCKER, _GTA = EncodingConfig(pose="plucker", transform_values=False), EncodingConfig()
 
 ROWS: tuple[AblationRow, ...] = (
     AblationRow("", "baseline", _same, (12.17, 19.10, 20.02), 160, chosen=True),
@@ -252,3 +236,34 @@ ABLATION_RECIPES = {
     for row in ROWS
 }
 """Every row at the paper's scale."""
+
+
+def _with_sampling_steps(recipe: KaleidoRecipe, steps: int) -> KaleidoRecipe:
+    sampling = recipe.settings.sampling
+    sampling = replace(sampling, schedule=replace(sampling.schedule, steps=steps))
+    return replace(recipe, settings=replace(recipe.settings, sampling=sampling))
+
+
+def _system(checkpoint: Path, recipe: KaleidoRecipe, device: str) -> KaleidoSystem:
+    system = load_system(checkpoint, device)
+    return KaleidoSystem(system.renderer.changed(sampling=recipe.settings.sampling))
+
+
+def _network_of(system: System) -> nn.Module:
+    assert isinstance(system, KaleidoSystem)
+    return system.renderer.model
+
+
+ABLATIONS = {
+    "paper": Ablation(
+        rows=ROWS, scales={"nano": nano_scale, "paper": paper_scale},
+        recipes=lambda base, features: ablation_recipes(base, features=features),
+        with_sampling_steps=_with_sampling_steps, system=_system, network=_network_of,
+        published="Objaverse, Kaleido-Small, 100K steps (Table 4, published)",
+    ),
+    "choices": Ablation(
+        rows=CHOICES, scales={"nano": kaleido_nano_32}, recipes=lambda base, features: choice_recipes(base),
+        with_sampling_steps=_with_sampling_steps, system=_system, network=_network_of,
+    ),
+}  # fmt: skip
+"""The paper's study, and the choices of the default weights' recipe, each undone alone."""

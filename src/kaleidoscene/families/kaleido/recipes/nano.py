@@ -111,7 +111,7 @@ def kaleido_nano_128() -> KaleidoRecipe:
 
 
 def kaleido_nano_reprojection() -> KaleidoRecipe:
-    """Last stage of the default weights: pixels are copied where references show them (``nn/reprojection.py``).
+    """Last stage of the default weights: pixels are copied where references show them (``reprojection.py``).
 
     From the weights of stage 3 (``--init STAGE3 --fresh reprojection``), whose tokens are the same: latents are single
     pixels, sixteen by sixteen a token.

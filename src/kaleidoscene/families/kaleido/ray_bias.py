@@ -68,5 +68,5 @@ class RayBias(nn.Module):
     def queries(self, rays: TokenRays, scale: float) -> Float[Tensor, "batch views tokens heads 4"]:
         """Channels of the queries, such that logits that are multiplied by ``scale`` get the bias."""
         point = rays.foot[..., None, :] + self.depth[:, None] * rays.direction[..., None, :]
-        there = (rays.key.abs().sum(-1) > 0).float()[..., None, None].expand(*point.shape[:-1], 1)
+        there = (rays.key.abs().sum(-1) > 0).to(point.dtype)[..., None, None].expand(*point.shape[:-1], 1)
         return torch.cat([point, there], dim=-1) * (self.log_sharpness.exp() / scale)[:, None]

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from kaleidoscene.families.kaleido import reprojection as module
+from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice, Sources
+from kaleidoscene.families.kaleido.reprojection import Reprojection
 from kaleidoscene.geometry.poses import invert, look_at, random_rotation, rigid
-from kaleidoscene.nn import reprojection as module
 from kaleidoscene.nn.positions import NOMINAL_FOCAL, ViewPositions
-from kaleidoscene.nn.ray_points import EXTENT, Lattice, Sources
-from kaleidoscene.nn.reprojection import Reprojection
 from tests.conftest import randomised
 
 B, N, M, C, H, W, WIDTH, DEPTHS, GRID = 2, 3, 2, 4, 12, 20, 8, 7, (3, 5)

@@ -1,4 +1,4 @@
-"""How fast this machine does what a request consists of, tried for a moment before anything runs."""
+"""How long reprojection takes on this machine, from a moment of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.families.kaleido.ray_points import Sources
+from kaleidoscene.families.kaleido.reprojection import Reprojection
 from kaleidoscene.nn.positions import ViewPositions
-from kaleidoscene.nn.ray_points import Sources
-from kaleidoscene.nn.reprojection import Reprojection
 
 
 def seconds_of_lookups(lookups: int, device: str) -> float:
@@ -42,23 +42,3 @@ def _facing(count: int) -> Float[Tensor, "1 count 4 4"]:
     poses[..., 0, 3] = 0.1 * torch.arange(count)
     poses[..., 2, 3] = 1.0
     return poses
-
-
-def measure_speed(device: str, precision: str) -> float:
-    """Operations a second of a small gated layer here and now: what networks reach, not the peak."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    x = torch.randn(2048, 384, device=device, dtype=dtype)
-    up, down = torch.randn(1024, 384, device=device, dtype=dtype), torch.randn(384, 1024, device=device, dtype=dtype)
-
-    def once() -> None:
-        y = torch.nn.functional.silu(torch.nn.functional.layer_norm(x, (384,)) @ up.mT) @ down.mT
-        y.sum().item()
-
-    for _ in range(3):
-        once()
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.2:
-        once()
-        count += 1
-    # Attention, norms and element-wise work take about as long again as the products (benchmarks/throughput.md).
-    return 0.5 * count * 2 * 2 * 2048 * 384 * 1024 / (time.perf_counter() - started)

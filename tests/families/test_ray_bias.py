@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from kaleidoscene.families.kaleido.ray_bias import RayBias, TokenRays
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import invert, random_rigid
 from kaleidoscene.nn.positions import ViewPositions
-from kaleidoscene.nn.ray_bias import RayBias, TokenRays
 from tests.conftest import ring
 
 GRID, SCALE = (5, 7), 0.125

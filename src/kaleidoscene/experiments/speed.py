@@ -1,4 +1,4 @@
-"""What `kaleidoscene bench` times: rendering, a training step, loading and the codec."""
+"""Speed and memory of a model: rendering, a training step, loading and the codec."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Literal
 
 import torch
 
-from kaleidoscene.api import Model, load, resolve
-from kaleidoscene.codecs.registry import make_codec
+from kaleidoscene.api import Model, load
+from kaleidoscene.codecs.codec import Codec
 from kaleidoscene.datasets.batches import ViewBatches
+from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.timing import Timing, measure
-from kaleidoscene.families.kaleido.checkpoint import read_settings
-from kaleidoscene.families.kaleido.cost import Placement, training_cost
-from kaleidoscene.families.kaleido.recipes import kaleido_nano
-from kaleidoscene.families.kaleido.system import KaleidoSystem, token_grid
-from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask
+from kaleidoscene.families.checkpoints import resolve
+from kaleidoscene.families.registry import recipe_of
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
+from kaleidoscene.rendering.system import Variable
+from kaleidoscene.training.cost import Placement
 from kaleidoscene.training.distributed import World, place
 from kaleidoscene.training.optim import Optimisers
+from kaleidoscene.training.recipe import Recipe
 
 Precision = Literal["fp32", "bf16", "fp16"]
 TYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -80,17 +81,13 @@ def _variant(model: Model, height: int, cache: Literal["on", "off"] | None) -> M
     Raises:
         KaleidosceneError: The size is no whole number of tokens, or the model has no exact cache.
     """
-    system = model.system
-    if not isinstance(system, KaleidoSystem):
-        raise KaleidosceneError(f"--sizes and --cache are for Kaleido models, got one of family {system.family}.")
-    h, w = system.image_size
-    size = (height, round(height * w / h))
-    tokens = token_grid(system.settings, (h, w))
-    for pixels, whole, count in zip(size, (h, w), tokens, strict=True):
-        if pixels % (whole // count):
-            raise KaleidosceneError(f"--sizes {height}: images of {size[1]}x{size[0]} are no whole number of tokens.")
+    h, w = model.image_size
+    if height == h and cache is None:
+        return model
+    if not isinstance(model.system, Variable):
+        raise KaleidosceneError(f"--sizes and --cache: models of family {model.system.family} come in one form.")
     use_cache = None if cache is None else cache == "on"
-    return Model(KaleidoSystem(system.renderer.changed(image_size=size, use_cache=use_cache)), model.device)
+    return Model(model.system.variant((height, round(height * w / h)), use_cache=use_cache), model.device)
 
 
 def _requests(model: Model, n: int, settings: BenchSettings, suffix: str, watch: Stopwatch) -> Iterator[Timing]:
@@ -99,7 +96,8 @@ def _requests(model: Model, n: int, settings: BenchSettings, suffix: str, watch:
     at = cameras[:n].reshape(1, n)
     yield watch(f"encode N={n} {suffix}", lambda: model.system.renderer.encode(images, at), n, "images")
     for steps in settings.steps:
-        sampled = model.with_sampling(steps=steps)
+        # One step is all that a model without steps has.
+        sampled = model.with_sampling(steps=steps) if model.capabilities.samples or steps > 1 else model
         renderer = sampled.system.renderer
         for m in settings.targets:
             target = cameras[n : n + m].reshape(1, m)
@@ -120,16 +118,24 @@ def _ring(count: int, like: Model) -> Cameras:
     return Cameras(poses, matrix.expand(count, 3, 3).contiguous(), like.image_size)
 
 
+def _recipe(bench: BenchSettings) -> Recipe:
+    """Training that would go on from the model, with every view of a scene in the batch."""
+    recipe = recipe_of(resolve(bench.model))
+    sampling = ViewSampling(views=bench.views, kind="fixed", masking="none")
+    data = replace(recipe.options.data, batch_size=bench.train_batch, sampling=sampling)
+    train = replace(recipe.options.train, device=bench.device, accumulate=1)
+    return recipe.changed(replace(recipe.options, data=data, train=train))
+
+
 def _train(bench: BenchSettings, precision: Precision, watch: Stopwatch) -> Iterator[Timing]:
     """Forward, backward and optimiser of the network of the model, on random views, uncompiled."""
-    settings = read_settings(resolve(bench.model))
-    train = replace(kaleido_nano().train, device=bench.device)
-    task = KaleidoTask(settings, KaleidoLoss(), codec=make_codec(settings.codec).to(bench.device))
-    place(task.model, World(device=bench.device), train, task.initialise)
-    optimisers = Optimisers(task.model, train.optim)
+    recipe = _recipe(bench)
+    task = recipe.make_task(bench.device)
+    place(task.model, World(device=bench.device), recipe.train, task.initialise)
+    optimisers = Optimisers(task.model, recipe.train.optim)
     cameras = Cameras.stack([_ring(bench.views, load(bench.model, device=bench.device))] * bench.train_batch)
     generator = torch.Generator().manual_seed(0)
-    shape = (bench.train_batch, bench.views, 3, *settings.image_size)
+    shape = (bench.train_batch, bench.views, 3, *cameras.image_size)
     views = Views(
         images=torch.rand(shape, generator=generator), cameras=cameras, times=None,
         is_video=torch.zeros(bench.train_batch, dtype=torch.bool), num_references=bench.views // 2,
@@ -142,12 +148,7 @@ def _train(bench: BenchSettings, precision: Precision, watch: Stopwatch) -> Iter
         optimisers.step()
         optimisers.zero_grad()
 
-    parameters = sum(p.numel() for p in task.model.parameters())
-    cost = training_cost(
-        settings.model, parameters, views=float(bench.views), batch=bench.train_batch,
-        grid=token_grid(settings, settings.image_size), placement=Placement(1, 1, 1, False),
-        reprojection_stride=task.loss.reprojection_stride,
-    )  # fmt: skip
+    cost = recipe.training_costs(Placement(1, 1, 1, False))[0]
     name = f"train batch={bench.train_batch} views={bench.views} {precision}"
     yield watch(name, step, bench.train_batch, "scenes", cost.flops)
 
@@ -156,9 +157,8 @@ def _data(bench: BenchSettings, precision: Precision, watch: Stopwatch) -> Itera
     """Batches of the shards as the model's recipe would take them, in this process."""
     del precision
     assert bench.shards is not None
-    settings = read_settings(resolve(bench.model))
-    config = replace(kaleido_nano().data, batch_size=bench.train_batch, image_size=settings.image_size)
-    batches = ViewBatches(ShardFolder(bench.shards), config)
+    recipe = recipe_of(resolve(bench.model))
+    batches = ViewBatches(ShardFolder(bench.shards), replace(recipe.batches, batch_size=bench.train_batch))
     steps = iter(range(1_000_000))
     yield watch(f"load batch={bench.train_batch}", lambda: batches[next(steps)], bench.train_batch, "scenes")
 
@@ -166,9 +166,11 @@ def _data(bench: BenchSettings, precision: Precision, watch: Stopwatch) -> Itera
 def _codec(bench: BenchSettings, precision: Precision, watch: Stopwatch) -> Iterator[Timing]:
     """Images to latents and back."""
     del precision
-    settings = read_settings(resolve(bench.model))
-    codec = make_codec(settings.codec).to(bench.device)
-    images = torch.rand(1, 8, 3, *settings.image_size, generator=torch.Generator().manual_seed(0)).to(bench.device)
+    model = load(bench.model, device=bench.device)
+    codec = getattr(recipe_of(resolve(bench.model)).make_task(bench.device), "codec", None)
+    if not isinstance(codec, Codec):
+        raise KaleidosceneError(f"--suites codec: models of family {model.system.family} have no image codec.")
+    images = torch.rand(1, 8, 3, *model.image_size, generator=torch.Generator().manual_seed(0)).to(bench.device)
     with torch.no_grad():
         latents = codec.encode(images)
         yield watch("codec encode", lambda: codec.encode(images), 8, "images")

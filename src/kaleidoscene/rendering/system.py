@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from kaleidoscene.rendering.cost import Cost
 from kaleidoscene.rendering.renderer import Renderer
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a call will take, before anything runs.
-
-    Attributes:
-        parameters: Of the network.
-        flops: Floating-point operations of the whole request.
-        memory: Peak bytes beyond the weights.
-        cache: Bytes of kept keys and values (0 without).
-        lookups: References that are looked up at points of rays (reprojection), which takes time that ``flops`` does
-            not tell.
-    """
-
-    parameters: int
-    flops: int
-    memory: int
-    cache: int
-    lookups: int = 0
 
 
 @runtime_checkable
@@ -58,18 +38,40 @@ class System(Protocol):
 
     @property
     def focal_over_height(self) -> float:
-        """The focal length it was trained with, over image height."""
+        """The focal length it was trained with, over image height; of one that takes any lens, the usual one."""
         ...
 
     @property
-    def sampling(self) -> dict[str, Any]:
-        """How it samples, as plain values to stand beside numbers."""
+    def method_note(self) -> dict[str, Any]:
+        """How it makes its views, as plain values to stand beside numbers."""
         ...
 
     def cost(self, references: int, targets: int, *, independent: bool = False) -> Cost:
         """Cost of rendering ``targets`` new views in one call."""
         ...
 
+
+@runtime_checkable
+class Variable(Protocol):
+    """A system that can be had in other forms than it was trained in, to be timed."""
+
+    def variant(self, image_size: tuple[int, int], *, use_cache: bool | None) -> System:
+        """The same weights at another size, with or without kept references (None: as it is).
+
+        Raises:
+            KaleidosceneError: There is no such form.
+        """
+        ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A system that draws its views in steps, with guidance (``Capabilities.samples``)."""
+
     def with_sampling(self, *, steps: int | None, guidance: float | None) -> System:
-        """The same checkpoint with other sampling; None keeps its default."""
+        """The same checkpoint with other sampling; None keeps its default.
+
+        Raises:
+            ValueError: There is no such sampling.
+        """
         ...

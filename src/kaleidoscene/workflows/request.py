@@ -16,12 +16,33 @@ from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.formats.photos import intrinsics_of
 from kaleidoscene.captures.formats.registry import read_capture, scan_capture
 from kaleidoscene.captures.frame_files import frame_size
-from kaleidoscene.cli.common import parse_indices
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
 from kaleidoscene.geometry.selection import select_views
+
+_MOST_INDICES = 1_000_000
+
+
+def parse_indices(text: str, what: str) -> list[int]:
+    """``"0,8,16"`` or ``"0-4"`` or a mix, as numbers.
+
+    Raises:
+        KaleidosceneError: The text is no such list.
+    """
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            if dash and int(last) - int(first) > _MOST_INDICES:
+                raise ValueError
+            numbers += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise KaleidosceneError(f"{what}: expected numbers such as 0,8,16 or 0-4, got {text!r}.") from None
+    if not numbers:
+        raise KaleidosceneError(f"{what}: the list is empty.")
+    return numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +70,8 @@ class RequestOptions:
     """Another capture (or RealEstate10K camera file) whose cameras are rendered, in the same world."""
     frames: int = 24
     """Frames of the trajectory."""
+    score_references: bool = False
+    """Count targets that are also references in the scores; by default they are left out of means."""
     masked: bool = False
     """Lay the capture's masks on white."""
     elevation: float = 20.0
@@ -66,6 +89,7 @@ class RenderRequest:
         indices: Which views of the capture they are.
         cameras: To render.
         truth: The capture's views at ``cameras``, if they are some of its own.
+        scored: Which of the targets are scored against the truth: all that are no references, unless it is asked for.
         masked: Whether masks are laid on white.
         notes: What there is to be said before anything runs.
     """
@@ -74,6 +98,7 @@ class RenderRequest:
     indices: list[int]
     cameras: Cameras
     truth: Capture | None
+    scored: tuple[int, ...]
     masked: bool
     notes: tuple[str, ...]
 
@@ -91,9 +116,11 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
     capture = read_capture(options.capture, format=options.format)
     notes = [f"{capture.name}: {note}." for note in capture.notes]
     if not capture.is_posed:
-        capture, note = _place_single_image(capture, options, model)
+        capture, note = _with_cameras(capture, options, model)
         notes.append(note)
     fixed = None if options.references is None else parse_indices(options.references, "--references")
+    if fixed and (twice := next((number for number in fixed if fixed.count(number) > 1), None)) is not None:
+        raise KaleidosceneError(f"--references: view {twice} is named twice; name every reference once.")
     cameras, own = _targets_before_references(options, capture)
     indices = fixed or _choose(options, capture, cameras, own)
     references = capture.select(indices)
@@ -113,7 +140,15 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
         h, w = references.common_size
         notes.append(f"References of {len(sizes)} sizes are cropped about their middle to the smallest sides, {h}x{w}.")
     truth = None if own is None else capture.select(own)
-    return RenderRequest(references, indices, cameras, truth, options.masked, tuple(notes))
+    both = [place for place, number in enumerate(own or []) if number in indices and not options.score_references]
+    if both:
+        shown = ", ".join(str((own or [])[place]) for place in both)
+        notes.append(
+            f"Targets that are references too ({shown}) are left out of the mean score: they are copies "
+            "(--score-references counts them)."
+        )
+    scored = tuple(place for place in range(len(own or [])) if place not in both)
+    return RenderRequest(references, indices, cameras, truth, scored, options.masked, tuple(notes))
 
 
 def _one_lens(cameras: Cameras) -> Cameras:
@@ -150,13 +185,25 @@ def _choose(options: RequestOptions, capture: Capture, targets: Cameras | None, 
     return [free[place] for place in select_views(options.select, capture.cameras[free], count, targets)]
 
 
+def _with_cameras(capture: Capture, options: RequestOptions, model: Model) -> tuple[Capture, str]:
+    """Images without cameras: estimated by the model, if it does that, or one that is placed."""
+    if model.capabilities.estimates_cameras:
+        posed = model.estimate_cameras(capture, masked=options.masked)
+        return posed, f"{capture.name}: {len(capture)} images without cameras; {model.system.family} estimates them."
+    if len(capture) == 1:
+        return _place_single_image(capture, options, model)
+    try:
+        model.require("estimates_cameras", f"{capture.name}, {len(capture)} images without cameras,")
+    except KaleidosceneError as error:
+        raise KaleidosceneError(
+            f"{error} Estimate them with 'kaleidoscene pose {options.capture} --out CAPTURE' first, or give a single "
+            "image."
+        ) from error
+    raise AssertionError("required above")
+
+
 def _place_single_image(capture: Capture, options: RequestOptions, model: Model) -> tuple[Capture, str]:
     """A camera for a single image: the model's own lens, looking at the middle of an object of size 1."""
-    if len(capture) != 1:
-        raise KaleidosceneError(
-            f"{capture.name}: {len(capture)} images without cameras; estimate them with "
-            f"'kaleidoscene pose {options.capture} --out CAPTURE' first, or give a single image."
-        )
     frame = capture.frames[0]
     assert frame.image_size is not None
     shorter = min(frame.image_size)

@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from kaleidoscene.families.kaleido.ray_points import Lattice, RayPoints, Sighting, Sources
 from kaleidoscene.nn.positions import ViewPositions
-from kaleidoscene.nn.ray_points import Lattice, RayPoints, Sighting, Sources
 
 # Rows and columns of a token in which the network speaks of depths, channels of the network that weighs evidence, and
 # numbers of evidence beside the colour.

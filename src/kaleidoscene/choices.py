@@ -1,0 +1,41 @@
+"""Names that a configuration may hold: one that is not known is refused where it is given, not where it is used."""
+
+from __future__ import annotations
+
+import functools
+import typing
+from typing import Any
+
+from kaleidoscene.errors import unknown_name
+
+
+def check_choices(config: Any) -> None:
+    """Raise if a field of a dataclass is not one of the names of its ``Literal`` type; for its ``__post_init__``.
+
+    Raises:
+        KaleidosceneError: With the nearest name.
+    """
+    for name, allowed in _choices(type(config)).items():
+        value = getattr(config, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if one not in allowed:
+                known = [str(choice) for choice in allowed if choice is not None]
+                raise unknown_name(f"{name} of {type(config).__name__}", str(one), known)
+
+
+@functools.cache
+def _choices(cls: type) -> dict[str, tuple[Any, ...]]:
+    """Allowed values of the fields that have some."""
+    found = {name: _allowed(hint) for name, hint in typing.get_type_hints(cls).items()}
+    return {name: allowed for name, allowed in found.items() if allowed}
+
+
+def _allowed(hint: Any) -> tuple[Any, ...]:
+    """Of a ``Literal``, of one that may be None, or of a tuple of them; empty for all else."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    parts = typing.get_args(hint)
+    literals = [part for part in parts if typing.get_origin(part) is typing.Literal]
+    if not literals or any(part not in (*literals, type(None), Ellipsis) for part in parts):
+        return ()
+    return (*(choice for part in literals for choice in typing.get_args(part)), *((None,) * (type(None) in parts)))

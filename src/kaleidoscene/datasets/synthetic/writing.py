@@ -1,0 +1,64 @@
+"""Synthetic scenes rendered ahead: shards for training, captures for tests."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import torch
+from rich.progress import track
+
+from kaleidoscene.captures.conversion.rendered import write_rendered_capture
+from kaleidoscene.datasets.synthetic.lighting import Lighting
+from kaleidoscene.datasets.synthetic.mesh import fit_unit_box, read_mesh
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes, list_meshes, shard_path, write_next_shards
+from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
+from kaleidoscene.datasets.synthetic.viewpoints import sample_viewpoints
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.folders import whole_folder
+from kaleidoscene.randomness import seeded
+
+CAPTURE_VIEWS = 25
+
+
+def write_synthetic_shards(scenes: SyntheticScenes, folder: Path, *, workers: int) -> int:
+    """Render the shards that are not there yet; returns the number of views made."""
+    missing = [n for n in range(scenes.num_shards) if not shard_path(folder, n).with_suffix(".index.json").exists()]
+    if workers <= 1:
+        total = sum(min(scenes.scenes_per_shard, scenes.scenes - n * scenes.scenes_per_shard) for n in missing)
+        return scenes.views * sum(
+            1 for _ in track(write_next_shards(scenes, folder, missing), "rendering", total=total)
+        )
+    jobs = [(scenes, folder, [shard]) for shard in missing]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        return scenes.views * sum(track(pool.imap_unordered(_work, jobs), "rendering", total=len(jobs)))
+
+
+def _work(job: tuple[SyntheticScenes, Path, list[int]]) -> int:
+    torch.set_num_threads(1)
+    return sum(1 for _ in write_next_shards(*job))
+
+
+def write_synthetic_captures(scenes: SyntheticScenes, out: Path) -> int:
+    """Render every mesh from 25 EscherNet views in studio light, as a capture each; returns the number of views.
+
+    Raises:
+        KaleidosceneError: There are no meshes, two have one name, or a capture is there already.
+    """
+    if scenes.meshes is None:
+        raise KaleidosceneError("--captures needs meshes: give --scenes.meshes FOLDER.")
+    paths = list_meshes(scenes.meshes)
+    stems = [path.stem for path in paths]
+    if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
+        raise KaleidosceneError(
+            f"{scenes.meshes}: two meshes are named {twice!r}; captures are named after their meshes."
+        )
+    if there := next((stem for stem in stems if (out / stem).exists()), None):
+        raise KaleidosceneError(f"{out / there}: is there already; give another folder.")
+    rasteriser = Rasteriser(scenes.image_size, supersampling=4)
+    for number, path in enumerate(track(paths, "rendering")):
+        cameras = sample_viewpoints("eschernet", CAPTURE_VIEWS, scenes.image_size, seeded(scenes.seed, number))
+        renders = rasteriser.render(fit_unit_box(read_mesh(path)), cameras, Lighting(), depth=scenes.depth)
+        with whole_folder(out / path.stem, overwrite=False) as folder:
+            write_rendered_capture(folder, renders.rgba, cameras, depth=renders.depth)
+    return CAPTURE_VIEWS * len(paths)

@@ -1,0 +1,1 @@
+"""Studies over models of any family: ablations, speed, costs."""

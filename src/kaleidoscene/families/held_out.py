@@ -1,0 +1,31 @@
+"""Scores of a network of any family while it is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from kaleidoscene.evaluation.held_out import read_objects
+from kaleidoscene.evaluation.protocols import ESCHERNET_GSO
+from kaleidoscene.evaluation.run import evaluate, means
+from kaleidoscene.training.task import Task
+from kaleidoscene.training.trainer import Validate
+
+_COUNTS, _MOST_OBJECTS = [1, 3, 5], 16
+
+
+def validation(task: Task, folder: Path) -> Validate:
+    """PSNR on held-out captures with 1, 3 and 5 references, by the model's own way of rendering.
+
+    Args:
+        task: Makes a system of the network.
+        folder: Captures, of which up to 16 are taken.
+    """
+    objects = read_objects(folder, task.system(task.model))[:_MOST_OBJECTS]
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        scores = evaluate(task.system(model).renderer, objects, ESCHERNET_GSO, _COUNTS)
+        return {f"psnr_{count}": numbers["psnr"] for count, numbers in means(scores).items()}
+
+    return validate

@@ -1,0 +1,52 @@
+"""A Kaleido checkpoint in its parts: network, codec, encoder of features, and how they compute."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from kaleidoscene.codecs.codec import Codec
+from kaleidoscene.encoders.features import FeatureEncoder
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.families.kaleido.settings import KaleidoSettings
+
+Precision = Literal["fp32", "bf16", "fp16"]
+TYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class KaleidoParts:
+    """What rendering computes with.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        settings: Of its checkpoint.
+        codec: Image codec.
+        features: Encoder of auxiliary features, if the network takes any.
+        precision: Autocast type of matrix products; geometry stays fp32.
+        use_cache: Keep keys and values of references (causal models only).
+    """
+
+    model: Kaleido
+    settings: KaleidoSettings
+    codec: Codec
+    features: FeatureEncoder | None
+    precision: Precision
+    use_cache: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.model.head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of matrix products and kept keys."""
+        return TYPES[self.precision]
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """For calls of the network."""
+        return nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, self.dtype)

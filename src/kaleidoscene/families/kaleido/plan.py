@@ -1,0 +1,95 @@
+"""What a request costs, from the settings of a checkpoint or recipe alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from kaleidoscene.families.kaleido.cost import (
+    KaleidoCost,
+    Request,
+    activation_bytes,
+    cache_bytes,
+    forward_flops,
+    reprojection_lookups,
+)
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.families.kaleido.settings import KaleidoSettings, SamplingConfig
+from kaleidoscene.serialisation import to_plain
+
+
+def token_grid(settings: KaleidoSettings, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of tokens of a view of ``image_size``."""
+    # Every KL autoencoder in use halves three times.
+    pixels = (settings.codec.factor if settings.codec.kind == "pixel" else 8) * settings.model.patch_size
+    return image_size[0] // pixels, image_size[1] // pixels
+
+
+def changed_sampling(sampling: SamplingConfig, steps: int | None, guidance: float | None) -> SamplingConfig:
+    """Sampling with another number of steps or another guidance; None keeps its own.
+
+    Raises:
+        ValueError: There is no schedule of so many steps.
+    """
+    if steps is not None:
+        sampling = replace(sampling, schedule=replace(sampling.schedule, steps=steps))
+    return sampling if guidance is None else replace(sampling, guidance=guidance)
+
+
+@dataclass(frozen=True)
+class KaleidoPlan:
+    """Settings that requests are reckoned with.
+
+    Attributes:
+        settings: Of a checkpoint or recipe; no weights are needed.
+        cached: Whether keys and values of references are kept; None: wherever it is possible.
+    """
+
+    settings: KaleidoSettings
+    cached: bool | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """``(height, width)`` of what it renders."""
+        return self.settings.image_size
+
+    @property
+    def method_note(self) -> dict[str, Any]:
+        """How it samples, as plain values."""
+        return to_plain(self.settings.sampling)
+
+    def with_sampling(self, *, steps: int | None, guidance: float | None) -> KaleidoPlan:
+        """The same with other sampling; None keeps its own."""
+        sampling = changed_sampling(self.settings.sampling, steps, guidance)
+        return replace(self, settings=replace(self.settings, sampling=sampling))
+
+    def cost(
+        self,
+        references: int,
+        targets: int,
+        *,
+        independent: bool = False,
+        precision: str = "fp32",
+        image_size: tuple[int, int] | None = None,
+    ) -> KaleidoCost:
+        """Cost of one call, with both branches of guidance; codec and feature encoder are not counted."""
+        config, sampling = self.settings.model, self.settings.sampling
+        cached = config.cacheable if self.cached is None else self.cached
+        grid = token_grid(self.settings, image_size or self.image_size)
+        batch, together = (targets, 1) if independent else (1, targets)
+        queries = together if cached else references + together
+        conditional = Request(queries, references + together, grid, batch, together / queries)
+        steps = sampling.schedule.steps
+        evaluations = steps if sampling.solver == "euler" else 2 * steps - 1
+        flops = evaluations * forward_flops(config, conditional)
+        if sampling.guidance != 1.0:
+            flops += evaluations * forward_flops(config, Request(together, together, grid, batch, 0.0))
+        if cached:
+            flops += forward_flops(config, Request(references, references, grid, composed=0.0))
+        cache = cache_bytes(config, references, grid, 4 if precision == "fp32" else 2) if cached else 0
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in Kaleido(config).parameters())
+        lookups = evaluations * reprojection_lookups(config, references, targets, grid)
+        return KaleidoCost(parameters, flops, activation_bytes(config, conditional) + cache, cache, lookups)

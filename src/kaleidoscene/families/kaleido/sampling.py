@@ -1,0 +1,58 @@
+"""Drawing targets from the flow that a Kaleido network describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.families.kaleido.parts import KaleidoParts
+from kaleidoscene.families.kaleido.scene import KaleidoScene
+from kaleidoscene.families.kaleido.settings import SamplingConfig
+from kaleidoscene.flow.guidance import guide
+from kaleidoscene.flow.path import velocity_from_data
+from kaleidoscene.flow.solvers import Velocity, integrate
+from kaleidoscene.nn.positions import ViewPositions
+from kaleidoscene.randomness import draw_noise
+
+
+def draw_targets(
+    parts: KaleidoParts,
+    sampling: SamplingConfig,
+    scene: KaleidoScene,
+    positions: ViewPositions,
+    noise: Float[Tensor, "batch targets c h w"],
+    on_step: Callable[[int], None] | None = None,
+) -> Float[Tensor, "batch targets 3 ih iw"]:
+    """Images of targets of a scene, from noise along the guided flow."""
+    field = guide(_field(parts, scene, positions), _field(parts, None, positions), sampling.guidance)
+    latents = integrate(
+        field, noise.to(parts.device), sampling.schedule.times(), solver=sampling.solver, on_step=on_step
+    )
+    return parts.codec.decode(latents).float()
+
+
+def target_noise(batch: int, shape: Sequence[int], seeds: Sequence[int]) -> Float[Tensor, "batch targets c h w"]:
+    """Noise of targets, each from its own seed."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return draw_noise((len(seeds), batch, *shape), generators).transpose(0, 1)
+
+
+def _field(parts: KaleidoParts, scene: KaleidoScene | None, positions: ViewPositions) -> Velocity:
+    """Velocity of the targets given a scene; without one, of targets alone (the unconditional branch)."""
+    model = parts.model
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        time = torch.full((len(x),), t, device=x.device)
+        with parts.autocast():
+            if scene is None or scene.cache is not None:
+                out = model(x, time, positions, 0, cache=None if scene is None else scene.cache)
+            else:
+                both = scene.reference_positions().join(positions)
+                latents = torch.cat([scene.latents, x], dim=1)
+                out = model(latents, time, both, scene.num_references, features=scene.features)
+        return velocity_from_data(x, out, time) if parts.settings.model.prediction == "data" else out
+
+    return velocity

@@ -1,0 +1,104 @@
+"""What a training run of any family is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from kaleidoscene.datasets.batches import BatchConfig
+from kaleidoscene.datasets.shards import ShardFolder, StoredScene
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
+from kaleidoscene.rendering.cost import Plan
+from kaleidoscene.training.config import TrainConfig
+from kaleidoscene.training.cost import Placement, TrainingCost
+from kaleidoscene.training.task import Task
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """One training run; a frozen dataclass."""
+
+    @property
+    def family(self) -> str:
+        """Whose networks it trains."""
+        ...
+
+    @property
+    def train(self) -> TrainConfig:
+        """Length, precision, sharding."""
+        ...
+
+    @property
+    def batches(self) -> BatchConfig:
+        """Batches at the sizes of the network."""
+        ...
+
+    @property
+    def synthetic(self) -> SyntheticScenes | None:
+        """What to render ahead where no shards are given; None: shards must be given."""
+        ...
+
+    @property
+    def options(self) -> Any:
+        """What of it a command line may change: a frozen dataclass, each field of which is an option."""
+        ...
+
+    def changed(self, options: Any) -> Recipe:
+        """The recipe with other :attr:`options`.
+
+        Raises:
+            KaleidosceneError: They ask for what this recipe has not.
+        """
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """What rendering with its network costs."""
+        ...
+
+    def training_costs(self, placement: Placement) -> Sequence[TrainingCost]:
+        """Cost of a step of each of the shapes of its batches."""
+        ...
+
+    @property
+    def remark(self) -> str:
+        """What :meth:`training_costs` leave out; empty for nothing."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with its beginning beside settings, data and training: by name,
+        dataclasses or plain values.
+        """
+        ...
+
+    def check_start(self, init: str | None, *, resumes: bool, has_shards: bool) -> None:
+        """Raise if a run of this recipe cannot begin so.
+
+        Args:
+            init: What its weights begin from.
+            resumes: Whether there is a checkpoint already.
+            has_shards: Whether shards are given; otherwise scenes are rendered for it.
+
+        Raises:
+            KaleidosceneError: With what is missing.
+        """
+        ...
+
+    def check_shards(self, folder: ShardFolder, scene: StoredScene) -> None:
+        """Raise if scenes were stored for another model than this.
+
+        Raises:
+            KaleidosceneError: Their lens or latents are others.
+        """
+        ...
+
+    def make_task(self, device: str) -> Task:
+        """The task, its network still on the meta device."""
+        ...
+
+    def read_weights(self, folder: Path) -> dict[str, Tensor]:
+        """Weights of a checkpoint of its family."""
+        ...

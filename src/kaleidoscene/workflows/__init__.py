@@ -1,0 +1,1 @@
+"""What the verbs of the command line do, for Python as well: requests into folders that can go on."""

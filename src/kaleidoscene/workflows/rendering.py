@@ -1,0 +1,165 @@
+"""A request for new views becomes a folder: it can be interrupted, goes on, and is scored where the truth is known."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from kaleidoscene.api import Model
+from kaleidoscene.evaluation.metrics.image import psnr
+from kaleidoscene.families.checkpoints import resolve
+from kaleidoscene.folders import whole_folder
+from kaleidoscene.geometry.camera_path import write_camera_path
+from kaleidoscene.images.files import read_image
+from kaleidoscene.rendering.ordering import RenderPlan
+from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, frame_name, write_contact_sheet
+from kaleidoscene.rendering.resume import REQUEST, PartialRendering, is_finished
+from kaleidoscene.serialisation import to_plain, write_json
+from kaleidoscene.workflows.request import RenderRequest
+
+WRITTEN = ("frames/", "video.mp4", "transforms.json", "camera_path.json", "contact_sheet.png")
+_SHEET_FRAMES = 48
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What came of a request.
+
+    Attributes:
+        is_new: False where all had been there already.
+        scores: PSNR of every target whose truth is known, in dB.
+        mean: Of those that count (:attr:`RenderRequest.scored`); None without any.
+    """
+
+    is_new: bool
+    scores: tuple[float, ...] = ()
+    mean: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderingJob:
+    """Where and how a request is rendered.
+
+    Attributes:
+        out: Folder to write; it appears when everything is written.
+        name: Of the model, as it was asked for.
+        model: At the image size that is rendered.
+        request: References and targets.
+        plan: Order and grouping.
+        precision: Of matrix products.
+        seed: Any number.
+        fps: Of the video.
+        overwrite: Replace the folder.
+        capture: Where the capture lies.
+        sources: What is read, which the folder must not replace.
+    """
+
+    out: Path
+    name: str
+    model: Model
+    request: RenderRequest
+    plan: RenderPlan
+    precision: str
+    seed: int
+    fps: float
+    overwrite: bool
+    capture: Path
+    sources: tuple[Path | None, ...]
+
+    def run(self) -> Rendered:
+        """Render what is not there yet.
+
+        Raises:
+            KaleidosceneError: The folder cannot be written, or the rendering failed; finished views are kept.
+        """
+        said, request = self._identity(), self.request
+        frames = [frame_name(index) for index in range(len(request.cameras))]
+        if is_finished(self.out, said, [*frames, *WRITTEN[1:]]) and not self.overwrite:
+            return Rendered(False)
+        # The final folder is made first: one that cannot be written must not cost a rendering.
+        with whole_folder(self.out, overwrite=self.overwrite, sources=self.sources) as folder:
+            partial = PartialRendering(self.out, said, overwrite=self.overwrite)
+            if partial.count:
+                print(f"going on: {partial.count} of {len(request.cameras)} views are rendered already")
+            try:
+                self._render(partial)
+            except BaseException:
+                if partial.count:
+                    kept = f"{partial.count} of {len(request.cameras)} views are kept"
+                    print(f"{kept}; the same command goes on with the rest.")
+                else:
+                    partial.discard()
+                raise
+            rendered = self._write(partial, folder)
+            write_json(folder / REQUEST, said)
+        partial.discard()
+        return rendered
+
+    def _identity(self) -> dict[str, Any]:
+        """Everything that the output depends on; of the references, what the model sees of them."""
+        model, request = self.model, self.request
+        images, cameras = model.prepare(request.references, masked=request.masked)
+        seen = hashlib.sha256(images.numpy().tobytes() + cameras.world_from_cam.numpy().tobytes()).hexdigest()
+        weights = resolve(self.name) / "model.safetensors"
+        return {
+            "model": str(weights.resolve()), "modified": weights.stat().st_mtime_ns,
+            "sampling": model.system.method_note, "image_size": list(model.image_size), "seed": self.seed,
+            "precision": self.precision, "plan": to_plain(self.plan), "capture": str(self.capture.resolve()),
+            "references": request.indices, "seen": seen, "fps": self.fps,
+            "cameras": request.cameras.world_from_cam.tolist(),
+        }  # fmt: skip
+
+    def _render(self, partial: PartialRendering) -> None:
+        """Render what is not there yet and put it away as it comes."""
+        request = self.request
+        bar = Progress(
+            TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), _FramesPerSecond(),
+            TextColumn("{task.fields[note]}"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with bar:
+            task = bar.add_task("", total=len(request.cameras), note="")
+
+            def on_step(done: int, steps: int) -> None:
+                bar.update(task, note=f"step {done}/{steps}")
+
+            for chunk in self.model.render_chunks(
+                request.references, cameras=request.cameras, seed=self.seed, plan=self.plan, masked=request.masked,
+                on_step=on_step, finished=partial.finished,
+            ):  # fmt: skip
+                if chunk.is_new:
+                    partial.keep(chunk)
+                bar.advance(task, len(chunk.indices))
+
+    def _write(self, partial: PartialRendering, folder: Path) -> Rendered:
+        """Frames, video, cameras, contact sheet (of 48 frames at most) and, where the truth is known, every PSNR."""
+        model, request, count = self.model, self.request, len(self.request.cameras)
+        lens = model.lens(request.cameras)
+        write_camera_path(folder / "camera_path.json", lens, fps=self.fps)
+        writer = FrameWriter(folder, lens, centred=request.references.centred, fps=self.fps)
+        for index in range(count):
+            images = partial.finished([index])
+            assert images is not None
+            writer.write([index], images)
+        writer.finish()
+        shown = range(0, count, -(-count // _SHEET_FRAMES))
+        paths = [folder / frame_name(index) for index in range(count)]
+        rows = [SheetRow("references", list(model.prepare(request.references, masked=request.masked)[0]))]
+        rows.append(SheetRow("new views", [read_image(paths[i])[0] for i in shown]))
+        scores: list[float] = []
+        if request.truth is not None:
+            truth, _ = model.prepare(request.truth, masked=request.masked)
+            scores = [float(psnr(read_image(path)[0], real)) for path, real in zip(paths, truth, strict=True)]
+            rows.append(SheetRow("truth", [truth[i] for i in shown]))
+        write_contact_sheet(folder / "contact_sheet.png", rows)
+        counted = [scores[place] for place in request.scored]
+        return Rendered(True, tuple(scores), sum(counted) / len(counted) if counted else None)
+
+
+class _FramesPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} frames/s" if task.speed else "")
