@@ -235,7 +235,7 @@ def test_a_display_that_fails_does_not_stop_the_training(shards, tmp_path, capsy
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    trainer.log._writer.add_scalar = fail
+    trainer.log._displays["TensorBoard"].writer.add_scalar = fail
     trainer.train()
     assert len(records(tmp_path)) == 8
     assert "TensorBoard failed" in capsys.readouterr().out
