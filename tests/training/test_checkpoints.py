@@ -21,7 +21,7 @@ def test_a_process_alone_names_no_device_to_write_on(tmp_path, background):
     """``cuda`` without a number, as one process on a GPU has it; nothing of it is needed to write tensors."""
     writer = CheckpointWriter(tmp_path, World(device="cuda"), keep=1, background=background)
     tensor = {"a": torch.arange(6.0)}
-    writer.save({}, TrainingState(3, tensor, tensor, {}, {}))
+    writer.save({}, TrainingState(3, tensor, {"a": tensor["a"] + 1}, {}, {}))
     writer.finish()
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000003"]
 

@@ -14,6 +14,7 @@ import torch
 
 from kaleidoscene.api import load
 from kaleidoscene.datasets.shards import write_shard
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import load_model
 from kaleidoscene.training.checkpoint import list_checkpoints
 from kaleidoscene.training.checkpoint import load_training_state as load_state
@@ -31,6 +32,7 @@ from tests.training.test_trainer import (  # noqa: F401
 )
 
 # Global batches of 6 cut evenly for 1, 2 and 3 processes.
+JOINT = dict(reference_attention="bidirectional", reference_time="shared")
 SIX = dict(batch_size=6, steps=6, checkpoint_every=3, masking="scene")
 
 
@@ -102,6 +104,38 @@ def test_many_processes_follow_the_losses_of_one(shards, tmp_path, processes, op
     sums = json.loads((last / "checksums.json").read_text())
     files = {str(path.relative_to(last)) for path in last.rglob("*") if path.is_file()} - {"checksums.json"}
     assert sums.keys() == files and "model.safetensors" in files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "options"),
+    [
+        (2, dict(view_parallel=2, reference_dropout=0.5, network=dict(window=2))),
+        (4, dict(view_parallel=2, network=dict(window=1), accumulate=3)),
+        (
+            3,
+            dict(view_parallel=3, network=dict(window=2, reference_attention="bidirectional", reference_time="shared")),
+        ),
+    ],
+)
+def test_views_over_several_processes_give_the_losses_of_one(shards, tmp_path, processes, options):  # noqa: F811
+    """Four views over two and three, windows that do not divide the grid, hidden views, dropped references."""
+    same = {name: options[name] for name in ("reference_dropout",) if name in options}
+    expected = train_alone(shards, tmp_path / "one", task=make_task(**options["network"]), **same)
+    done = torchrun(processes, shards, tmp_path / "many", sharding="fsdp", **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    close(expected, losses(tmp_path / "many"), 2e-4)
+    for alone, together in zip(records(tmp_path / "one"), records(tmp_path / "many"), strict=True):
+        for name, value in alone.items():
+            if name.startswith("top_activation/"):
+                assert together[name] == pytest.approx(value, rel=2e-4)
+
+
+def test_views_are_spread_only_where_windows_allow_it():
+    with pytest.raises(ValueError, match="spread over 2 processes by windows, and there are 1 of them"):
+        make_task().spread(0, 2, None)
+    with pytest.raises(KaleidosceneError, match="reprojection needs all references"):
+        make_task(window=1, reprojection_depths=5).spread(0, 2, None)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from kaleidoscene.training.checkpoint import list_checkpoints
+from kaleidoscene.training.heartbeat import describe
 from tests.conftest import REPOSITORY
 from tests.training.test_distributed import SIX, close, torchrun, train_alone
 from tests.training.test_trainer import (  # noqa: F401
@@ -117,7 +118,32 @@ def test_a_process_that_hangs_is_given_up(shards, tmp_path):  # noqa: F811
         for process in processes:
             process.kill()
             process.wait()
-    assert processes[0].returncode > 0 and "imed out" in (tmp_path / "said-0.txt").read_text()
+    said = (tmp_path / "said-0.txt").read_text()
+    assert processes[0].returncode > 0 and "waiting for other processes was given up" in said
+    assert "Process 1 gives no sign of life" in said, said[-2000:]
+
+
+def test_who_holds_the_others_up_is_told_from_where_all_are():
+    """``step, phase, units, beats`` by process, looked at twice."""
+    waiting = {0: (4, 2, 3, 10), 1: (4, 1, 0, 9), 2: (4, 2, 3, 12)}
+    later = {rank: (*at[:3], at[3] + 5) for rank, at in waiting.items()}
+    assert describe(waiting, later) == "Process 1 holds the others up, computing the loss of step 5."
+    later[2] = waiting[2]
+    assert describe(waiting, later) == "Process 2 gives no sign of life, in the network (unit 3) of step 5."
+    same = {rank: (4, 3, 0, rank) for rank in range(3)}
+    assert describe(same, {rank: (4, 3, 0, 9 + rank) for rank in range(3)}) == ""
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_the_next_step_and_they_go_on(shards, tmp_path):  # noqa: F811
+    whole = torchrun(2, shards, tmp_path / "whole", sharding="fsdp")
+    assert whole.returncode == 0, whole.stderr
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", ask=[1, 2], signal="SIGUSR1")
+    assert done.returncode == 0 and done.stdout.count("interrupted: True") == 2, done.stdout + done.stderr
+    stopped = list_checkpoints(tmp_path / "run")[-1].name
+    assert stopped in ("step-00000003", "step-00000004")
+    again = torchrun(2, shards, tmp_path / "run", sharding="fsdp")
+    assert again.returncode == 0 and losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
 @pytest.mark.slow

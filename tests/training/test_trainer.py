@@ -54,9 +54,10 @@ def make_trainer(
         steps=STEPS, precision="fp32", workers=0, log_every=2, checkpoint_every=3, ema_decay=0.9,
         optim=OptimConfig(learning_rate=3e-3, warmup=2, cooldown=0.3, optimiser="muon", muon_learning_rate=0.01),
     )  # fmt: skip
-    more = {name: changes.pop(name) for name in ("force", "rollback", "initial") if name in changes}
-    data = {name: changes.pop(name) for name in ("share_counts", "reference_dropout") if name in changes}
-    config = BatchConfig(batch_size=batch_size, sampling=ViewSampling(views=4, masking=masking), **data)
+    more = {name: changes.pop(name) for name in ("force", "rollback", "initial", "resume_from") if name in changes}
+    data = {name: changes.pop(name) for name in ("reference_dropout", "damaged_share") if name in changes}
+    sampling = ViewSampling(views=4, masking=masking)
+    config = BatchConfig(batch_size=batch_size, sampling=sampling, share_counts=share_counts, **data)
     batches = ViewBatches(ShardFolder(folder), config)
     return Trainer(task or make_task(), batches, TrainConfig(**{**values, **changes}), run, world=world, **more)
 

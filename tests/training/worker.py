@@ -26,7 +26,7 @@ from kaleidoscene.training.distributed import join_world, leave_world  # noqa: E
 from tests.conftest import ring  # noqa: E402
 from tests.training.test_trainer import make_task, make_trainer  # noqa: E402
 
-OWN = ("meta", "network", "score", "save_again", "timeout", "kill", "signal", "spoil", "overflow", "hurry",
+OWN = ("meta", "ask", "network", "score", "save_again", "timeout", "kill", "signal", "spoil", "overflow", "hurry",
        "blow_up", "slow_disk")  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def main() -> int:
     torch.set_num_threads(1)
     own = {name: options.pop(name) for name in OWN if name in options}
     group = {"shard_size": options["shard_size"]} if options.get("sharding") == "hybrid" else {}
+    group["view_parallel"] = options.get("view_parallel", 1)
     world = join_world(TrainConfig(timeout=own.get("timeout", 30.0), sharding=options.get("sharding", "none"), **group))
     with torch.device("meta" if own.get("meta") else "cpu"):
         task = make_task(**own.get("network", {}))
@@ -52,6 +53,7 @@ def main() -> int:
         print(f"compiled blocks: {compiled}")
         exchanges = counted_exchanges()
         trainer.train()
+        print(f"interrupted: {trainer.interrupted}")
         print(f"gradients exchanged: {len(exchanges)}")
         leave_world()
     except KaleidosceneError as error:
@@ -68,6 +70,7 @@ def go_wrong(trainer, own) -> None:
     ways = {
         "kill": lambda views, seed: os.kill(os.getpid(), fatal),
         "spoil": lambda views, seed: inner(replace(views, images=views.images * float("nan")), seed),
+        "ask": lambda views, seed: (os.kill(os.getpid(), fatal), inner(views, seed))[1],
         "overflow": lambda views, seed: {name: value * 1e30 for name, value in inner(views, seed).items()},
     }
     here = {own[name][1]: way for name, way in ways.items() if name in own and own[name][0] == trainer.world.rank}

@@ -15,12 +15,15 @@ from typing import Any
 from kaleidoscene.datasets.catalogue import INDEX, ShardSummary
 from kaleidoscene.errors import KaleidosceneError
 
-FORMAT_VERSION = 2
+# The second version has no CRC of members, the first one line for all scenes.
+FORMAT_VERSION = 3
 # The description of a scene, the first of its members.
 SCENE = "scene.json"
 
-Places = dict[str, tuple[int, int]]
-"""Start and size of the members of one scene, by what follows its name and a dot."""
+Place = tuple[int, int, int | None]
+"""Start, size and CRC-32 of a member of a tar file; the CRC is None where an index does not have it."""
+Places = dict[str, Place]
+"""The members of one scene, by what follows its name and a dot."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,12 @@ class ShardIndex:
             version = header.get("format_version")
         except (ValueError, AttributeError) as error:
             raise KaleidosceneError(f"{path}: not a readable index ({error}).") from error
-        if version not in (1, FORMAT_VERSION):
+        if version not in (1, 2, FORMAT_VERSION):
             raise KaleidosceneError(f"{path}: shard format {version}, expected {FORMAT_VERSION}.")
         try:
             self.keys: list[str] = header["keys"]
             # The first version had one line for all.
-            self._members = _by_scene(self.keys, _triples(header["members"])) if version == 1 else None
+            self._members = _by_scene(self.keys, _named(header["members"])) if version == 1 else None
             self._lines: list[int] = header.get("lines", [])
             views = header.get("views") or [_count(self.members(n)) for n in range(len(self.keys))]
             videos = header.get("is_video") or [False] * len(self.keys)
@@ -83,7 +86,7 @@ class ShardIndex:
             file.seek(self._start + self._lines[scene])
             line = file.readline()
         try:
-            return {name: (start, size) for name, start, size in _triples(json.loads(line))}
+            return dict(_named(json.loads(line)))
         except (TypeError, AttributeError) as error:
             raise ValueError(f"{self.path}: line of scene {scene}: {error}") from error
 
@@ -99,13 +102,13 @@ class ShardIndex:
         return ShardSummary.of(tar, self.keys, [stock.views for stock in self.stock], self.end, self.sha256)
 
 
-def write_index(path: Path, stock: dict[str, Stock], members: Iterable[tuple[str, int, int]], sha256: str) -> None:
+def write_index(path: Path, stock: dict[str, Stock], members: Iterable[tuple[str, Place]], sha256: str) -> None:
     """Write an index.
 
     Args:
         path: The file.
         stock: What is stored, by name of the scene.
-        members: Name, start and size of everything in the tar file, in its order.
+        members: Name and place of everything in the tar file, in its order.
         sha256: Of the tar file.
     """
     scenes = _by_scene(list(stock), members)
@@ -126,17 +129,18 @@ def write_index(path: Path, stock: dict[str, Stock], members: Iterable[tuple[str
     path.write_text("".join([json.dumps(header) + "\n", *lines]))
 
 
-def _triples(members: dict[str, list[int]]) -> Iterator[tuple[str, int, int]]:
-    return ((name, int(start), int(size)) for name, (start, size) in members.items())
+def _named(members: dict[str, list[int]]) -> Iterator[tuple[str, Place]]:
+    for name, (start, size, *crc) in members.items():
+        yield name, (int(start), int(size), int(crc[0]) if crc else None)
 
 
-def _by_scene(keys: list[str], members: Iterable[tuple[str, int, int]]) -> list[Places]:
+def _by_scene(keys: list[str], members: Iterable[tuple[str, Place]]) -> list[Places]:
     """Members by scene: each scene is a run of them that its description begins."""
     scenes: list[Places] = []
-    for name, start, size in members:
+    for name, place in members:
         if len(scenes) < len(keys) and name == f"{keys[len(scenes)]}.{SCENE}":
             scenes.append({})
-        scenes[-1][name.removeprefix(f"{keys[len(scenes) - 1]}.")] = (start, size)
+        scenes[-1][name.removeprefix(f"{keys[len(scenes) - 1]}.")] = place
     return scenes
 
 
@@ -146,4 +150,4 @@ def _count(places: Places) -> int:
 
 
 def _end(scenes: list[Places]) -> int:
-    return max((start + size for places in scenes for start, size in places.values()), default=0)
+    return max((start + size for places in scenes for start, size, _ in places.values()), default=0)

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from kaleidoscene.datasets.catalogue import INDEX, summarise
-from kaleidoscene.datasets.shard_index import SCENE, ShardIndex, Stock, write_index
+from kaleidoscene.datasets.shard_index import SCENE, Places, ShardIndex, Stock, write_index
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.serialisation import file_sha256
@@ -124,8 +125,12 @@ def write_shard(path: Path, scenes: Iterable[StoredScene], *, image_format: Imag
     if not stock:
         partial.unlink()
         return 0
-    with tarfile.open(partial) as tar:
-        members = [(member.name, member.offset_data, member.size) for member in tar]
+    with tarfile.open(partial) as tar, partial.open("rb") as file:
+        members = []
+        for member in tar:
+            file.seek(member.offset_data)
+            crc = zlib.crc32(file.read(member.size))
+            members.append((member.name, (member.offset_data, member.size, crc)))
     index_partial = path.with_suffix(f"{INDEX}.partial")
     write_index(index_partial, stock, members, file_sha256(partial))
     os.replace(partial, path)
@@ -257,36 +262,57 @@ class ShardFolder:
         """
         tar, index, place = self._locate(scene)
         key, members, depths = index.keys[place], index.members(place), None
-        with tar.open("rb") as file:
-            meta = json.loads(_payload(file, members[SCENE]))
+        where = f"{tar.name}, {key}"
+        with tar.open("rb") as opened:
+            file = _Members(opened, members, where)
+            meta = json.loads(file[SCENE])
             chosen = list(range(index.stock[place].views)) if views is None else views
             h, w = meta["image_size"]
             latents = None
             if chosen and f"{chosen[0]:03d}.{_LATENT}" in members:
-                payloads = [_payload(file, members[f"{view:03d}.{_LATENT}"]) for view in chosen]
+                payloads = [file[f"{view:03d}.{_LATENT}"] for view in chosen]
                 latents = StoredLatents.from_payloads(payloads, (h, w))
                 images = np.zeros((len(chosen), 0, 0, 4), np.uint8)
             else:
-                places = [members.get(f"{view:03d}.png") or members[f"{view:03d}.jpg"] for view in chosen]
-                images = np.stack([_decode(_payload(file, place), at_least) for place in places])
+                kinds = ["png" if f"{view:03d}.png" in members else "jpg" for view in chosen]
+                names = [f"{view:03d}.{kind}" for view, kind in zip(chosen, kinds, strict=True)]
+                images = np.stack([_decode(file[name], at_least) for name in names])
             if depth:
                 depths = np.stack([
-                    np.asarray(Image.open(io.BytesIO(_payload(file, members[f"{view:03d}.depth.png"]))))
+                    np.asarray(Image.open(io.BytesIO(file[f"{view:03d}.depth.png"])))
                     for view in chosen
                 ]).astype(np.float32) * (meta["depth_max"] / _DEPTH_LEVELS)  # fmt: skip
         if "times" in meta:
             return StoredScene(key, images, None, depths, tuple(meta["times"][view] for view in chosen), latents)
         poses, intrinsics = torch.tensor(meta["world_from_cam"])[chosen], torch.tensor(meta["intrinsics"])[chosen]
-        cameras = Cameras(poses, intrinsics, (h, w))
+        try:
+            cameras = Cameras(poses, intrinsics, (h, w))
+        except KaleidosceneError as error:  # damage like any other, not a fault of the caller
+            raise ValueError(f"{where}: {error}") from None
         if latents is None and images.shape[1:3] != (h, w):
             cameras = cameras.resize(*images.shape[1:3])
         return StoredScene(key, images, cameras, depths, latents=latents)
 
 
-def _payload(file: BinaryIO, place: tuple[int, int]) -> bytes:
-    start, size = place
-    file.seek(start)
-    return file.read(size)
+@dataclass(frozen=True)
+class _Members:
+    """Contents of the members of a scene in an open tar file, compared with their CRC.
+
+    Raises:
+        ValueError: One is truncated or has changed since it was written; an image may still decode then.
+    """
+
+    file: BinaryIO
+    places: Places
+    where: str
+
+    def __getitem__(self, name: str) -> bytes:
+        start, size, crc = self.places[name]
+        self.file.seek(start)
+        payload = self.file.read(size)
+        if crc is not None and zlib.crc32(payload) != crc:
+            raise ValueError(f"{self.where}: {name} has changed since it was written (its CRC differs)")
+        return payload
 
 
 def _decode(payload: bytes, at_least: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 4"]:

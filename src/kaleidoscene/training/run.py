@@ -131,15 +131,7 @@ def _train(
         step_flops=_step_flops(recipe, world),
     )  # fmt: skip
     del initial  # the whole of the weights, which the model has its share of now
-    try:
-        return Finished(trainer.train(), trainer.interrupted)
-    except RuntimeError as error:  # of a collective that was given up; our own are ValueErrors
-        if world.size > 1 and (culprits := trainer.heartbeat.culprits()):
-            raise KaleidosceneError(
-                f"Training stopped at step {trainer.step}: the processes gave up waiting ({str(error)[:120]}). "
-                f"{culprits}"
-            ) from error
-        raise
+    return Finished(trainer.train(), trainer.interrupted)
 
 
 def _step_flops(recipe: Recipe, world: World) -> float:

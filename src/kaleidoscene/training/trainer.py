@@ -206,19 +206,32 @@ class Trainer:
         share = Share(world.scene_rank, world.scene_ranks, parts)
         data = self.batches.loader(range(self.step, config.steps), workers=config.workers, share=share)
         with self.signals, self.log or nullcontext(), profiled_steps(config.profile, self.run_folder, world) as profile:
-            while self.step < config.steps and not self._is_over:
-                started = time.perf_counter()
-                self.heartbeat.begin(self.step)
-                watch = self.step % config.log_every == 0
-                with top_activations(self.model) if watch else nullcontext({}) as top:
-                    record = self._step([next(data) for _ in range(parts)], top)
-                self.step += 1
-                record["seconds"] = time.perf_counter() - started
-                profile()
-                self._after_step(record)
-            self.checkpoints.finish()
+            try:
+                while self.step < config.steps and not self._is_over:
+                    started = time.perf_counter()
+                    self.heartbeat.begin(self.step)
+                    watch = self.step % config.log_every == 0
+                    with top_activations(self.model) if watch else nullcontext({}) as top:
+                        record = self._step([next(data) for _ in range(parts)], top)
+                    self.step += 1
+                    record["seconds"] = time.perf_counter() - started
+                    profile()
+                    self._after_step(record)
+                self.checkpoints.finish()
+            except RuntimeError as error:
+                self._name_culprits(error)
+                raise
         self.heartbeat.stop()
         return list_checkpoints(self.run_folder)[-1]
+
+    def _name_culprits(self, error: RuntimeError) -> None:
+        """A collective that was given up says who waited; the processes themselves say whom for."""
+        of_collective = any(word in str(error) for word in ("gloo", "NCCL", "imed out"))
+        if of_collective and (culprits := self.heartbeat.culprits()):
+            raise KaleidosceneError(
+                f"Training stopped at step {self.step}: waiting for other processes was given up. {culprits} "
+                f"({str(error)[:300]})"
+            ) from error
 
     def _step(self, parts: list[Views], top: Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """One step; the device is asked once for all numbers that decide and are logged."""

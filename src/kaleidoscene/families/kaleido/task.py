@@ -199,28 +199,26 @@ class KaleidoTask:
     def _latents(
         self, views: Views, generators: Sequence[torch.Generator], references: slice, targets: slice
     ) -> tuple[Tensor, Tensor]:
-        """Of references and targets: means of the posterior, and samples of it (method A.11)."""
+        """Of references and targets of this process: means of the posterior, and samples of it (method A.11)."""
         n = views.num_references
+        own = slice(targets.start - n, targets.stop - n)
         if views.latents is not None:
             mean, std = views.latents
             noise = draw_noise(mean[:, n:].shape, generators).to(mean.device)
-            sampled = mean[:, n:] + std[:, n:] * noise
+            return mean[:, references], (mean[:, n:] + std[:, n:] * noise)[:, own]
+        # Samples are drawn for all targets, so that those of a share are the same.
+        if self._group is None or self.settings.codec.kind == "pixel":
+            data = self._encoded(views.images[:, targets], generators)
         else:
-            # Samples are drawn for all targets, so that those of a share are the same.
-            samples = self._group is not None and self.settings.codec.kind != "pixel"
-            drawn = views.images[:, n:] if samples else views.images[:, targets]
-            sampled = self.codec.encode(drawn, generators)
-            if not samples:
-                return self._means(views, references, sampled), sampled
-        data = sampled[:, targets.start - n : targets.stop - n]
-        return self._means(views, references, data), data
+            data = self._encoded(views.images[:, n:], generators)[:, own]
+        return self._encoded(views.images[:, references], None), data
 
-    def _means(self, views: Views, references: slice, like: Tensor) -> Tensor:
-        if references.stop <= references.start:
-            return like[:, :0]
-        if views.latents is not None:
-            return views.latents[0][:, references]
-        return self.codec.encode(views.images[:, references])
+    def _encoded(self, images: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+        """Latents of views ``(batch, views, 3, h, w)``, of which there may be none."""
+        if images.shape[1]:
+            return self.codec.encode(images, generators)
+        size = tuple(side // self.codec.factor for side in images.shape[-2:])
+        return images.new_zeros(len(images), 0, self.codec.channels, *size)
 
     def _features(self, views: Views, references: slice) -> Tensor | None:
         """Of the references, where the network takes any."""
