@@ -15,12 +15,14 @@ from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.shards import write_shard
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.kaleido.plan import token_grid
 from kaleidoscene.families.kaleido.recipes import RECIPES, KaleidoRecipe, kaleido_debug
 from kaleidoscene.families.kaleido.recipes.ablations import ROWS, ablation_recipes, nano_scale, paper_scale
 from kaleidoscene.families.kaleido.recipes.paper import ASPECT_RATIOS
 from kaleidoscene.families.kaleido.training_cost import training_cost
 from kaleidoscene.families.kaleido.video import continue_video
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.nn.windows import Windows
 from kaleidoscene.training.cost import Placement
 from kaleidoscene.training.run import RunOptions
 from kaleidoscene.workflows.training import train
@@ -48,6 +50,8 @@ def test_the_curriculum_is_that_of_table_5(size):
         assert recipe.train.optim.optimiser == "adamw"
     shapes = [bucket.image_size for bucket in recipe.data.buckets]
     assert shapes[0] == (1024, 1024) and len(shapes) == 5 == len(recipe.settings.buckets) + 1
+    for shape in shapes:  # windows divide every grid
+        assert Windows(token_grid(recipe.settings, shape), recipe.settings.model.window).padding == (0, 0)
     for (height, width), ratio in zip(shapes, (1, 4 / 5, 5 / 4, 16 / 9, 9 / 16), strict=True):
         assert width / height == pytest.approx(ratio, rel=0.03)
 
@@ -268,8 +272,11 @@ def test_info_tells_what_training_takes(capsys):
             assert "too large" not in capsys.readouterr().out, "fits 80 GiB as the documents start it"
     assert main(["info", "kaleido-medium-video", "--training.memory", "24"]) == 0
     assert "too large      for 24 GiB" in capsys.readouterr().out
-    assert main(["info", "kaleido-small-1024", "--training.processes", "512"]) == 1
+    assert main(["info", "kaleido-large-1024", "--training.processes", "512"]) == 1
     assert "must be a multiple of 512" in capsys.readouterr().err
+    spread = ["--training.processes", "512", "--training.view-parallel", "2"]
+    assert main(["info", "kaleido-large-1024", *spread]) == 0  # half of the views of a scene on each of two
+    assert "1 micro-batches of 1 a process, the views of each over 2 processes" in capsys.readouterr().out
     for processes in (1, 8, 64):  # the documented commands start: micro-batches fit whatever the number of GPUs
         for name in ("kaleido-small-256", "kaleido-small-512", "kaleido-ablation-ii-gta"):
             assert main(["info", name, "--training.processes", str(processes)]) == 0

@@ -31,8 +31,7 @@ class RunOptions:
     out: Path
     """Folder of the run: checkpoints/, metrics.jsonl, and the rendered scenes if none are given."""
     shards: tuple[str, ...] = ()
-    """Folders of training shards, also remote ones (s3://, gs://, hf://); by default --synthetic is rendered ahead into
-    OUT/shards."""
+    """Folders of training shards; by default --synthetic is rendered ahead into OUT/shards."""
     weights: tuple[float, ...] = ()
     """Relative shares of the folders in the batches; by default each has its number of scenes."""
     held_out: Path | None = None

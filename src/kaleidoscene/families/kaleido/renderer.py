@@ -125,11 +125,13 @@ class KaleidoRenderer:
         origin = scene.normalisation.origin
         if self.settings.scale_from == "all":
             return replace(scene, normalisation=scale_of_all(scene.cameras, cameras, origin), knows_targets=True)
-        bounded = SceneNormalisation.from_references(scene.cameras, cameras, origin)
-        # A scene keeps a scale that it was given, unless its targets are too far for it.
-        if bool((bounded.scale <= scene.normalisation.scale).all()):
+        bounded = SceneNormalisation.from_references(scene.cameras, cameras, origin).scale
+        # A scene keeps a scale that it was given, unless its targets are too far for it, or its references all stand at
+        # the origin and told nothing.
+        known = ((scene.cameras.centres - origin[..., None, :]).norm(dim=-1).amax(-1) > 0).to(bounded)
+        scale = torch.maximum(bounded, known * scene.normalisation.scale)
+        if scale.equal(scene.normalisation.scale.to(scale)):
             return replace(scene, knows_targets=True)
-        scale = torch.maximum(bounded.scale, scene.normalisation.scale)
         moved = replace(scene, normalisation=SceneNormalisation(origin, scale), cache=None, knows_targets=True)
         return with_cache(self.parts, moved)
 

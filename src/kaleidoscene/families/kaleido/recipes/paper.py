@@ -81,13 +81,14 @@ def stage_3_512(size: str) -> KaleidoRecipe:
 def stage_4_1024(size: str) -> KaleidoRecipe:
     """Stage 4: 3D data around 1024 px in five aspect ratios, batch 256, 100K steps at 1e-5."""
     base = stage_3_512(size)
-    sizes = bucket_sizes(1024, ASPECT_RATIOS, multiple=32)
+    # Whole windows of tokens of 16 pixels: no bucket has to be padded.
+    sizes = bucket_sizes(1024, ASPECT_RATIOS, multiple=16 * (base.settings.model.window or 1))
     buckets = tuple(Bucket(image_size=shape, batch_size=256) for shape in sizes)
     return replace(
         base,
         settings=replace(base.settings, image_size=sizes[0], buckets=sizes[1:]),
         data=replace(base.data, share_counts=1, buckets=buckets),
-        synthetic=SyntheticScenes(image_size=(1376, 1376)),
+        synthetic=SyntheticScenes(image_size=(1408, 1408)),
     )
 
 
