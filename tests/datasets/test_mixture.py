@@ -185,7 +185,7 @@ def spoil(folder, key):
     """Overwrite the views of one scene inside its shard."""
     index = ShardIndex(folder / "shard-000000.index.json")
     with (folder / "shard-000000.tar").open("r+b") as file:
-        for name, (start, size) in index.members(index.keys.index(key)).items():
+        for name, (start, size, _) in index.members(index.keys.index(key)).items():
             if name.endswith(".png"):
                 file.seek(start)
                 file.write(b"\0" * size)

@@ -53,7 +53,7 @@ def test_the_curriculum_is_that_of_table_5(size):
     for shape in shapes:  # windows divide every grid
         assert Windows(token_grid(recipe.settings, shape), recipe.settings.model.window).padding == (0, 0)
     for (height, width), ratio in zip(shapes, (1, 4 / 5, 5 / 4, 16 / 9, 9 / 16), strict=True):
-        assert width / height == pytest.approx(ratio, rel=0.03)
+        assert width / height == pytest.approx(ratio, rel=0.035)  # whole windows
 
 
 @pytest.mark.parametrize("size", sorted(TABLE_5))
