@@ -40,7 +40,7 @@ def test_they_render_the_example_better_than_the_nearest_reference():
     assert gain > 3
 
 
-@pytest.mark.parametrize("name", ["school_bus", "elephant"])
+@pytest.mark.parametrize("name", ["school_bus", pytest.param("elephant", marks=pytest.mark.real_data)])
 def test_their_scores_are_those_that_were_recorded(name, request):
     """Two objects that were never trained on; the second is one of GSO-30, in EscherNet's renders."""
     golden = json.loads((REPOSITORY / "tests" / "golden" / "default_weights.json").read_text())

@@ -18,6 +18,7 @@ from kaleidoscene.cli.main import VERBS, main
 from kaleidoscene.families.checkpoints import WEIGHTS
 from kaleidoscene.families.registry import find_recipe
 from kaleidoscene.geometry.poses import invert
+from tests import own_captures
 from tests.conftest import REPOSITORY
 from tests.datasets.test_clips import write_video
 
@@ -117,9 +118,10 @@ def test_example_04(tmp_path, monkeypatch, capsys):
     assert "images (2, 8, 3, 64, 64)" in capsys.readouterr().out
 
 
-def test_example_05(tmp_path, monkeypatch, shared_data):
+def test_example_05(tmp_path, monkeypatch):
+    own_captures.object_file(tmp_path / "pot.glb")
     try:
-        run_example(monkeypatch, "05", shared_data / "meshes" / "test" / "ycb_strawberry.glb", tmp_path / "capture")
+        run_example(monkeypatch, "05", tmp_path / "pot.glb", tmp_path / "capture")
     except Exception as error:
         if "No OpenGL" in str(error):
             pytest.skip(str(error))

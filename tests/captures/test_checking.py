@@ -1,4 +1,4 @@
-"""Faults that are put into real captures are found, and real captures as they are raise no error."""
+"""Faults that are put into captures are found, and captures as they are raise no error."""
 
 import json
 import re
@@ -20,16 +20,20 @@ from kaleidoscene.captures.formats.registry import scan_capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.poses import invert, rotation_about
 from kaleidoscene.geometry.rays import project
+from tests import own_captures
 from tests.conftest import ring, seen_by_browser
 
 FRAMES = 12
 
 
-@pytest.fixture(scope="module")
-def fox(shared_data, tmp_path_factory):
-    """The first photographs of the fox, with the lens as it is."""
-    source = shared_data / "captures" / "fox_nerfstudio"
-    folder = tmp_path_factory.mktemp("fox") / "fox"
+@pytest.fixture(scope="module", params=["room", pytest.param("fox", marks=pytest.mark.real_data)])
+def place(request, tmp_path_factory):
+    """Twelve pictures through a lens: of our own room, and photographs of a fox."""
+    folder = tmp_path_factory.mktemp(request.param) / request.param
+    if request.param == "room":
+        own_captures.nerfstudio(folder, FRAMES)
+        return folder
+    source = request.getfixturevalue("shared_data") / "captures" / "fox_nerfstudio"
     (folder / "images").mkdir(parents=True)
     document = json.loads((source / "transforms.json").read_text())
     document["frames"] = sorted(document["frames"], key=lambda frame: frame["file_path"])[:FRAMES]
@@ -57,13 +61,31 @@ def _put(values):
     return lambda document, folder: document.update(values)
 
 
-def _frame(number, values):
-    return lambda document, folder: document["frames"][number].update(values)
+def _times(**factors):
+    """Numbers of the document as multiples of others in it: ``cx="w", 0.5`` makes cx half the width."""
+    return lambda document: {key: factor * document[other] for key, (other, factor) in factors.items()}
 
 
-def _times(document, folder):
+def _put_times(**factors):
+    return lambda document, folder: document.update(_times(**factors)(document))
+
+
+def _frame_times(number, **factors):
+    return lambda document, folder: document["frames"][number].update(_times(**factors)(document))
+
+
+def _sides(document, factor=1.0):
+    return tuple(int(factor * document[key]) for key in ("w", "h"))
+
+
+def _unsorted_times(document, folder):
     for number, frame in enumerate(document["frames"]):
         frame["time"] = 0.1 * (number if number != 6 else 2)
+
+
+def _small_mask(document, folder):
+    Image.new("L", _sides(document, 0.1)).save(folder / "m.png")
+    document["frames"][2]["mask_path"] = "m.png"
 
 
 def _set(m, place, value):
@@ -94,29 +116,27 @@ FAULTS = {
     "all positions lost": (_all_matrices(lambda m: _set(m.clone(), (slice(3), 3), 0.0)), "one-place"),
     "NaN": (_one_matrix(3, lambda m: _set(m, (0, 3), float("nan"))), "unreadable"),
     "focal in millimetres": (_put({"fl_x": 4.2, "fl_y": 4.2}), "focal-range"),
-    "focal of another size": (_frame(3, {"fl_x": 2800.0, "fl_y": 2800.0}), "focal-outlier"),
-    "cx and cy exchanged": (_put({"cx": 482.6, "cy": 277.3}), "principal-off"),
-    "principal point outside": (_put({"cx": 2000.0}), "principal-outside"),
-    "stretched": (_put({"fl_y": 1100.0}), "oblong-pixels"),
-    "size of another image": (_put({"w": 1080, "h": 1920}), "size-mismatch"),
+    "focal of another size": (_frame_times(3, fl_x=("fl_x", 4.0), fl_y=("fl_y", 4.0)), "focal-outlier"),
+    "cx and cy exchanged": (_put_times(cx=("w", 0.894), cy=("h", 0.289)), "principal-off"),
+    "principal point outside": (_put_times(cx=("w", 3.7)), "principal-outside"),
+    "stretched": (_put_times(fl_y=("fl_x", 1.6)), "oblong-pixels"),
+    "size of another image": (lambda d, f: d.update(w=2 * d["w"], h=2 * d["h"]), "size-mismatch"),
     "missing image": (lambda d, f: image(f, 7).unlink(), "missing-image"),
     "truncated image": (lambda d, f: image(f, 7).write_bytes(image(f, 7).read_bytes()[:9000]), "truncated-image"),
     "empty file": (lambda d, f: image(f, 7).write_bytes(b""), "empty-image"),
     "no image": (lambda d, f: image(f, 7).write_text("<html>not found</html>"), "unreadable-image"),
-    "white image": (lambda d, f: Image.new("RGB", (540, 960), "white").save(image(f, 7)), "empty-picture"),
+    "white image": (lambda d, f: Image.new("RGB", _sides(d), "white").save(image(f, 7)), "empty-picture"),
     "same name twice": (lambda d, f: d["frames"][8].update(file_path=d["frames"][1]["file_path"]), "duplicate-name"),
     "same bytes twice": (lambda d, f: shutil.copyfile(image(f, 1), image(f, 8)), "duplicate-image"),
-    "times not sorted": (_times, "times"),
+    "times not sorted": (_unsorted_times, "times"),
     "split out of range": (
         lambda d, f: (f / "train_test_split_3.json").write_text('{"train_ids": [0, 1, 2], "test_ids": [12]}'), "split"
     ),
     "split of unknown names": (_put({"test_filenames": ["images/9999.jpg"]}), "split"),
     "distortion ignored": (_put({"camera_model": "PINHOLE"}), "distortion-ignored"),
     "impossible distortion": (_put({"k1": -3.0}), "distortion"),
-    "mask of another size": (
-        lambda d, f: (Image.new("L", (54, 96)).save(f / "m.png"), d["frames"][2].update(mask_path="m.png")), "mask"
-    ),
-    "no focal length": (lambda d, f: [d.pop(k) for k in ("fl_x", "fl_y", "camera_angle_x")], "no-focal"),
+    "mask of another size": (_small_mask, "mask"),
+    "no focal length": (lambda d, f: [d.pop(k, None) for k in ("fl_x", "fl_y", "camera_angle_x")], "no-focal"),
 }  # fmt: skip
 
 
@@ -128,18 +148,18 @@ def kinds_of(folder):
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
-def test_a_seeded_fault_is_found(fox, tmp_path, name):
+def test_a_seeded_fault_is_found(place, tmp_path, name):
     change, kind = FAULTS[name]
-    folder = tmp_path / "fox"
-    shutil.copytree(fox, folder)
+    folder = tmp_path / "place"
+    shutil.copytree(place, folder)
     document = json.loads((folder / "transforms.json").read_text())
     change(document, folder)
     (folder / "transforms.json").write_text(json.dumps(document))
     assert kind in kinds_of(folder)
 
 
-def test_the_capture_without_faults_raises_nothing(fox):
-    assert kinds_of(fox) == {}
+def test_the_capture_without_faults_raises_nothing(place):
+    assert kinds_of(place) == {}
 
 
 CLEAN = (
@@ -203,9 +223,9 @@ def test_a_camera_that_only_turned_agrees_with_itself_alone():
     assert not agreement(turned, pixels[0], pixels[1] + 2.0, 1.0).any()
 
 
-def test_one_frame_in_another_convention_is_named(fox, tmp_path):
-    folder = tmp_path / "fox"
-    shutil.copytree(fox, folder)
+def test_one_frame_in_another_convention_is_named(place, tmp_path):
+    folder = tmp_path / "place"
+    shutil.copytree(place, folder)
     document = json.loads((folder / "transforms.json").read_text())
     pose = torch.tensor(document["frames"][5]["transform_matrix"]).double()
     document["frames"][5]["transform_matrix"] = invert(pose).tolist()
@@ -213,8 +233,8 @@ def test_one_frame_in_another_convention_is_named(fox, tmp_path):
     assert {f.frame for f in check_capture(scan_capture(folder)) if f.kind == "pose-disagrees"} == {5}
 
 
-def test_the_picture_and_the_page_show_every_camera(fox, tmp_path):
-    capture = scan_capture(fox)
+def test_the_picture_and_the_page_show_every_camera(place, tmp_path):
+    capture = scan_capture(place)
     write_frusta_picture(tmp_path / "frusta.png", capture)
     with Image.open(tmp_path / "frusta.png") as picture:
         pixels = torch.from_numpy(np.array(picture.convert("RGB").crop((0, 0, 760, 760))))
@@ -228,9 +248,9 @@ def test_the_picture_and_the_page_show_every_camera(fox, tmp_path):
     torch.testing.assert_close(torch.tensor([f["at"] for f in data["frames"]]), capture.cameras.centres)
 
 
-def test_the_page_works_in_a_browser(fox, tmp_path):
+def test_the_page_works_in_a_browser(place, tmp_path):
     """In a real one: the page is drawn, and a click on a camera shows its picture."""
-    capture = scan_capture(fox)
+    capture = scan_capture(place)
     finding = Finding("error", "test", 2, "a </script> <b>fault</b>", "none", "none")
     write_page(tmp_path / "page.html", capture, [finding], numbers=list(range(FRAMES)), total=FRAMES)
     click = """<script>
@@ -248,7 +268,7 @@ def test_the_page_works_in_a_browser(fox, tmp_path):
     </script>"""
     (tmp_path / "page.html").write_text((tmp_path / "page.html").read_text() + click)
     out = seen_by_browser(tmp_path / "page.html")
-    assert '<h1 id="name">fox</h1>' in out and "nerfstudio, 12 frames with cameras of 12" in out
+    assert f'<h1 id="name">{place.name}</h1>' in out and "nerfstudio, 12 frames with cameras of 12" in out
     assert f'<div id="frame">7: {capture.frames[7].name}</div>' in out
     assert re.search(r'id="picture" alt="" src="data:image/jpeg', out)
     assert "&lt;b&gt;fault&lt;/b&gt;" in out  # text stays text

@@ -22,6 +22,7 @@ from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.distortion import Distortion
 from kaleidoscene.images.fitting import fit_views
+from tests import own_captures
 from tests.captures.test_formats import write_clip
 from tests.conftest import ring
 
@@ -121,8 +122,9 @@ def test_llff_round_trip_of_pinholes(tmp_path):
     assert (0 < near).all() and (near < far).all() and (far < 4).all()
 
 
-def test_blender_round_trip_and_what_it_cannot_say(shared_data, tmp_path):
-    source = read_capture(shared_data / "captures" / "chair_blender").select([0, 7, 33])
+def test_blender_round_trip_and_what_it_cannot_say(tmp_path):
+    own_captures.blender(tmp_path / "bus")
+    source = read_capture(tmp_path / "bus").select([0, 7, 13])
     WRITERS["blender"](source, tmp_path / "out")
     back = read_capture(tmp_path / "out")
     assert back.format == "blender"
@@ -158,8 +160,9 @@ def test_a_photograph_on_its_side_is_stored_upright(tmp_path):
     read_capture(tmp_path / "out").images()
 
 
-def test_a_point_cloud_from_depth_lies_on_what_is_seen(shared_data, tmp_path):
-    capture = read_capture(shared_data / "captures" / "redkitchen_7scenes").select([0, 4])
+def test_a_point_cloud_from_depth_lies_on_what_is_seen(tmp_path):
+    own_captures.seven_scenes(tmp_path / "room")
+    capture = read_capture(tmp_path / "room").select([0, 6])
     cloud = point_cloud(capture)
     assert cloud is not None and 15_000 < len(cloud.positions) < 50_000
     write_ply(tmp_path / "a.ply", cloud)
@@ -295,10 +298,9 @@ def test_unreadable_captures_are_left_out_up_to_a_share_and_named(capsys, captur
     assert not list((tmp_path / "no").glob("*.tar*"))
 
 
-def test_camera_files_with_their_videos_are_a_folder_of_captures(capsys, shared_data, tmp_path):
+def test_camera_files_with_their_videos_are_a_folder_of_captures(capsys, tmp_path):
     """RealEstate10K as it lies when videos were fetched: NAME.txt beside NAME.mp4."""
-    source = shared_data / "captures" / "trajectories_re10k" / "0bf152ef84195293.txt"
-    first, *rows = source.read_text().splitlines()[:4]
+    first, *rows = own_captures.re10k_lines(own_captures.truth()[:3])
     clips = tmp_path / "clips"
     clips.mkdir()
     for name, level in (("one", 60), ("two", 160)):

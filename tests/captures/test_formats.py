@@ -24,6 +24,7 @@ from kaleidoscene.geometry.poses import invert
 from kaleidoscene.geometry.rays import project, unproject
 from kaleidoscene.images import files as images
 from kaleidoscene.images.files import image_size, read_depth, read_image
+from tests import own_captures
 from tests.conftest import REPOSITORY, ring
 
 EXAMPLE = REPOSITORY / "examples" / "captures"
@@ -315,8 +316,14 @@ def test_photos_videos_and_where_their_focal_length_is_from(shared_data):
     assert images.shape == (2, 3, 384, 512) and (images[0] - images[1]).abs().mean() > 0.01
 
 
-def test_re10k_with_images_video_and_nothing(shared_data, tmp_path):
-    source = shared_data / "captures" / "trajectories_re10k" / "0bf152ef84195293.txt"
+@pytest.mark.parametrize("place", ["room", pytest.param("published", marks=pytest.mark.real_data)])
+def test_re10k_with_images_video_and_nothing(place, request, tmp_path):
+    source = tmp_path / "alone.txt"
+    if place == "room":
+        source.write_text("\n".join(own_captures.re10k_lines(own_captures.truth())))
+    else:
+        folder = request.getfixturevalue("shared_data") / "captures" / "trajectories_re10k"
+        shutil.copyfile(folder / "0bf152ef84195293.txt", source)
     lines = source.read_text().splitlines()
     with pytest.raises(KaleidosceneError, match="the image is missing"):
         read_capture(source)
@@ -329,7 +336,8 @@ def test_re10k_with_images_video_and_nothing(shared_data, tmp_path):
     capture = read_capture(tmp_path / "clip")
     assert (capture.format, len(capture), capture.common_size) == ("re10k", 3, (9, 16))
     k = capture.frames[0].intrinsics
-    assert k is not None and k[0, 0] == 0.474812461 * 16 and k[1, 1] == 0.844111024 * 9 and k[0, 2] == 8
+    fx, fy, cx = (float(word) for word in lines[1].split()[1:4])
+    assert k is not None and k[0, 0] == fx * 16 and k[1, 1] == fy * 9 and k[0, 2] == cx * 16
     cam_from_world = torch.tensor([float(word) for word in lines[1].split()[7:]], dtype=torch.float64).view(3, 4)
     assert capture.frames[0].world_from_cam is not None
     torch.testing.assert_close(invert(capture.frames[0].world_from_cam)[:3], cam_from_world)
@@ -573,11 +581,9 @@ def test_not_json_empty_folder_nothing_known_and_nothing_there(capture_folder, t
         read_capture(tmp_path, format="eschernett")
 
 
-def test_eschernet_with_a_missing_image(shared_data, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(shared_data / "captures" / "elephant_eschernet" / "render_mvs_25" / "model", folder)
-    (folder / "003.png").chmod(0o644)
-    folder.chmod(0o755)
+def test_eschernet_with_a_missing_image(tmp_path):
+    own_captures.eschernet(tmp_path)
+    folder = tmp_path / "render_mvs_25" / "model"
     (folder / "003.png").unlink()
     with pytest.raises(KaleidosceneError, match=r"frame 3 .* the image is missing: .*003\.png"):
         read_capture(folder)
@@ -623,8 +629,8 @@ def test_a_photo_on_its_side_has_the_size_that_is_read(tmp_path):
     assert image_size(tmp_path / "turned.jpg") == (10, 6) == tuple(read_image(tmp_path / "turned.jpg")[0].shape[-2:])
 
 
-def test_one_view_of_a_scene_keeps_the_centre_of_all(shared_data):
-    capture = read_capture(shared_data / "captures" / "fox_nerfstudio")
+def test_one_view_of_a_scene_keeps_the_centre_of_all():
+    capture = read_capture(own_captures.ROOM)
     one = capture.select([7])
     assert one.origin().equal(capture.origin())
     assert (one.origin() - one.cameras.centres[0]).norm() > 1

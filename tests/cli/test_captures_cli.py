@@ -22,6 +22,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import save_model
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.geometry.poses import rigid
+from tests import own_captures
 from tests.conftest import CAUSAL, randomised, ring, tiny_renderer
 
 
@@ -230,12 +231,15 @@ def test_check_says_what_is_wrong_and_exits_with_one(capsys, capture, tmp_path):
     assert run(capsys, "check", tmp_path / "absent")[0] == 1
 
 
-def test_pose_places_real_photographs(capsys, shared_data, tmp_path):
-    pytest.importorskip("pycolmap")
-    photos = tmp_path / "castle"
-    photos.mkdir()
-    for path in sorted((shared_data / "photos" / "sceaux_castle").iterdir())[:5]:
-        shutil.copyfile(path, photos / path.name)
+@pytest.mark.parametrize("place", ["room", pytest.param("castle", marks=pytest.mark.real_data)])
+def test_pose_places_photographs(capsys, tmp_path, request, place):
+    photos = tmp_path / "photos"
+    if place == "room":
+        own_captures.photographs(photos, 5)
+    else:
+        photos.mkdir()
+        for path in sorted((request.getfixturevalue("shared_data") / "photos" / "sceaux_castle").iterdir())[:5]:
+            shutil.copyfile(path, photos / path.name)
     code, out = run(
         capsys, "pose", photos, "--out", tmp_path / "out", "--pose.max-image-size", 500, "--pose.max-features", 1500,
         "--json",
@@ -261,13 +265,14 @@ def test_pose_says_when_nothing_can_be_placed(capsys, tmp_path):
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 
-def test_pose_refuses_what_has_cameras_and_contradicting_flags(capsys, capture, shared_data, tmp_path):
+def test_pose_refuses_what_has_cameras_and_contradicting_flags(capsys, capture, tmp_path):
     code, out = run(capsys, "pose", capture, "--out", tmp_path / "out")
     assert code == 1 and "has cameras already" in out.err
-    clip = shared_data / "videos" / "vggt_room.mp4"
+    clip = tmp_path / "walk.mp4"
+    own_captures.video(clip, 8)
     code, out = run(capsys, "pose", clip, "--out", tmp_path / "out", "--frames", 4, "--every", 2)
     assert code == 1 and "both given" in out.err
-    code, out = run(capsys, "pose", shared_data / "photos" / "kitchen", "--out", tmp_path / "out", "--every", 2)
+    code, out = run(capsys, "pose", own_captures.ROOM / "images", "--out", tmp_path / "out", "--every", 2)
     assert code == 1 and "of photographs all are taken" in out.err
 
 

@@ -9,6 +9,7 @@ import pytest
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.clips import ClipConfig, clips_of
 from kaleidoscene.datasets.shards import ShardFolder
+from tests import own_captures
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("scenedetect")
@@ -114,6 +115,12 @@ def test_bad_videos_are_refused(tmp_path, capsys):
     assert not list(out.glob("*.tar*"))
     with pytest.raises(ValueError, match="least must be"):
         ClipConfig(frames=4, least=9)
+
+
+def test_a_walk_becomes_clips(tmp_path):
+    own_captures.pan(tmp_path / "walk.mp4", 23)
+    clips = list(clips_of(tmp_path / "walk.mp4", "walk", (24, 32), ClipConfig(frames=9, least=4)))
+    assert [len(clip.rgba) for clip in clips] == [9, 9, 5] and clips[0].rgba.shape[1:] == (24, 32, 4)
 
 
 def test_real_videos_become_clips(shared_data):

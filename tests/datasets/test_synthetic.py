@@ -14,6 +14,7 @@ from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
 from kaleidoscene.datasets.synthetic.viewpoints import FIELD_OF_VIEW, sample_viewpoints
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.rays import camera_rays, project
+from tests import own_captures
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -91,6 +92,19 @@ def test_texture_rows_are_not_upside_down(rasteriser):
     rgb = rasteriser.render([quad], Cameras.from_field_of_view(pose, FIELD_OF_VIEW, (30, 44)), Lighting()).rgba[0]
     upper, lower = rgb[10, 22], rgb[20, 22]
     assert upper[0] > 2 * upper[2] and lower[2] > 2 * lower[0]
+
+
+def test_a_textured_object_comes_back_from_its_file(tmp_path):
+    """What trimesh writes as GLB is read with its picture, its corners and its faces."""
+    own_captures.object_file(tmp_path / "pot.glb")
+    (part,) = read_mesh(tmp_path / "pot.glb")
+    vertices, faces, picture = own_captures.object_parts()
+    np.testing.assert_allclose(part.vertices, vertices, atol=1e-6)
+    assert np.array_equal(part.faces, faces) and np.array_equal(part.texture, picture)
+    points = np.concatenate([part.vertices for part in fit_unit_box([part])])
+    low, high = points.min(0), points.max(0)
+    assert (high - low).max() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(low, -high, atol=1e-5)
 
 
 def test_real_scan_reads_and_fits_the_unit_box(shared_data):

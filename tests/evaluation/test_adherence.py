@@ -12,6 +12,7 @@ from kaleidoscene.cli.main import main
 from kaleidoscene.evaluation.adherence import ESTIMATORS, measure_adherence, structure_from_motion
 from kaleidoscene.evaluation.results import read_report
 from tests.conftest import ring
+from tests.own_captures import ROOM
 
 
 def turned(cameras, degrees):
@@ -23,10 +24,13 @@ def turned(cameras, degrees):
 
 
 @pytest.mark.slow
-def test_true_images_keep_to_their_cameras_and_known_errors_are_found(shared_data):
-    """Photographs of a place: the estimate is near the published cameras, and off by what is added to these."""
-    pytest.importorskip("pycolmap")
-    capture = read_capture(shared_data / "captures" / "fern_llff").select(list(range(0, 20, 2)))
+@pytest.mark.parametrize("place", ["room", pytest.param("fern", marks=pytest.mark.real_data)])
+def test_true_images_keep_to_their_cameras_and_known_errors_are_found(place, request):
+    """Pictures of a place: the estimate is near its cameras, and off by what is added to these."""
+    folder = ROOM
+    if place == "fern":
+        folder = request.getfixturevalue("shared_data") / "captures" / "fern_llff"
+    capture = read_capture(folder).select(list(range(0, 20, 2)))
     images, cameras = capture.images(), capture.cameras
     found = {}
 

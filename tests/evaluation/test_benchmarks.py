@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -38,6 +37,7 @@ from kaleidoscene.evaluation.scene_views import CaptureViews, check_scenes
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import unproject
 from kaleidoscene.images.fitting import fit_views, seen_boxes
+from tests import own_captures
 from tests.captures.test_formats import write_rtmv
 from tests.conftest import CAUSAL, REPOSITORY, ring, seen_by_browser, tiny_renderer
 
@@ -142,19 +142,43 @@ def test_real_captures_of_each_format(shared_data, benchmark, folder, only, view
         assert split.references[count] == chosen
 
 
-def test_views_come_at_the_size_of_the_model_and_what_is_beyond_the_image_does_not_count(shared_data):
-    """The chair's lens is narrower than the model's: white lies around it, and scores ignore it."""
-    (scene,) = find_scenes(BENCHMARKS["nerf-synthetic"], shared_data / "captures" / "chair_blender", ["chair"])
+@pytest.mark.parametrize(
+    ("benchmark", "write", "views", "targets", "references"),
+    [
+        ("gso30", own_captures.eschernet, 25, tuple(range(10, 25)), {3: (0, 1, 2)}),
+        ("llff", own_captures.llff, 24, (0, 8, 16), {}),
+        ("capture", own_captures.seven_scenes, 24, (0, 8, 16), {}),
+        ("capture", own_captures.nerfstudio, 24, (0, 8, 16), {}),
+        ("capture", own_captures.colmap_binary, 24, (0, 8, 16), {}),
+    ],
+)
+def test_our_captures_of_each_format(tmp_path, benchmark, write, views, targets, references):
+    write(tmp_path / "place")
+    only = () if benchmark == "capture" else ("place",)
+    (scene,) = find_scenes(BENCHMARKS[benchmark], tmp_path / "place" if benchmark == "capture" else tmp_path, only)
     capture = scene.read()
-    views = CaptureViews("chair", capture.recentred(), (64, 64), 1.0946)
-    images, cameras, boxes = views.views([78, 120])
+    split = scene.split(capture, [1, 3])
+    assert len(capture) == views and split.targets == targets
+    for count in (1, 3):
+        chosen = split.references[count]
+        assert len(set(chosen)) == count and not set(chosen) & set(targets)
+        assert chosen == references.get(count, chosen)
+
+
+def test_views_come_at_the_size_of_the_model_and_what_is_beyond_the_image_does_not_count(tmp_path):
+    """The lens of the pictures is narrower than the model's: white lies around them, and scores ignore it."""
+    own_captures.blender(tmp_path / "bus")
+    (scene,) = find_scenes(BENCHMARKS["nerf-synthetic"], tmp_path, ["bus"])
+    capture = scene.read()
+    views = CaptureViews("bus", capture.recentred(), (64, 64), 0.95703125)
+    images, cameras, boxes = views.views([18, 22])
     assert images.shape == (2, 3, 64, 64) and len(cameras) == 2
-    expected = fit_views(capture.select([78, 120]).images(), capture.select([78, 120]).cameras, (64, 64), 1.0946)[0]
+    expected = fit_views(capture.select([18, 22]).images(), capture.select([18, 22]).cameras, (64, 64), 0.95703125)[0]
     torch.testing.assert_close(images, expected)
     top, left, bottom, right = boxes[0]
     assert (top, left) == (64 - bottom, 64 - right) and 0 < top < 12
     assert float(images[:, :, : top - 1].min()) > 0.999
-    again, _, _ = views.views([120])
+    again, _, _ = views.views([22])
     assert again[0].equal(images[1])
 
 
@@ -480,10 +504,10 @@ def test_a_view_counts_once():
         Split({1: (0,)}, (3, 4, 3))
 
 
-def test_cameras_of_llff_are_those_of_its_own_file(tmp_path, shared_data):
+def test_cameras_of_llff_are_those_of_its_own_file(tmp_path):
     """As published its scenes hold a model of COLMAP as well, which is not looked at."""
     scene = tmp_path / "fern"
-    shutil.copytree(shared_data / "captures" / "fern_llff", scene)
+    own_captures.llff(scene)
     (scene / "sparse" / "0").mkdir(parents=True)
     (scene / "sparse" / "0" / "cameras.bin").write_bytes(b"another reader would fail on this")
     (found,) = find_scenes(BENCHMARKS["llff"], tmp_path, ("fern",))
