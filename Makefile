@@ -25,12 +25,13 @@ check: $(VENV)/.dev
 pytest: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# OpenGL without a screen, for the mesh renderer; tests that need it skip where it cannot be had.
+# OpenGL without a screen, for the mesh renderer, and a browser, for the pages that are written; tests that need what
+# cannot be had skip.
 system:
-	@ldconfig -p | grep -q libEGL.so.1 && ldconfig -p | grep -q libGL.so.1 || { \
+	@ldconfig -p | grep -q libEGL.so.1 && ldconfig -p | grep -q libGL.so.1 && command -v chromium >/dev/null || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
-	  apt-get install -y -qq --no-install-recommends libegl1 libgl1 libgl1-mesa-dri; } || \
-	  echo "libEGL is missing and cannot be installed here: the tests of the mesh renderer will skip"
+	  apt-get install -y -qq --no-install-recommends libegl1 libgl1 libgl1-mesa-dri chromium >/dev/null; } || \
+	  echo "libEGL or Chromium is missing and cannot be installed here: the tests that need them will skip"
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }

@@ -39,6 +39,8 @@ class TrainConfig:
     """Seconds after which a process that waits for the others gives up, so that nothing hangs."""
     time_limit: float = 0.0
     """Seconds after which the run writes a checkpoint and ends, so that the same command can go on; 0 is never."""
+    only: tuple[str, ...] = ()
+    """Children of the network that are trained, by name; the others keep their weights. Empty: all are."""
     compile: bool = False
     """torch.compile on every block."""
     activation_checkpointing: bool = False

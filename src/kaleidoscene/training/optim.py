@@ -48,9 +48,10 @@ class Optimisers:
 
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
         self.config = config
-        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        named = dict(model.named_parameters())
+        trainable = {name: p for name, p in named.items() if p.requires_grad}
         wanted = set(network_of(model).muon_parameters()) if config.optimiser == "muon" else set()
-        if odd := sorted(name for name in wanted if name not in trainable or trainable[name].ndim != 2):
+        if odd := sorted(name for name in wanted if name not in named or named[name].ndim != 2):
             raise TypeError(f"Muon takes trained matrices; {type(model).__name__} names {odd[0]!r}.")
         muon = {name: p for name, p in trainable.items() if name in wanted}
         rest = {n: p for n, p in trainable.items() if n not in muon}

@@ -52,7 +52,7 @@ from kaleidoscene.training.resuming import (
 from kaleidoscene.training.signals import StopSignals
 from kaleidoscene.training.task import SpreadsViews, Task
 from kaleidoscene.training.throughput import Throughput
-from kaleidoscene.training.weights import check_weights
+from kaleidoscene.training.weights import check_weights, freeze_all_but
 
 __all__ = ["ROLLBACK", "STOPPED", "Batches", "TrainConfig", "Trainer", "Validate"]
 
@@ -124,6 +124,7 @@ class Trainer:
         self._spread_views()
         if config.activation_checkpointing:
             setattr(self.model, "activation_checkpointing", True)  # noqa: B010  a plain flag, not a module
+        freeze_all_but(self.model, config.only)
         place(self.model, self.world, config, task.initialise)
         if initial is not None and last_checkpoint(run, self.world) is None:
             check_weights(self.model, initial, "initial weights", fresh=fresh)

@@ -57,3 +57,17 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path | str
     """
     check_weights(model, tensors, where)
     model.load_state_dict(tensors)
+
+
+def freeze_all_but(model: nn.Module, children: Sequence[str]) -> None:
+    """Keep gradients to these children of a model; of none named, all learn.
+
+    Raises:
+        KaleidosceneError: The model has no such child.
+    """
+    known = dict(model.named_children())
+    for name in children:
+        if name not in known:
+            raise unknown_name("part of the network", name, known)
+    for name, p in model.named_parameters():
+        p.requires_grad_(not children or name.split(".")[0] in children)

@@ -25,10 +25,11 @@ class KaleidoCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory held; with sources 16 fp32 numbers more for every token of a reference (their latents are the
-        scene's).
-        """
-        return self.attention.nbytes + (0 if self.sources is None else self.sources.surfaces.nbytes)
+        """Memory held; of sources surfaces and features (their latents are the scene's)."""
+        if self.sources is None:
+            return self.attention.nbytes
+        features = self.sources.features
+        return self.attention.nbytes + self.sources.surfaces.nbytes + (0 if features is None else features.nbytes)
 
     def add_sources(self, sources: Sources) -> None:
         """Keep what can be copied from new views."""

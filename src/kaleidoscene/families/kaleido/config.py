@@ -86,6 +86,9 @@ class KaleidoConfig:
     reprojection_depths: int = 0
     """Points on a target's ray at which latents of references may be copied (``reprojection.py``; ours, not the
     paper's); 0 is without."""
+    refined_points: int = 0
+    """Points that a pixel looks at once cells of pixels have found surfaces at those depths (``refinement.py``); 0:
+    every pixel looks at all depths."""
     reference_attention: Literal["bidirectional", "causal"] = "bidirectional"
     """``causal`` hides targets from references."""
     reference_time: Literal["shared", "zero"] = "shared"
@@ -107,6 +110,10 @@ class KaleidoConfig:
             raise ValueError(f"window must be at least 1 or None, got {self.window}.")
         if self.reprojection_depths < 0:
             raise ValueError(f"reprojection_depths must be at least 0, got {self.reprojection_depths}.")
+        if self.refined_points < 0:
+            raise ValueError(f"refined_points must be at least 0, got {self.refined_points}.")
+        if self.refined_points and not self.reprojection_depths:
+            raise ValueError("refined_points refine reprojection: reprojection_depths must be at least 1.")
         if (self.reference_attention == "causal") != (self.reference_time == "zero"):
             raise ValueError(
                 "reference_attention and reference_time go together: 'bidirectional' with 'shared' (paper) or "

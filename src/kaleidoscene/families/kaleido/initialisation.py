@@ -7,6 +7,7 @@ from torch import nn
 from kaleidoscene.families.kaleido.embedding import Embedder
 from kaleidoscene.families.kaleido.head import FinalModulation, Head
 from kaleidoscene.families.kaleido.ray_bias import RayBias
+from kaleidoscene.families.kaleido.refinement import Refinement
 from kaleidoscene.families.kaleido.reprojection import Reprojection
 from kaleidoscene.nn.modulation import Modulation
 from kaleidoscene.nn.registers import Registers
@@ -31,5 +32,5 @@ def initialise(unit: nn.Module) -> None:
         elif isinstance(module, Registers | RayBias | Head):
             module.reset_parameters()
     for module in unit.modules():
-        if isinstance(module, Modulation | FinalModulation | TimestepEmbedding | Reprojection):
+        if isinstance(module, Modulation | FinalModulation | TimestepEmbedding | Reprojection | Refinement):
             module.reset_parameters()

@@ -18,6 +18,7 @@ from kaleidoscene.families.kaleido.head import FinalModulation, Head
 from kaleidoscene.families.kaleido.initialisation import initialise
 from kaleidoscene.families.kaleido.ray_bias import CHANNELS as RAY_CHANNELS
 from kaleidoscene.families.kaleido.ray_points import Lattice, Sources
+from kaleidoscene.families.kaleido.refinement import Refinement, Surfaces
 from kaleidoscene.families.kaleido.reprojection import Reprojection
 from kaleidoscene.families.kaleido.view_geometry import ViewGeometry
 from kaleidoscene.nn.kv_cache import KVCache, LayerCache
@@ -47,6 +48,8 @@ class Kaleido(nn.Module):
         self.head = Head(config.width, config.patch_channels)
         depths = config.reprojection_depths
         self.reprojection = Reprojection(config.width, config.latent_channels, depths) if depths else None
+        points = config.refined_points
+        self.refinement = Refinement(config.latent_channels, points) if points else None
         self.activation_checkpointing = False
         self.reset_parameters()
 
@@ -85,6 +88,7 @@ class Kaleido(nn.Module):
         cache: KaleidoCache | None = None,
         lattice: Lattice | None = None,
         group: ViewGroup | None = None,
+        found: list[Surfaces] | None = None,
     ) -> Float[Tensor, "batch targets c h w"]:
         """Predict the targets of every scene.
 
@@ -99,6 +103,7 @@ class Kaleido(nn.Module):
             lattice: Where reprojection takes part, which saves time in training; None: everywhere.
             group: Processes over which the views of a scene are spread; ``latents``, ``positions`` and ``features`` are
                 then those of this process, ``present`` is of all views, and what comes out is this process's targets.
+            found: Takes the surfaces that refinement finds; it stays empty where nothing is refined.
 
         Raises:
             KaleidosceneError: A cache was given to a model whose references attend to targets; masks or features do not
@@ -135,7 +140,12 @@ class Kaleido(nn.Module):
         if self.reprojection is None or sources is None:
             return painted
         targets = positions.select(slice(num_references, None))
-        return self.reprojection(painted, x, sources, targets, grid, lattice)
+        if self.refinement is None:
+            return self.reprojection(painted, x, sources, targets, grid, lattice)
+        out, surfaces = self.refinement(self.reprojection, painted, x, sources, targets, grid, lattice)
+        if found is not None:
+            found.append(surfaces)
+        return out
 
     def encode_references(
         self,
@@ -191,7 +201,9 @@ class Kaleido(nn.Module):
         assert self.reprojection is not None
         tokens = self.final_modulation(x[:, :count], condition[:, :count])
         surfaces = self.reprojection.surfaces(tokens, grid)
-        return Sources(latents[:, :count], surfaces, positions.select(slice(0, count)))
+        latents = latents[:, :count]
+        features = None if self.refinement is None else self.refinement.features(latents)
+        return Sources(latents, surfaces, positions.select(slice(0, count)), features=features)
 
     def _require_cacheable(self) -> None:
         if not self.config.cacheable:

@@ -20,21 +20,24 @@ FOCUS = 8.0
 
 @dataclass(frozen=True)
 class Lattice:
-    """Every ``stride``-th pixel of every ``stride``-th row, from ``(row, col)`` on."""
+    """Every ``stride``-th pixel of every ``stride``-th row, from ``(row, col)`` on: all, or a patch of ``size``."""
 
     row: int = 0
     col: int = 0
     stride: int = 1
+    size: tuple[int, int] | None = None
 
     def of(self, x: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch rows cols"]:
         """These pixels of an image (a view)."""
+        if self.size is not None:
+            x = x[..., : self.row + self.size[0] * self.stride, : self.col + self.size[1] * self.stride]
         return x[..., self.row :: self.stride, self.col :: self.stride]
 
     def places(self, size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Centres of its rows and columns, as shares of the sides of an image."""
         h, w = size
-        rows = torch.arange(self.row, h, self.stride, device=device)
-        return (rows + 0.5) / h, (torch.arange(self.col, w, self.stride, device=device) + 0.5) / w
+        rows, cols = ((torch.arange(side, device=device) + 0.5) / side for side in (h, w))
+        return self.of(rows[:, None].expand(h, w))[:, 0], self.of(cols.expand(h, w))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +49,14 @@ class Sources:
         surfaces: How far along its ray each cell of a reference sees something.
         positions: Of the references.
         present: False for references that must not be seen; None: all may.
+        features: Learned features by which places in references are matched; None where nothing is matched.
     """
 
     latents: Float[Tensor, "batch refs c h w"]
     surfaces: Float[Tensor, "batch refs rows cols"]
     positions: ViewPositions
     present: Bool[Tensor, "batch refs"] | None = None
+    features: Float[Tensor, "batch refs features rows cols"] | None = None
 
     def counts(self) -> Tensor:
         """References of each scene that may be seen, ``(batch, 1, 1, 1)`` or one number."""
@@ -61,27 +66,33 @@ class Sources:
 
     def join(self, others: Sources) -> Sources:
         """These references and others of the same scenes behind them, all of them present."""
+        features = None
+        if self.features is not None and others.features is not None:
+            features = torch.cat([self.features, others.features], 1)
         return Sources(
             torch.cat([self.latents, others.latents], 1),
             torch.cat([self.surfaces, others.surfaces], 1),
             self.positions.join(others.positions),
+            features=features,
         )
 
     def repeat(self, times: int) -> Sources:
         """``times`` copies of each scene, next to each other; all references are present."""
-        surfaces = self.surfaces.repeat_interleave(times, 0)
-        latents = self.latents
-        if len(latents) == 1:
-            latents = latents.expand(times, *latents.shape[1:])  # no copies
-        else:
-            latents = latents.repeat_interleave(times, 0)
-        return Sources(latents, surfaces, self.positions.repeat(times))
+
+
+        def repeat(x: Tensor) -> Tensor:
+            return x.expand(times, *x.shape[1:]) if len(x) == 1 else x.repeat_interleave(times, 0)  # no copies of one
+
+        return Sources(
+            repeat(self.latents), repeat(self.surfaces), self.positions.repeat(times),
+            features=None if self.features is None else repeat(self.features),
+        )  # fmt: skip
 
     def scene(self, number: int) -> Sources:
         """One scene alone."""
         at = slice(number, number + 1)
-        present = None if self.present is None else self.present[at]
-        return Sources(self.latents[at], self.surfaces[at], self.positions.scene(number), present)
+        present, features = (None if x is None else x[at] for x in (self.present, self.features))
+        return Sources(self.latents[at], self.surfaces[at], self.positions.scene(number), present, features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +105,8 @@ class Sighting:
         seen: 1 where the point lies before both cameras and inside the image, else 0.
         cosines: Between its ray to the point and that of the target.
         along: Where the point lies on its ray, counted from the place nearest to the origin.
-        surface: Where it says that its surface lies, likewise; the one thing here that has gradients.
+        surface: Where it says that its surface lies, likewise; it and ``features`` have gradients.
+        features: Its features there, where there are any.
     """
 
     colours: Float[Tensor, "batch c targets depths pixels"]
@@ -103,6 +115,7 @@ class Sighting:
     cosines: Float[Tensor, "batch targets depths pixels"]
     along: Float[Tensor, "batch targets depths pixels"]
     surface: Float[Tensor, "batch targets depths pixels"]
+    features: Float[Tensor, "batch features targets depths pixels"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,30 +127,38 @@ class RayPoints:
     Attributes:
         foot: The places of the rays that are nearest to the origin, in world axes.
         direction: Unit vectors.
-        steps: How far behind the foot the points lie.
+        steps: How far behind the foot the points lie; ``depths x 1`` where they do so on all rays alike.
         square: Of the distances from the origin.
         usable: Whether a point lies before its camera and the scene has poses.
     """
 
     foot: Float[Tensor, "batch targets 3 pixels"]
     direction: Float[Tensor, "batch targets 3 pixels"]
-    steps: Float[Tensor, "depths 1"]
+    steps: Float[Tensor, "*#rays depths #pixels"]
     square: Float[Tensor, "batch targets depths pixels"]
     usable: Bool[Tensor, "batch targets depths pixels"]
 
     @classmethod
     def of(
-        cls, targets: ViewPositions, rows: Float[Tensor, " rows"], cols: Float[Tensor, " cols"], depths: int
+        cls,
+        targets: ViewPositions,
+        rows: Float[Tensor, " rows"],
+        cols: Float[Tensor, " cols"],
+        steps: Float[Tensor, "*#rays depths #pixels"],
     ) -> RayPoints:
-        """Of the pixels where ``rows`` and ``cols`` cross (shares of the image), ``depths`` points on each ray."""
+        """Of the pixels where ``rows`` and ``cols`` cross (shares of the image), ``steps`` behind the foot of a ray."""
         y, x = torch.meshgrid(rows, cols, indexing="ij")
         centre, direction = targets.rays(targets.tangents_at(torch.stack([x, y], dim=-1).reshape(-1, 2)))
         centre, direction = centre.mT, direction.mT.contiguous()
         along = (direction * centre).sum(-2, keepdim=True)
         foot = centre - along * direction
-        steps = EXTENT * ((2 * torch.arange(depths, device=rows.device)[:, None] + 1) / depths - 1)
         usable = (steps > along + _NEAR) & ~targets.is_video[:, None, None, None]
         return cls(foot, direction, steps, foot.square().sum(-2, keepdim=True) + steps.square(), usable)
+
+    @staticmethod
+    def even_steps(depths: int, device: torch.device) -> Float[Tensor, "depths 1"]:
+        """The middles of ``depths`` bins of equal width that share the length of ray that is searched."""
+        return EXTENT * ((2 * torch.arange(depths, device=device)[:, None] + 1) / depths - 1)
 
     def seen_from(self, sources: Sources) -> Iterator[Sighting]:
         """What each reference shows, one after the other."""
@@ -158,8 +179,9 @@ class RayPoints:
 
         colours = read(sources.latents[:, number].float())
         surface = read(sources.surfaces[:, number, None])[:, 0]
+        features = None if sources.features is None else read(sources.features[:, number].float())
         shown = seen.to(colours.dtype)
-        return Sighting(colours, torch.exp(FOCUS * (cosines - 1)) * shown, shown, cosines, along, surface)
+        return Sighting(colours, torch.exp(FOCUS * (cosines - 1)) * shown, shown, cosines, along, surface, features)
 
     def _project(
         self, pose: Float[Tensor, "batch 4 4"], lens: Float[Tensor, "batch 4"]

@@ -16,7 +16,7 @@ Depths are counted along rays from the point nearest to the scene's origin: rota
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,7 +27,7 @@ from kaleidoscene.nn.positions import ViewPositions
 
 # Rows and columns of a token in which the network speaks of depths, channels of the network that weighs evidence, and
 # numbers of evidence beside the colour.
-CELLS, HIDDEN, _EVIDENCE = 4, 16, 9
+CELLS, HIDDEN, EVIDENCE = 4, 16, 9
 # Points that are looked at in one go where no gradient is wanted, and how many fp32 numbers are held for each of them
 # at the peak, in all and for every channel: 66 were measured with 3 channels, 156 with 16.
 BAND, POINT_NUMBERS, POINT_CHANNELS = 2**16, 50, 7
@@ -51,7 +51,7 @@ class Reprojection(nn.Module):
         self.depths = depths
         self.context = nn.Linear(width, CELLS**2 * (depths + HIDDEN))
         self.surface = nn.Linear(width, CELLS**2)
-        self.weigh = nn.Linear(channels + _EVIDENCE, HIDDEN)
+        self.weigh = nn.Linear(channels + EVIDENCE, HIDDEN)
         self.occupancy = nn.Linear(HIDDEN, 1)
         self.log_sharpness = nn.Parameter(torch.empty(1))  # sharding wants an axis
         self.reset_parameters()
@@ -73,6 +73,12 @@ class Reprojection(nn.Module):
         """Where references see something, in cells; tokens ``(batch, refs, tokens, width)``."""
         return _cells(self.surface(tokens).float(), grid)[:, :, 0] - 0.2
 
+    def cells(
+        self, tokens: Float[Tensor, "batch targets tokens width"], grid: tuple[int, int]
+    ) -> Float[Tensor, "batch targets numbers rows cols"]:
+        """What targets' tokens say of their cells: of each depth, and to those who weigh evidence."""
+        return _cells(_GAIN * self.context(tokens).float(), grid)
+
     def forward(
         self,
         painted: Float[Tensor, "batch targets c h w"],
@@ -92,7 +98,7 @@ class Reprojection(nn.Module):
             grid: Of the tokens.
             lattice: Pixels at which anything is copied; None: all.
         """
-        context = _cells(_GAIN * self.context(tokens).float(), grid)
+        context = self.cells(tokens, grid)
         if lattice is None and not torch.is_grad_enabled():
             return self._in_bands(painted, context, sources, targets)
         lattice = lattice or Lattice()
@@ -124,56 +130,86 @@ class Reprojection(nn.Module):
     ) -> Tensor:
         """Of the pixels where ``rows`` and ``cols`` (places of their centres, as shares of the image) cross."""
         with torch.autocast(painted.device.type, enabled=False):
-            colours, evidence, seen = self._look(sources, RayPoints.of(targets, rows, cols, self.depths))
-            context = _between_cells(context, rows, cols)
+            points = RayPoints.of(targets, rows, cols, RayPoints.even_steps(self.depths, rows.device))
+            look = self.look(sources, points, matches=False)
+            context = between_cells(context, rows, cols)
         # Half precision is enough here, and not for the sum of shares.
-        hidden = (_GAIN * self.weigh.weight @ evidence.flatten(2)).unflatten(2, seen.shape[1:])
+        hidden = (_GAIN * self.weigh.weight @ look.evidence.flatten(2)).unflatten(2, look.seen.shape[1:])
         with torch.autocast(painted.device.type, enabled=False):
-            new = self._compose(colours, hidden.float(), seen, context, painted.flatten(3).transpose(1, 2))
+            new = self._compose(look, self._logits(hidden.float(), context), painted.flatten(3).transpose(1, 2))
         return new.transpose(1, 2).reshape(painted.shape)
 
-    def _look(
-        self, sources: Sources, points: RayPoints
-    ) -> tuple[
-        Float[Tensor, "batch c targets depths pixels"],
-        Float[Tensor, "batch evidence targets depths pixels"],
-        Bool[Tensor, "batch targets depths pixels"],
-    ]:
-        """Blend of the references at all points, what speaks for a surface there, and whether any reference sees it."""
+    def look(self, sources: Sources, points: RayPoints, *, matches: bool = True) -> Look:
+        """What references show at points; their features as well, where they have some and ``matches`` is set."""
         sharpness = self.log_sharpness.float().exp()
         none = torch.zeros_like(points.square)
         agreement = Agreement.of_none(none, sources.latents.shape[2])
         own, there, free, copied = none + _TINY, none, none, torch.zeros_like(agreement.colour)
-        for view in points.seen_from(sources):
+        mean = square = None
+        for view in points.seen_from(sources if matches else replace(sources, features=None)):
             offset = (view.along - view.surface) * sharpness
             on_surface = 1 / (1 + offset.square())
             own_weight = view.weight * (on_surface + 0.05)
             own, copied = own + own_weight, torch.addcmul(copied, own_weight[:, None], view.colours)
             there = torch.addcmul(there, view.weight, on_surface)
             free = torch.addcmul(free, view.weight, torch.sigmoid(-offset))
+            if view.features is not None:
+                weighted = view.weight[:, None] * view.features
+                mean = weighted if mean is None else mean + weighted
+                weighted = weighted * view.features
+                square = weighted if square is None else square + weighted
             agreement.add(view)
         colours, total = copied / own[:, None], agreement.total
         speaks = [there / total, free / total, *agreement.numbers(sources.counts())]
-        return colours, torch.cat([colours, *(number[:, None] for number in speaks)], 1), agreement.count > 0
+        found = None
+        if mean is not None and square is not None:
+            mean, square = mean / total[:, None], square / total[:, None]
+            found = torch.cat([mean, square - mean.square()], 1)
+        evidence = torch.cat([colours, *(number[:, None] for number in speaks)], 1)
+        return Look(colours, evidence, agreement.count > 0, found)
 
-    def _compose(
+    def occupancies(
         self,
-        colours: Float[Tensor, "batch c targets depths pixels"],
-        hidden: Float[Tensor, "batch hidden targets depths pixels"],
-        seen: Bool[Tensor, "batch targets depths pixels"],
+        evidence: Float[Tensor, "batch evidence targets depths pixels"],
         context: Float[Tensor, "batch targets numbers pixels"],
-        painted: Float[Tensor, "batch c targets pixels"],
-    ) -> Float[Tensor, "batch c targets pixels"]:
+    ) -> Float[Tensor, "batch targets depths pixels"]:
+        """How likely there is a surface at each point, as logits."""
+        hidden = (_GAIN * self.weigh.weight @ evidence.flatten(2)).unflatten(2, evidence.shape[2:])
+        return self._logits(hidden.float(), context)
+
+    def _logits(self, hidden: Tensor, context: Float[Tensor, "batch targets numbers pixels"]) -> Tensor:
         depth, token = context.split([self.depths, HIDDEN], dim=2)
         hidden.add_((token + _GAIN * self.weigh.bias.float()[:, None]).transpose(1, 2)[..., None, :])
         hidden = nn.functional.silu(hidden, inplace=not torch.is_grad_enabled())
         weight, bias = (_OCCUPANCY_GAIN * part.float() for part in (self.occupancy.weight, self.occupancy.bias))
-        logit = (weight @ hidden.flatten(2)).view(seen.shape) + (bias + _GAIN * depth)
-        keep = torch.where(seen, nn.functional.logsigmoid(-logit), 0.0)
+        return (weight @ hidden.flatten(2)).view(depth.shape) + (bias + _GAIN * depth)
+
+    @staticmethod
+    def _compose(
+        look: Look, logit: Tensor, painted: Float[Tensor, "batch c targets pixels"]
+    ) -> Float[Tensor, "batch c targets pixels"]:
+        keep = torch.where(look.seen, nn.functional.logsigmoid(-logit), 0.0)
         through = keep.cumsum(2)
         share = (through - keep).exp() * -torch.expm1(keep)
-        copied = (share[:, None] * colours).sum(3)
+        copied = (share[:, None] * look.colours).sum(3)
         return torch.addcmul(copied, through[:, None, :, -1].exp(), painted)
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What references show at points.
+
+    Attributes:
+        colours: Blend of all of them.
+        evidence: What speaks for a surface there; the blend first.
+        seen: Whether any reference sees the point.
+        matches: Weighted mean and variance of their features.
+    """
+
+    colours: Float[Tensor, "batch c targets depths pixels"]
+    evidence: Float[Tensor, "batch evidence targets depths pixels"]
+    seen: Bool[Tensor, "batch targets depths pixels"]
+    matches: Float[Tensor, "batch matches targets depths pixels"] | None = None
 
 
 @dataclass(eq=False)
@@ -239,7 +275,7 @@ def _deviation(square: Tensor, mean: Tensor) -> Tensor:
 
 def flops(width: int, channels: int, depths: int) -> tuple[int, int]:
     """Multiply-adds times two for a token and for a pixel, matrix products only."""
-    pixel = depths * ((channels + _EVIDENCE) * HIDDEN + HIDDEN + channels)
+    pixel = depths * ((channels + EVIDENCE) * HIDDEN + HIDDEN + channels)
     return 2 * width * CELLS**2 * (depths + HIDDEN), 2 * pixel
 
 
@@ -249,7 +285,7 @@ def _cells(x: Float[Tensor, "batch views tokens numbers"], grid: tuple[int, int]
     return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(3, 4).flatten(4, 5)
 
 
-def _between_cells(
+def between_cells(
     maps: Float[Tensor, "batch views numbers gh gw"], rows: Float[Tensor, " rows"], cols: Float[Tensor, " cols"]
 ) -> Float[Tensor, "batch views numbers pixels"]:
     """Numbers of cells, linearly interpolated where ``rows`` and ``cols`` cross (shares of the image)."""

@@ -17,10 +17,12 @@ from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import describe
+from kaleidoscene.families.kaleido.depth_loss import KnownSurfaces, depth_losses
 from kaleidoscene.families.kaleido.initialisation import initialise
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.plan import token_grid
-from kaleidoscene.families.kaleido.ray_points import Lattice
+from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice
+from kaleidoscene.families.kaleido.refinement import Surfaces
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from kaleidoscene.families.kaleido.settings import KaleidoSettings, ScaleFrom
 from kaleidoscene.families.kaleido.system import KaleidoSystem
@@ -45,11 +47,17 @@ class KaleidoLoss:
     """``velocity`` is the mean square of the velocity error (paper); ``data`` that of the data error, t^2 times it."""
     reprojection_stride: int = 4
     """Of the lattice of pixels at which reprojection takes part in a training step; every step has another corner."""
+    patch: bool = False
+    """Take as many pixels in one piece instead."""
+    depth: float = 0.0
+    """Weight of what true depths say (``depth_loss.py``), where the network refines and the data has depth."""
 
     def __post_init__(self) -> None:
         check_choices(self)
         if self.reprojection_stride < 1:
             raise ValueError(f"reprojection_stride must be at least 1, got {self.reprojection_stride}.")
+        if self.depth < 0:
+            raise ValueError(f"depth must be at least 0, got {self.depth}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +164,35 @@ class KaleidoTask:
             t = t.clamp_min(self.loss.min_time)
         noised = interpolate(prepared.data, prepared.noise, t)
         lattice = self._lattice(seed, views.step, noised.shape[-2:])
-        out = self.velocity(self.model, prepared, noised, t, lattice)
-        return {"loss": self._error(out, velocity(prepared.data, prepared.noise), t, prepared.counts, lattice)}
+        found: list[Surfaces] = []
+        out = self.velocity(self.model, prepared, noised, t, lattice, found if self.loss.depth else None)
+        error = self._error(out, velocity(prepared.data, prepared.noise), t, prepared.counts, lattice)
+        if not self.loss.depth:
+            return {"loss": error}
+        return self._with_depth(error, views, prepared, found, lattice)
+
+    def _with_depth(
+        self, error: Tensor, views: Views, prepared: Prepared, found: list[Surfaces], lattice: Lattice | None
+    ) -> dict[str, Tensor]:
+        """The loss with what true depths say; a batch without references has no surfaces to judge."""
+        if views.depth is None or views.mask is None or views.cameras is None:
+            raise KaleidosceneError("loss.depth needs 3D scenes with depth: data.depth, and shards that hold it.")
+        names = ("bins", "references", "pixels", "outline")
+        terms = {name: error.new_zeros(()) for name in names}
+        if found:
+            scale = world_of(views, self.settings.scale_from).scale.to(views.depth)
+            depth = views.depth / scale[:, None, None, None]
+            known = KnownSurfaces.of(prepared.positions, depth, views.mask)
+            (surfaces,) = found
+            n = prepared.num_references
+            terms = depth_losses(surfaces, known, n, lattice, prepared.counts, prepared.present)
+        # Lengths count in bins of depth, as the cross-entropies do.
+        bin_width = 2 * EXTENT / self.settings.model.reprojection_depths
+        lengths = (terms["references"] + terms["pixels"]) / bin_width
+        depth_loss = terms["bins"] + terms["outline"] + lengths
+        return {"loss": error + self.loss.depth * depth_loss, "image": error.detach()} | {
+            f"depth/{name}": value.detach() for name, value in terms.items()
+        }
 
     def _error(self, out: Tensor, true: Tensor, t: Tensor, counts: Tensor, lattice: Lattice | None) -> Tensor:
         """Mean square of what velocities of targets at time ``t`` are wrong by, weighted as the loss says."""
@@ -173,7 +208,15 @@ class KaleidoTask:
         if not self.settings.model.reprojection_depths:
             return None
         stride = min(self.loss.reprojection_stride, *size)
-        row, col = torch.randint(stride, (2,), generator=seeded(seed, 5, step)).tolist()
+        generator = seeded(seed, 5, step)
+        if self.loss.patch:
+            h, w = (side // stride for side in size)
+            row, col = (
+                int(torch.randint(side - part + 1, (), generator=generator))
+                for side, part in zip(size, (h, w), strict=True)
+            )
+            return Lattice(row, col, 1, (h, w))
+        row, col = torch.randint(stride, (2,), generator=generator).tolist()
         return Lattice(row, col, stride)
 
     def prepare(self, views: Views, seed: int) -> Prepared:
@@ -229,12 +272,18 @@ class KaleidoTask:
         return None if self.features is None else self.features(views.images[:, references])
 
     def velocity(
-        self, model: nn.Module, prepared: Prepared, noised: Tensor, t: Tensor, lattice: Lattice | None = None
+        self,
+        model: nn.Module,
+        prepared: Prepared,
+        noised: Tensor,
+        t: Tensor,
+        lattice: Lattice | None = None,
+        found: list[Surfaces] | None = None,
     ) -> Tensor:
-        """What a network says of targets at time ``t``, as a velocity."""
+        """What a network says of targets at time ``t``, as a velocity; ``found`` takes the surfaces that it finds."""
         out = model(
             torch.cat([prepared.references, noised], dim=1), t, prepared.positions, prepared.num_references,
-            present=prepared.present, features=prepared.features, lattice=lattice, group=prepared.group,
+            present=prepared.present, features=prepared.features, lattice=lattice, group=prepared.group, found=found,
         )  # fmt: skip
         return velocity_from_data(noised, out, t) if self.settings.model.prediction == "data" else out
 
@@ -262,14 +311,18 @@ def positions_of(views: Views, scale_from: ScaleFrom, device: torch.device | Non
 
 def normalised(views: Views, scale_from: ScaleFrom) -> Cameras:
     """Cameras ``(batch, views)`` of a training batch in the network's world, as rendering would place them."""
+    assert views.cameras is not None
+    return world_of(views, scale_from).normalise(views.cameras)
+
+
+def world_of(views: Views, scale_from: ScaleFrom) -> SceneNormalisation:
+    """The network's world of the scenes of a training batch."""
     cameras, n = views.cameras, views.num_references
     assert cameras is not None
     references = views.dropped_cameras if views.dropped_cameras is not None else cameras[:, :n]
     origin = torch.zeros_like(cameras.centres[..., 0, :])
     if scale_from == "references" and references.batch_shape[1]:
-        world = SceneNormalisation.from_references(references, cameras, origin)
-    else:
-        poses = torch.cat([references.world_from_cam, cameras.world_from_cam], 1)
-        lenses = torch.cat([references.intrinsics, cameras.intrinsics], 1)
-        world = SceneNormalisation.from_references(Cameras(poses, lenses, cameras.image_size), None, origin)
-    return world.normalise(cameras)
+        return SceneNormalisation.from_references(references, cameras, origin)
+    poses = torch.cat([references.world_from_cam, cameras.world_from_cam], 1)
+    lenses = torch.cat([references.intrinsics, cameras.intrinsics], 1)
+    return SceneNormalisation.from_references(Cameras(poses, lenses, cameras.image_size), None, origin)

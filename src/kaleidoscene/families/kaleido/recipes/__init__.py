@@ -10,6 +10,7 @@ from kaleidoscene.families.kaleido.recipes.nano import (
     kaleido_nano_32,
     kaleido_nano_128,
     kaleido_nano_mixed,
+    kaleido_nano_refinement,
     kaleido_nano_reprojection,
     kaleido_nano_video,
 )
@@ -24,6 +25,7 @@ RECIPES: dict[str, Callable[[], KaleidoRecipe]] = {
     "kaleido-nano-3d": kaleido_nano_3d,
     "kaleido-nano-128": kaleido_nano_128,
     "kaleido-nano-reprojection": kaleido_nano_reprojection,
+    "kaleido-nano-refinement": kaleido_nano_refinement,
     "kaleido-nano-mixed": kaleido_nano_mixed,
     **PAPER_RECIPES,
     **ABLATION_RECIPES,

@@ -127,6 +127,28 @@ def kaleido_nano_reprojection() -> KaleidoRecipe:
     )
 
 
+def kaleido_nano_refinement() -> KaleidoRecipe:
+    """Surfaces are found by cells and looked at closely by pixels (``refinement.py``), and learn from true depths.
+
+    From the weights of the stage before (``--init STAGE --fresh refinement``), whose blocks stay as they are; needs
+    depth in its shards.
+    """
+    base = kaleido_nano_reprojection()
+    optim = replace(base.train.optim, warmup=20, cooldown=0.3)
+    assert base.synthetic is not None
+    return replace(
+        base,
+        settings=replace(base.settings, model=replace(base.settings.model, refined_points=8)),
+        loss=replace(base.loss, patch=True, depth=0.02),
+        data=replace(base.data, batch_size=16, depth=True, reference_dropout=0.0),
+        synthetic=replace(base.synthetic, depth=True),
+        train=replace(
+            base.train, steps=1500, ema_decay=0.99, optim=optim, only=("reprojection", "refinement"),
+            validate_every=100, checkpoint_every=50,
+        ),
+    )  # fmt: skip
+
+
 def kaleido_nano_mixed() -> KaleidoRecipe:
     """Stage 4 in small: five aspect ratios around 128 px, a batch for each, from the weights of stage 3 (--init)."""
     base = kaleido_nano_128()
