@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import kaleidoscene
-from kaleidoscene.datasets.batches import BatchConfig, ViewBatches
+from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.batches import ViewBatches
 from kaleidoscene.datasets.from_captures import ShardConfig, scene_of, write_shards
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.shards import ShardFolder

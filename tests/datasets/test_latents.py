@@ -9,9 +9,11 @@ import torch
 from kaleidoscene.cli.main import main
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.registry import make_codec
-from kaleidoscene.datasets.batches import BatchConfig, ViewBatches
+from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.batches import ViewBatches
 from kaleidoscene.datasets.sampling import ViewSampling
-from kaleidoscene.datasets.shards import ShardFolder, write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
+from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError

@@ -9,12 +9,15 @@ from PIL import Image
 
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.pixel import PixelCodec
-from kaleidoscene.datasets.batches import BatchConfig, Bucket, Share, Source, ViewBatches
+from kaleidoscene.datasets.batch_config import BatchConfig, Bucket, Share
+from kaleidoscene.datasets.batches import Source, ViewBatches
 from kaleidoscene.datasets.buckets import bucket_sizes, buckets_within
 from kaleidoscene.datasets.mixture import Mixture, WeightedDraws
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.shard_index import ShardIndex
-from kaleidoscene.datasets.shards import ShardFolder, StoredScene, write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
+from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.settings import KaleidoSettings

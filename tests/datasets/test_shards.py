@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from kaleidoscene.datasets.shard_index import ShardIndex
-from kaleidoscene.datasets.shards import DAMAGE, ShardFolder, StoredScene, write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
+from kaleidoscene.datasets.shards import DAMAGE, ShardFolder
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.errors import KaleidosceneError
 from tests.conftest import ring
 from tests.datasets.test_training_data import scenes, shards  # noqa: F401

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from kaleidoscene.datasets.batches import BatchConfig, ViewBatches
+from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.batches import ViewBatches
 from kaleidoscene.datasets.sampling import ViewSampling
-from kaleidoscene.datasets.shards import ShardFolder, StoredScene, write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
+from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.transforms import Augmentation, augment, mirror_world
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.rays import project

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from kaleidoscene.datasets.batches import BatchConfig
+from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.families.family import Family
 from kaleidoscene.geometry.cameras import Cameras

@@ -13,7 +13,7 @@ from kaleidoscene.api import Model
 from kaleidoscene.captures.conversion.rendered import write_rendered_capture
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
-from kaleidoscene.datasets.shards import write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families import registry
 from kaleidoscene.families.kaleido.checkpoint import save_model

@@ -12,7 +12,7 @@ import torch
 from kaleidoscene.api import load
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.sampling import ViewSampling
-from kaleidoscene.datasets.shards import write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
 from kaleidoscene.families.kaleido.recipes import RECIPES
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from kaleidoscene.training.run import RunOptions

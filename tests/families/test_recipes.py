@@ -9,10 +9,10 @@ import torch
 
 from kaleidoscene.api import load
 from kaleidoscene.cli.main import main
-from kaleidoscene.datasets.batches import Bucket
+from kaleidoscene.datasets.batch_config import Bucket
 from kaleidoscene.datasets.buckets import bucket_sizes
 from kaleidoscene.datasets.sampling import ViewSampling
-from kaleidoscene.datasets.shards import write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.plan import token_grid

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from kaleidoscene.api import load
-from kaleidoscene.datasets.shards import write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import load_model
-from kaleidoscene.training.checkpoint import list_checkpoints
-from kaleidoscene.training.checkpoint import load_training_state as load_state
+from kaleidoscene.training.checkpoint_folders import list_checkpoints
+from kaleidoscene.training.checkpoint_state import load_training_state as load_state
 from kaleidoscene.training.distributed import World
 from kaleidoscene.training.optim import OptimConfig
 from tests.conftest import CAUSAL, REPOSITORY

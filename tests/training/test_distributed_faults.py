@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from kaleidoscene.training.checkpoint import list_checkpoints
+from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.heartbeat import describe
 from tests.conftest import REPOSITORY
 from tests.training.test_distributed import SIX, close, torchrun, train_alone

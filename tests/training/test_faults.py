@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from kaleidoscene.cli.main import main
-from kaleidoscene.datasets.batches import BatchConfig, ViewBatches
+from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.batches import ViewBatches
 from kaleidoscene.datasets.damage import allowed_damage
 from kaleidoscene.datasets.sampling import ViewSampling
-from kaleidoscene.datasets.shards import ShardFolder, write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
+from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.training.checkpoint import list_checkpoints
+from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.health import Divergence, Spikes
 from kaleidoscene.training.optim import OptimConfig
 from kaleidoscene.training.trainer import TrainConfig, Trainer

@@ -15,11 +15,12 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kaleidoscene.cli.main import main
-from kaleidoscene.datasets.shards import ShardFolder, write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
+from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import load_model
 from kaleidoscene.training import trainer as module
-from kaleidoscene.training.checkpoint import list_checkpoints
+from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from tests.conftest import REPOSITORY
 from tests.datasets.test_training_data import scenes
 from tests.training.test_trainer import losses, make_trainer, records, shards  # noqa: F401

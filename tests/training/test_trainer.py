@@ -13,15 +13,17 @@ import torch
 
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.pixel import PixelCodec
-from kaleidoscene.datasets.batches import BatchConfig, Share, ViewBatches
+from kaleidoscene.datasets.batch_config import BatchConfig, Share
+from kaleidoscene.datasets.batches import ViewBatches
 from kaleidoscene.datasets.sampling import ViewSampling
-from kaleidoscene.datasets.shards import ShardFolder, write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
+from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import load_model
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask
-from kaleidoscene.training.checkpoint import list_checkpoints
-from kaleidoscene.training.checkpoint import load_training_state as load_state
+from kaleidoscene.training.checkpoint_folders import list_checkpoints
+from kaleidoscene.training.checkpoint_state import load_training_state as load_state
 from kaleidoscene.training.distributed import World, place
 from kaleidoscene.training.ema import Ema
 from kaleidoscene.training.health import first_not_finite, top_activations

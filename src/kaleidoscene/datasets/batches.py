@@ -11,118 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool
 from torch.utils.data import DataLoader, Dataset
 
+from kaleidoscene.datasets.batch_config import BatchConfig, Bucket, Share
 from kaleidoscene.datasets.damage import allowed_damage
 from kaleidoscene.datasets.mixture import Mixture, WeightedDraws
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.scenes import TrainingScene, prepare_scene
-from kaleidoscene.datasets.shards import DAMAGE, ShardFolder, StoredScene
-from kaleidoscene.datasets.transforms import Augmentation
+from kaleidoscene.datasets.shards import DAMAGE, ShardFolder
+from kaleidoscene.datasets.stacking import Counts, stacked
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.randomness import seeded
 
 # Scenes tried in place of a damaged one before the run gives up.
 _ATTEMPTS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bucket:
-    """One of the shapes that batches have; every step draws one (Kaleido Table 5, stage 4: mixed aspect ratios).
-
-    Attributes:
-        image_size: ``(height, width)``; None keeps that of the stored views.
-        batch_size: Scenes of a step of this shape, so that every shape costs about as much (``datasets/buckets.py``).
-        views: V of such a step; None is the sampling's own.
-        weight: Relative share of the steps.
-    """
-
-    image_size: tuple[int, int] | None
-    batch_size: int
-    views: int | None = None
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchConfig:
-    """Size and randomness of training batches."""
-
-    batch_size: int = 16
-    """Scenes of a step, over all ranks and micro-batches."""
-    sampling: ViewSampling = ViewSampling()
-    augmentation: Augmentation = Augmentation()
-    reference_dropout: float = 0.1
-    """Share of the draws without references, for classifier-free guidance (method A.10)."""
-    share_counts: int | None = None
-    """Scenes that share one draw of view counts, which lets them be stacked; None: all of a step."""
-    image_size: tuple[int, int] | None = None
-    """Size to bring stored views to (cropped to its aspect ratio, by area if smaller); None keeps theirs."""
-    buckets: tuple[Bucket, ...] = ()
-    """Shapes to draw from in place of ``batch_size`` and ``image_size``."""
-    depth: bool = False
-    """Read depth maps as well, where the shards have them."""
-    damaged_share: float = 0.0
-    """Scenes that cannot be read are replaced, counted and named up to this share of those seen, which is judged from
-    10,000 on (or from the start, if fewer are stored: by their number); above it the run stops."""
-    seed: int = 0
-
-    @property
-    def shapes(self) -> tuple[Bucket, ...]:
-        """What a step may look like: the buckets, or the one shape that the other fields tell."""
-        return self.buckets or (Bucket(image_size=self.image_size, batch_size=self.batch_size),)
-
-    def parts(self, ranks: int) -> int:
-        """Micro-batches of each of so many processes for none to be larger than ``share_counts``.
-
-        Raises:
-            KaleidosceneError: The batch cannot be cut evenly.
-        """
-        parts = max(-(-shape.batch_size // (ranks * (self.share_counts or shape.batch_size))) for shape in self.shapes)
-        self.check_cut(ranks, parts)
-        return parts
-
-    def check_cut(self, ranks: int, parts: int) -> None:
-        """Raise if a step cannot be cut so: evenly, and no micro-batch of scenes with different view counts.
-
-        Raises:
-            KaleidosceneError: With what would fit.
-        """
-        for shape in self.shapes:
-            micro_batch = len(Share(0, ranks, parts).scenes(shape.batch_size, 0))
-            group = self.share_counts or shape.batch_size
-            if group < shape.batch_size and group % micro_batch:
-                raise KaleidosceneError(
-                    f"A micro-batch of {micro_batch} scenes does not fit the groups of {group} scenes that share their "
-                    "view counts (share_counts): it must divide them; cut the batch finer with --train.accumulate."
-                )
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which part of the batch of a step belongs to one rank: ``parts`` micro-batches of those of ``ranks`` ranks."""
-
-    rank: int = 0
-    ranks: int = 1
-    parts: int = 1
-
-    def scenes(self, batch_size: int, part: int) -> range:
-        """Places in the batch of one micro-batch.
-
-        Raises:
-            KaleidosceneError: The batch cannot be cut evenly.
-        """
-        pieces = self.ranks * self.parts
-        if batch_size % pieces:
-            raise KaleidosceneError(
-                f"A batch of {batch_size} scenes cannot be cut for {self.ranks} processes with {self.parts} "
-                f"micro-batches each: it must be a multiple of {pieces}."
-            )
-        size = batch_size // pieces
-        first = (part * self.ranks + self.rank) * size
-        return range(first, first + size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,22 +35,6 @@ class Source:
 
     folder: ShardFolder
     weight: float = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Counts:
-    """What scenes that are stacked have in common."""
-
-    references: int
-    targets: int
-    present: Bool[torch.Tensor, "scenes views"] | None
-    dropped: int = 0
-    """References that are left out, of which the cameras stay: they tell the unit of the world."""
-
-    @property
-    def views(self) -> int:
-        """That are read of a scene."""
-        return self.dropped + self.references + self.targets
 
 
 class ViewBatches(Dataset[Views]):
@@ -172,14 +60,14 @@ class ViewBatches(Dataset[Views]):
 
     def _check(self) -> None:
         scenes, largest = sum(self.mixture.sizes), max(shape.batch_size for shape in self._shapes)
-        names = ", ".join(str(source.folder.folder) for source in self.sources)
+        names = ", ".join(str(source.folder.name) for source in self.sources)
         if scenes < largest:
             raise KaleidosceneError(f"{names}: {scenes} scenes, a batch needs {largest}.")
         most = max(self._sampling(shape).views for shape in self._shapes)
         for source in self.sources:
             fewest = source.folder.fewest_views
             if fewest < most:
-                raise KaleidosceneError(f"{source.folder.folder}: scenes have {fewest} views, training needs {most}.")
+                raise KaleidosceneError(f"{source.folder.name}: scenes have {fewest} views, training needs {most}.")
 
     @property
     def fingerprint(self) -> list[list[str | float]]:
@@ -227,13 +115,13 @@ class ViewBatches(Dataset[Views]):
             scenes.append(scene)
             damaged += bad
         return replace(
-            _stacked(scenes, counts, depth=self.config.depth),
+            stacked(scenes, counts, depth=self.config.depth),
             numbers=tuple(first + place for place in chosen),
             step=step,
             damaged=tuple(damaged),
         )
 
-    def _counts(self, step: int, shape: Bucket, chosen: range) -> _Counts:
+    def _counts(self, step: int, shape: Bucket, chosen: range) -> Counts:
         """The draw of the scenes ``chosen``, which must share one."""
         group = self.config.share_counts or shape.batch_size
         number, start = chosen[0] // group, chosen[0] // group * group
@@ -243,8 +131,8 @@ class ViewBatches(Dataset[Views]):
         if present is not None:
             present = present[chosen[0] - start : chosen[-1] + 1 - start]
         if torch.rand((), generator=generator) < self.config.reference_dropout:
-            return _Counts(0, m, None if present is None else present[:, n:], dropped=n)
-        return _Counts(n, m, present)
+            return Counts(0, m, None if present is None else present[:, n:], dropped=n)
+        return Counts(n, m, present)
 
     def _scene(self, place: int, count: int, shape: Bucket) -> tuple[TrainingScene, list[str]]:
         """The scene at a place of the run; where it cannot be read another one, with the names of what was damaged."""
@@ -259,7 +147,7 @@ class ViewBatches(Dataset[Views]):
             except KaleidosceneError:
                 raise
             except DAMAGE as error:
-                damaged.append(f"{folder.folder}: {folder.key(scene)} ({error})")
+                damaged.append(f"{folder.name}: {folder.key(scene)} ({error})")
                 if self.config.damaged_share <= 0:
                     raise KaleidosceneError(f"Damaged scene: {damaged[-1]}.") from error
         raise KaleidosceneError(f"{_ATTEMPTS} damaged scenes one after the other, the last one is {damaged[-1]}.")
@@ -335,51 +223,3 @@ class _Cut(Dataset[Views | KaleidosceneError]):
             return self.batches.part(at[0], self.share, at[1])
         except KaleidosceneError as error:
             return error
-
-
-def _stacked(scenes: list[TrainingScene], counts: _Counts, *, depth: bool) -> Views:
-    videos = torch.tensor([scene.cameras is None for scene in scenes])
-    count = len(scenes[0].images)
-    cameras = times = dropped = None
-    if not bool(videos.all()):
-        # Nobody looks at the cameras of a video; they fill its rows of the batch.
-        size = next(scene.cameras.image_size for scene in scenes if scene.cameras is not None)
-        pose = torch.eye(4)
-        pose[2, 3] = -1.0  # not at the origin, where a scene would have no scale
-        still = Cameras.from_field_of_view(pose.expand(count, 4, 4), 1.0, size)
-        cameras = Cameras.stack([scene.cameras or still for scene in scenes])
-        if counts.dropped:
-            cameras, dropped = cameras[:, counts.dropped :], cameras[:, : counts.dropped]
-    if bool(videos.any()):
-        times = torch.stack([torch.zeros(count) if scene.times is None else scene.times for scene in scenes])
-        times = times[:, counts.dropped :]
-    latents = [scene.latents for scene in scenes if scene.latents is not None]
-    if latents and len(latents) < len(scenes):
-        raise KaleidosceneError(
-            "Sources with stored latents and with images cannot be mixed; store the latents of all."
-        )
-
-    def kept(views: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack(views)[:, counts.dropped :]
-
-    return Views(
-        images=kept([scene.images for scene in scenes]),
-        cameras=cameras,
-        times=times,
-        is_video=videos,
-        num_references=counts.references,
-        present=counts.present,
-        depth=kept([scene.depth for scene in scenes if scene.depth is not None]) if depth else None,
-        mask=kept([scene.mask for scene in scenes]),
-        ids=tuple(scene.key for scene in scenes),
-        latents=(
-            kept([torch.from_numpy(one.mean) for one in latents]),
-            kept([torch.from_numpy(one.std) for one in latents]),
-        )
-        if latents
-        else None,
-        features=kept([torch.from_numpy(one.features) for one in latents if one.features is not None])
-        if latents and latents[0].features is not None
-        else None,
-        dropped_cameras=dropped,
-    )

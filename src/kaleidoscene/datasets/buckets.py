@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from kaleidoscene.datasets.batches import Bucket
+from kaleidoscene.datasets.batch_config import Bucket
 from kaleidoscene.errors import KaleidosceneError
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,7 +56,9 @@ class ShardSummary:
         return cls(name, len(keys), min(views), end, hashlib.sha256(said.encode()).hexdigest())
 
 
-def summarise(folder: Path, read: Callable[[Path], ShardSummary]) -> list[ShardSummary]:
+def summarise(
+    folder: Path, read: Callable[[Path], ShardSummary], remote: Mapping[str, int] | None = None
+) -> list[ShardSummary]:
     """Summaries of all whole shards of a folder, sorted by name.
 
     Those that the catalogue does not have, or whose index has changed since, are read, and the catalogue is written
@@ -65,12 +67,14 @@ def summarise(folder: Path, read: Callable[[Path], ShardSummary]) -> list[ShardS
     Args:
         folder: Of the shards.
         read: Makes the summary of an index.
+        remote: Bytes of all files where they really lie, if ``folder`` has copies of some.
 
     Raises:
         KaleidosceneError: There are no shards, or one is missing or truncated.
     """
     found = _files(folder)
-    names = sorted(name for name in found if name.endswith(INDEX))
+    sizes = {name: stat.st_size for name, stat in found.items()} if remote is None else remote
+    names = sorted(name for name in sizes if name.endswith(INDEX))
     if not names:
         raise KaleidosceneError(f"{folder}: no shards here (expected NAME.tar with NAME{INDEX}).")
     known, kept, summaries = _read(folder / CATALOGUE), {}, []
@@ -78,8 +82,7 @@ def summarise(folder: Path, read: Callable[[Path], ShardSummary]) -> list[ShardS
         stamp = [found[name].st_size, found[name].st_mtime_ns]
         entry = known.get(name)
         summary = entry[1] if entry is not None and entry[0] == stamp else read(folder / name)
-        tar = found.get(summary.name)
-        if tar is None or tar.st_size < summary.end:
+        if sizes.get(summary.name, -1) < summary.end:
             raise KaleidosceneError(
                 f"{folder / summary.name}: the shard is missing or truncated (its index needs {summary.end} bytes)."
             )

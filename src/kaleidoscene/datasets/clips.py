@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from kaleidoscene.datasets.shards import StoredScene
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.images.pixels import centre_box, resize_image
 from kaleidoscene.images.videos import SUFFIXES, video_frames, video_timing

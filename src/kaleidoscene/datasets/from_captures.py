@@ -18,7 +18,8 @@ from kaleidoscene.captures.conversion.images import rgba_of
 from kaleidoscene.choices import check_choices
 from kaleidoscene.datasets.clips import ClipConfig
 from kaleidoscene.datasets.damage import allowed_damage
-from kaleidoscene.datasets.shards import ImageFormat, StoredScene, write_shard
+from kaleidoscene.datasets.shard_writing import ImageFormat, write_shard
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import focal_over_side

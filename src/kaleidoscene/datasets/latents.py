@@ -12,7 +12,9 @@ import torch
 
 from kaleidoscene.codecs.codec import check_size
 from kaleidoscene.codecs.kl import KLCodec
-from kaleidoscene.datasets.shards import ShardFolder, StoredLatents, StoredScene, write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
+from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.stored import StoredLatents, StoredScene
 from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.images.pixels import resize_image

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kaleidoscene.datasets.shards import Stock, StoredLatents, StoredScene
+from kaleidoscene.datasets.shards import Stock
+from kaleidoscene.datasets.stored import StoredLatents, StoredScene
 from kaleidoscene.datasets.transforms import Augmentation, augment
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras

@@ -11,32 +11,25 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tarfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from kaleidoscene.datasets.catalogue import INDEX, summarise
-from kaleidoscene.datasets.shard_index import SCENE, Places, ShardIndex, Stock, write_index
+from kaleidoscene.datasets.remote import RemoteFolder, ShardCache, is_remote
+from kaleidoscene.datasets.shard_index import SCENE, Places, ShardIndex, Stock
+from kaleidoscene.datasets.stored import DEPTH_LEVELS, LATENT, StoredLatents, StoredScene
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.serialisation import file_sha256
 
-ImageFormat = Literal["png", "jpg"]
-_DEPTH_LEVELS = 65535
-_LATENT = "latent.safetensors"
-_JPEG_QUALITY = 95
 # Indices of so many shards stay in memory, those that were used last; a training set's would not fit.
 _KEPT_INDICES = 64
 
@@ -44,159 +37,24 @@ _KEPT_INDICES = 64
 DAMAGE = (OSError, ValueError, KeyError, IndexError, SyntaxError, SafetensorError)
 
 
-@dataclass(frozen=True, eq=False)
-class StoredLatents:
-    """Latents of the views of a scene, made ahead so that the autoencoder is out of the training loop.
-
-    Attributes:
-        image_size: ``(height, width)`` of the images they were made of.
-        mean: Of the codec's posterior, scaled as the network takes it.
-        std: Its standard deviation.
-        features: Auxiliary features, where the network takes any.
-    """
-
-    image_size: tuple[int, int]
-    mean: Float[np.ndarray, "views c lh lw"]
-    std: Float[np.ndarray, "views c lh lw"]
-    features: Float[np.ndarray, "views tokens feature"] | None = None
-
-    def payload(self, view: int) -> bytes:
-        """One view as a safetensors file in half precision."""
-        arrays = {"mean": self.mean[view], "std": self.std[view]}
-        if self.features is not None:
-            arrays["features"] = self.features[view]
-        return save({name: np.ascontiguousarray(array, dtype=np.float16) for name, array in arrays.items()})
-
-    @classmethod
-    def from_payloads(cls, payloads: list[bytes], image_size: tuple[int, int]) -> StoredLatents:
-        """Put views together again."""
-        views = [load(payload) for payload in payloads]
-        stacked = {name: np.stack([view[name] for view in views]).astype(np.float32) for name in views[0]}
-        return cls(image_size, stacked["mean"], stacked["std"], stacked.get("features"))
-
-
-@dataclass(frozen=True, eq=False)
-class StoredScene:
-    """Views of one scene as they lie in a shard: 3D with cameras, or a clip of a video with times.
-
-    Attributes:
-        key: Unique name of the scene.
-        rgba: 8-bit colour with straight alpha.
-        cameras: One camera a view, in world units; None for a video.
-        depth: Distance along the optical axis in world units, 0 where there is nothing.
-        times: Frame numbers of the views of a video; None for a 3D scene.
-        latents: What a codec made of the views ahead; ``rgba`` is then empty.
-    """
-
-    key: str
-    rgba: UInt8[np.ndarray, "views h w 4"]
-    cameras: Cameras | None
-    depth: Float[np.ndarray, "views h w"] | None = None
-    times: tuple[int, ...] | None = None
-    latents: StoredLatents | None = None
-
-    def __post_init__(self) -> None:
-        if (self.cameras is None) == (self.times is None):
-            raise ValueError("A stored scene has either cameras or times.")
-
-
-def write_shard(path: Path, scenes: Iterable[StoredScene], *, image_format: ImageFormat = "png") -> int:
-    """Write one shard and its index, scene by scene; neither name exists before both are whole.
-
-    Args:
-        path: The tar file; its index goes beside it.
-        scenes: What goes in.
-        image_format: ``jpg`` (quality 95) is smaller and can be decoded at a fraction of its size, but drops alpha.
-
-    Returns:
-        How many scenes there were; of none, nothing is written.
-
-    Raises:
-        KaleidosceneError: Two scenes have the same key.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    stock: dict[str, Stock] = {}
-    try:
-        _write_tar(partial, scenes, image_format, stock)
-    except BaseException:  # a full disk among others: half a shard is of no use
-        partial.unlink(missing_ok=True)
-        raise
-    if not stock:
-        partial.unlink()
-        return 0
-    with tarfile.open(partial) as tar, partial.open("rb") as file:
-        members = []
-        for member in tar:
-            file.seek(member.offset_data)
-            crc = zlib.crc32(file.read(member.size))
-            members.append((member.name, (member.offset_data, member.size, crc)))
-    index_partial = path.with_suffix(f"{INDEX}.partial")
-    write_index(index_partial, stock, members, file_sha256(partial))
-    os.replace(partial, path)
-    # The index comes last: a reader takes a shard for whole when its index is there.
-    os.replace(index_partial, path.with_suffix(INDEX))
-    return len(stock)
-
-
-def _write_tar(path: Path, scenes: Iterable[StoredScene], image_format: ImageFormat, stock: dict[str, Stock]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for scene in scenes:
-            if scene.key in stock:
-                raise KaleidosceneError(f"{path.with_suffix('')}: two scenes are named {scene.key!r}.")
-            stock[scene.key] = Stock(len(scene.rgba), scene.times is not None)
-            for name, payload in _members(scene, image_format):
-                info = tarfile.TarInfo(name)
-                info.size = len(payload)
-                tar.addfile(info, io.BytesIO(payload))
-
-
-def _members(scene: StoredScene, image_format: ImageFormat) -> list[tuple[str, bytes]]:
-    size = scene.rgba.shape[1:3] if scene.latents is None else scene.latents.image_size
-    meta: dict[str, Any] = {"image_size": size, "depth_max": None}
-    if scene.cameras is not None:
-        meta["world_from_cam"] = scene.cameras.world_from_cam.tolist()
-        meta["intrinsics"] = scene.cameras.intrinsics.tolist()
-    if scene.times is not None:
-        meta["times"] = scene.times
-    if scene.depth is not None:
-        meta["depth_max"] = float(scene.depth.max())
-    members = [(f"{scene.key}.{SCENE}", json.dumps(meta).encode())]
-    if scene.latents is not None:
-        meta_latents = [(f"{scene.key}.{n:03d}.{_LATENT}", scene.latents.payload(n)) for n in range(len(scene.rgba))]
-        return members + meta_latents
-    for view, image in enumerate(scene.rgba):
-        members.append((f"{scene.key}.{view:03d}.{image_format}", _encode(image, image_format)))
-        if scene.depth is not None:
-            levels = np.round(scene.depth[view] / max(meta["depth_max"], 1e-9) * _DEPTH_LEVELS).astype(np.uint16)
-            members.append((f"{scene.key}.{view:03d}.depth.png", _png(Image.fromarray(levels))))
-    return members
-
-
-def _encode(image: UInt8[np.ndarray, "h w 4"], image_format: ImageFormat) -> bytes:
-    if image_format == "png":
-        return _png(Image.fromarray(image))
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image[..., :3])).save(buffer, "jpeg", quality=_JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue()
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "png", compress_level=4)
-    return buffer.getvalue()
-
-
 class ShardFolder:
     """Random access to the scenes of a folder of shards, in a fixed order (by shard, then by place in it).
+
+    Args:
+        folder: A path, or an address (:mod:`kaleidoscene.datasets.remote`).
+        cache: Where copies of what an address holds lie.
 
     Raises:
         KaleidosceneError: The folder holds no whole shard, or one of another version.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = folder = Path(folder)
-        shards = summarise(folder, lambda path: ShardIndex(path).summary())
+    def __init__(self, folder: Path | str, cache: ShardCache | None = None) -> None:
+        self._remote = RemoteFolder(str(folder), cache or ShardCache()) if is_remote(folder) else None
+        self.name = str(folder)
+        """As it was given."""
+        self.folder = folder = Path(folder) if self._remote is None else self._remote.local
+        sizes = None if self._remote is None else self._remote.sizes
+        shards = summarise(folder, lambda path: ShardIndex(path).summary(), sizes)
         self._indices: OrderedDict[int, ShardIndex] = OrderedDict()
         self._tars = [folder / shard.name for shard in shards]
         self._first = np.cumsum([0, *(shard.scenes for shard in shards)])
@@ -263,14 +121,15 @@ class ShardFolder:
         tar, index, place = self._locate(scene)
         key, members, depths = index.keys[place], index.members(place), None
         where = f"{tar.name}, {key}"
-        with tar.open("rb") as opened:
+        path = tar if self._remote is None else self._remote.tar(tar.name)
+        with path.open("rb") as opened:
             file = _Members(opened, members, where)
             meta = json.loads(file[SCENE])
             chosen = list(range(index.stock[place].views)) if views is None else views
             h, w = meta["image_size"]
             latents = None
-            if chosen and f"{chosen[0]:03d}.{_LATENT}" in members:
-                payloads = [file[f"{view:03d}.{_LATENT}"] for view in chosen]
+            if chosen and f"{chosen[0]:03d}.{LATENT}" in members:
+                payloads = [file[f"{view:03d}.{LATENT}"] for view in chosen]
                 latents = StoredLatents.from_payloads(payloads, (h, w))
                 images = np.zeros((len(chosen), 0, 0, 4), np.uint8)
             else:
@@ -281,7 +140,7 @@ class ShardFolder:
                 depths = np.stack([
                     np.asarray(Image.open(io.BytesIO(file[f"{view:03d}.depth.png"])))
                     for view in chosen
-                ]).astype(np.float32) * (meta["depth_max"] / _DEPTH_LEVELS)  # fmt: skip
+                ]).astype(np.float32) * (meta["depth_max"] / DEPTH_LEVELS)  # fmt: skip
         if "times" in meta:
             return StoredScene(key, images, None, depths, tuple(meta["times"][view] for view in chosen), latents)
         poses, intrinsics = torch.tensor(meta["world_from_cam"])[chosen], torch.tensor(meta["intrinsics"])[chosen]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.training.checkpoint import list_checkpoints
+from kaleidoscene.training.checkpoint_folders import list_checkpoints
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """Shipped weights, one folder a name."""

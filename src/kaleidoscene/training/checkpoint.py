@@ -23,9 +23,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
@@ -36,32 +34,10 @@ from torch.futures import Future as TorchFuture
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.serialisation import file_sha256
-from kaleidoscene.training.distributed import World, like
+from kaleidoscene.training.checkpoint_folders import PREFIX, discard, list_checkpoints
+from kaleidoscene.training.checkpoint_state import BROKEN, EXPORTED, FORMAT_VERSION, TrainingState, quiet
+from kaleidoscene.training.distributed import World
 from kaleidoscene.training.integrity import CHECKSUMS
-from kaleidoscene.training.weights import check_names
-
-# Of the version before, averaged weights are whole in the exported file alone.
-FORMAT_VERSION, _WHOLE_AVERAGE = 3, 2
-_EXPORTED = "model.safetensors"
-_PREFIX = "step-"
-_BROKEN = (OSError, ValueError, KeyError, TypeError, SafetensorError, CheckpointException)
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingState:
-    """What a checkpoint holds beside the model's description; tensors lie as they lie in this process."""
-
-    step: int
-    weights: dict[str, Tensor]
-    average: dict[str, Tensor]
-    optimiser: dict[str, Tensor]
-    extra: dict[str, Any]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights and optimiser states under one name each."""
-        named = {f"weights/{name}": tensor for name, tensor in self.weights.items()}
-        named |= {f"average/{name}": tensor for name, tensor in self.average.items()}
-        return named | {f"optimiser/{name}": tensor for name, tensor in self.optimiser.items()}
 
 
 class _Writer(HuggingFaceStorageWriter):
@@ -125,7 +101,7 @@ class CheckpointWriter:
             KaleidosceneError: It cannot be written; nothing is left of it, and earlier checkpoints are as they were.
         """
         self.finish()
-        partial = self.run / "checkpoints" / f"{_PREFIX}{state.step:08d}.partial"
+        partial = self.run / "checkpoints" / f"{PREFIX}{state.step:08d}.partial"
         with self._refusing(partial):
             if self.world.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -143,7 +119,7 @@ class CheckpointWriter:
     def _write_shards(self, state: TrainingState, folder: Path) -> Future[Any] | None:
         writer = _Writer(str(folder), self.world.device)
         alone = self.world.size == 1
-        with _quiet():
+        with quiet():
             if self.background:
                 # Copies are taken here; training may go on changing the tensors.
                 future = async_save(
@@ -190,7 +166,7 @@ class CheckpointWriter:
         sums = {name: _settle(partial / name) for name in mine}
         if self.world.is_main:
             _export_average(partial)
-            sums[_EXPORTED] = _settle(partial / _EXPORTED)
+            sums[EXPORTED] = _settle(partial / EXPORTED)
         return sums
 
     def _give_name(self, partial: Path, mine: dict[str, str]) -> None:
@@ -210,7 +186,7 @@ class CheckpointWriter:
     def _refusing(self, partial: Path) -> Iterator[None]:
         try:
             yield
-        except _BROKEN as error:
+        except BROKEN as error:
             self._pending = None
             shutil.rmtree(partial, ignore_errors=True)
             good = list_checkpoints(self.run)
@@ -229,13 +205,13 @@ def _reason(error: BaseException) -> str:
 
 def _export_average(checkpoint: Path) -> None:
     """Write the averaged weights whole, from the shards that all processes have written."""
-    with _quiet():
+    with quiet():
         reader = HuggingFaceStorageReader(str(checkpoint / "training" / "shards"))
         stored = reader.read_metadata().state_dict_metadata
         names = [name for name in stored if name.startswith("average/")]
         tensors: dict[str, Any] = {name: torch.empty(cast(Any, stored[name]).size) for name in names}
         load(tensors, storage_reader=reader, no_dist=True)
-    save_file({name.removeprefix("average/"): tensor for name, tensor in tensors.items()}, checkpoint / _EXPORTED)
+    save_file({name.removeprefix("average/"): tensor for name, tensor in tensors.items()}, checkpoint / EXPORTED)
 
 
 def _settle(path: Path) -> str:
@@ -243,108 +219,3 @@ def _settle(path: Path) -> str:
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return file_sha256(path)
-
-
-def discard(checkpoint: Path) -> None:
-    """Remove a checkpoint so that half of one never has its name."""
-    gone = checkpoint.with_name(checkpoint.name + ".gone.partial")
-    shutil.rmtree(gone, ignore_errors=True)
-    os.replace(checkpoint, gone)
-    shutil.rmtree(gone)
-
-
-def remove_leftovers(run: Path) -> None:
-    """Remove what a kill left of checkpoints that were being written or removed."""
-    for path in (run / "checkpoints").glob("*.partial"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def list_checkpoints(run: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
-    found = (run / "checkpoints").glob(f"{_PREFIX}*")
-    return sorted(path for path in found if path.name.removeprefix(_PREFIX).isdigit())
-
-
-def set_aside(checkpoint: Path) -> None:
-    """Take its name from a damaged checkpoint; what is left of it stays beside the others."""
-    aside = checkpoint.with_name(checkpoint.name + ".damaged")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.replace(checkpoint, aside)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint's name states."""
-    return int(checkpoint.name.removeprefix(_PREFIX))
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """``state.json`` of a checkpoint to go on from.
-
-    Raises:
-        KaleidosceneError: The folder is not such a checkpoint.
-    """
-    try:
-        document = json.loads((folder / "training" / "state.json").read_text())
-        version = document.pop("format_version", 1)
-    except _BROKEN as error:
-        raise KaleidosceneError(f"{folder}: not a checkpoint to resume from ({error}).") from error
-    if version not in (_WHOLE_AVERAGE, FORMAT_VERSION):
-        raise KaleidosceneError(
-            f"{folder}: a checkpoint of version {version}, expected {FORMAT_VERSION}; begin a new run with --init."
-        )
-    return document
-
-
-def load_training_state(folder: Path, world: World, weights: dict[str, Tensor]) -> TrainingState:
-    """Read a checkpoint to go on from, by any number of processes; :func:`verify` tells beforehand whether it is whole.
-
-    Args:
-        folder: The checkpoint.
-        world: The processes; each must make this call.
-        weights: The parameters by name, as they lie in this process; what is read lies alike.
-
-    Raises:
-        KaleidosceneError: The folder was not written by :class:`CheckpointWriter`, or is of another model.
-    """
-    extra = read_state(folder)
-    try:
-        with _quiet():
-            reader = HuggingFaceStorageReader(str(folder / "training" / "shards"))
-            stored = reader.read_metadata().state_dict_metadata
-            kept = {name.removeprefix("weights/") for name in stored if name.startswith("weights/")}
-            check_names(folder, kept, weights)
-            tensors = {name: _blank(name, weights) for name in stored if name.startswith("optimiser/")}
-            tensors |= {f"weights/{name}": p.detach().clone() for name, p in weights.items()}
-            is_sharded = any(name.startswith("average/") for name in stored)
-            if is_sharded:
-                tensors |= {f"average/{name}": p.detach().clone() for name, p in weights.items()}
-            load(tensors, storage_reader=reader, no_dist=world.size == 1)
-        if is_sharded:
-            average = {name: tensors[f"average/{name}"] for name in weights}
-        else:
-            with safe_open(folder / _EXPORTED, "pt") as file:
-                average = {name: like(file.get_tensor(name), p.detach()) for name, p in weights.items()}
-    except _BROKEN as error:
-        raise KaleidosceneError(f"{folder}: not a checkpoint to resume from ({error}).") from error
-    return TrainingState(
-        extra.pop("step"),
-        {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")},
-        average,
-        {name.removeprefix("optimiser/"): t for name, t in tensors.items() if name.startswith("optimiser/")},
-        extra,
-    )
-
-
-def _blank(name: str, weights: dict[str, Tensor]) -> Tensor:
-    """Room for a state of an optimiser, ``optimiser/PARAMETER:QUANTITY``: a count, or shaped as its parameter."""
-    parameter, quantity = name.removeprefix("optimiser/").split(":")
-    return torch.zeros(()) if quantity == "step" else weights[parameter].detach().clone()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's notes that a single process reads and writes for itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        yield

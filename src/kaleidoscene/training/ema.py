@@ -1,7 +1,12 @@
 """Exponential moving average of the weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
+
+from kaleidoscene.training.distributed import settle
 
 
 class Ema:
@@ -27,9 +32,18 @@ class Ema:
         """The averaged weights by parameter name."""
         return self.weights
 
+    @contextmanager
+    def in_place_of(self, model: nn.Module) -> Iterator[None]:
+        """The model has the average for its weights, and its own again afterwards."""
+        self._swap(model)
+        try:
+            yield
+        finally:
+            settle(model)
+            self._swap(model)
+
     @torch.no_grad()
-    def swap(self, model: nn.Module) -> None:
-        """Exchange the average and the weights of the model; a second call puts them back."""
+    def _swap(self, model: nn.Module) -> None:
         for name, p in model.named_parameters():
             own = p.detach().clone()
             p.copy_(self.weights[name])

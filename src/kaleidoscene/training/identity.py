@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from kaleidoscene.errors import KaleidosceneError
@@ -49,6 +50,19 @@ class RunIdentity:
         if isinstance(described, dict) and "settings" in described and dataclasses.is_dataclass(self._settings):
             out["settings"] = {**described, "settings": _filled(self._settings, described["settings"])}
         return out
+
+    def check(self, before: dict[str, Any], run: Path, *, force: bool) -> None:
+        """Refuse to go on with another recipe or other data: the losses would not be those of an unbroken run.
+
+        Raises:
+            KaleidosceneError: With what is different.
+        """
+        different = self.differences(before)
+        if different and not force:
+            raise KaleidosceneError(
+                f"{run}: this run was started with another recipe: {'; '.join(different[:5])}. "
+                "Give another folder or the same recipe, or --force-recipe to go on all the same."
+            )
 
 
 def _filled(cls: Any, plain: Any) -> Any:

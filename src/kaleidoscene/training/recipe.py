@@ -8,8 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from kaleidoscene.datasets.batches import BatchConfig
-from kaleidoscene.datasets.shards import ShardFolder, StoredScene
+from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.rendering.cost import Plan
 from kaleidoscene.training.config import TrainConfig

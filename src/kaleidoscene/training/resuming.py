@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.serialisation import write_json
-from kaleidoscene.training.checkpoint import discard, list_checkpoints, read_state, set_aside, step_of
+from kaleidoscene.training.checkpoint_folders import discard, list_checkpoints, set_aside, step_of
+from kaleidoscene.training.checkpoint_state import read_state
 from kaleidoscene.training.distributed import World
 from kaleidoscene.training.faults import STOPPED
 from kaleidoscene.training.integrity import verify

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaleidoscene.datasets.batches import Source, ViewBatches
-from kaleidoscene.datasets.shards import DAMAGE, ShardFolder, StoredScene
+from kaleidoscene.datasets.remote import ShardCache
+from kaleidoscene.datasets.shards import DAMAGE, ShardFolder
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.synthetic.writing import write_synthetic_shards
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.machine import check_device
-from kaleidoscene.training.checkpoint import list_checkpoints, step_of
+from kaleidoscene.training.checkpoint_folders import list_checkpoints, step_of
 from kaleidoscene.training.cost import Placement
 from kaleidoscene.training.distributed import World, join_world, launched_processes, leave_world
 from kaleidoscene.training.recipe import Recipe
@@ -31,7 +33,9 @@ class RunOptions:
     out: Path
     """Folder of the run: checkpoints/, metrics.jsonl, and the rendered scenes if none are given."""
     shards: tuple[str, ...] = ()
-    """Folders of training shards; by default --synthetic is rendered ahead into OUT/shards."""
+    """Folders or addresses of training shards; by default --synthetic is rendered ahead into OUT/shards."""
+    cache: ShardCache = ShardCache()
+    """Where copies of shards lie that are given by an address (s3://, gs://, hf://)."""
     weights: tuple[float, ...] = ()
     """Relative shares of the folders in the batches; by default each has its number of scenes."""
     held_out: Path | None = None
@@ -147,7 +151,7 @@ def _sources(recipe: Recipe, options: RunOptions, world: World) -> list[Source]:
     paths: tuple[str | Path, ...] = options.shards
     if not paths:
         paths = (_rendered(recipe, options.out / "shards", world),)
-    folders = [ShardFolder(path) for path in paths]
+    folders = [ShardFolder(path, options.cache) for path in paths]
     for folder in folders:
         _check_shards(folder, recipe)
     if options.weights and len(options.weights) != len(folders):
@@ -173,7 +177,7 @@ def _check_shards(folder: ShardFolder, recipe: Recipe) -> None:
     h, w = scene.rgba.shape[1:3] if scene.latents is None else scene.latents.image_size
     for want_h, want_w in [shape.image_size for shape in recipe.batches.shapes if shape.image_size is not None]:
         if h < want_h or w < want_w:
-            raise KaleidosceneError(f"{folder.folder}: views of {h}x{w}, the recipe trains at {want_h}x{want_w}.")
+            raise KaleidosceneError(f"{folder.name}: views of {h}x{w}, the recipe trains at {want_h}x{want_w}.")
     recipe.check_shards(folder, scene)
 
 
@@ -185,4 +189,4 @@ def _first_sound_scene(folder: ShardFolder) -> StoredScene:
             return folder.read(number, [0])
         except DAMAGE as error:
             said = said or f"{folder.key(number)} ({error})"
-    raise KaleidosceneError(f"{folder.folder}: the first scenes are all damaged, {said}.")
+    raise KaleidosceneError(f"{folder.name}: the first scenes are all damaged, {said}.")

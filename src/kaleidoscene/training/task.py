@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from kaleidoscene.datasets.batch_config import Share
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.rendering.system import System
 
@@ -71,4 +73,21 @@ class SpreadsViews(Protocol):
         Raises:
             KaleidosceneError: The network cannot.
         """
+        ...
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Training data: the batch of any step, cut among processes and micro-batches."""
+
+    def loader(self, steps: range, *, workers: int, share: Share | None = None) -> Iterator[Views]:
+        """Iterate over one process's micro-batches of ``steps``."""
+        ...
+
+    def parts(self, ranks: int) -> int:
+        """Micro-batches a process needs, among so many processes."""
+        ...
+
+    def allowed_damage(self, step: int) -> float:
+        """How many scenes may have been damaged by the end of a step."""
         ...

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kaleidoscene.datasets.batches import Share
+from kaleidoscene.datasets.batch_config import Share
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.training.checkpoint import (
-    CheckpointWriter,
-    TrainingState,
-    list_checkpoints,
-    load_training_state,
-    read_state,
-    remove_leftovers,
-)
+from kaleidoscene.training.checkpoint import CheckpointWriter
+from kaleidoscene.training.checkpoint_folders import list_checkpoints, remove_leftovers
+from kaleidoscene.training.checkpoint_state import TrainingState, load_training_state, read_state
 from kaleidoscene.training.config import TrainConfig
-from kaleidoscene.training.distributed import World, assign, gathered, place, set_gradient_reduction, settle
+from kaleidoscene.training.distributed import World, assign, gathered, place
 from kaleidoscene.training.ema import Ema
 from kaleidoscene.training.faults import STOPPED, Faults
 from kaleidoscene.training.health import (
     Divergence,
     Spikes,
     drifted_parameters,
-    first_not_finite,
     not_finite_parameters,
     top_activations,
 )
@@ -40,6 +34,7 @@ from kaleidoscene.training.identity import RunIdentity
 from kaleidoscene.training.log import RunLog, past_records
 from kaleidoscene.training.loss_scale import LossScale
 from kaleidoscene.training.optim import Optimisers, clip_gradients
+from kaleidoscene.training.passes import Passes
 from kaleidoscene.training.profiling import profiled_steps
 from kaleidoscene.training.resuming import (
     ROLLBACK,
@@ -50,28 +45,11 @@ from kaleidoscene.training.resuming import (
     sound_checkpoint,
 )
 from kaleidoscene.training.signals import StopSignals
-from kaleidoscene.training.task import SpreadsViews, Task
+from kaleidoscene.training.task import Batches, SpreadsViews, Task
 from kaleidoscene.training.throughput import Throughput
 from kaleidoscene.training.weights import check_weights, freeze_all_but
 
 __all__ = ["ROLLBACK", "STOPPED", "Batches", "TrainConfig", "Trainer", "Validate"]
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """Training data: the batch of any step, cut among processes and micro-batches."""
-
-    def loader(self, steps: range, *, workers: int, share: Share | None = None) -> Iterator[Views]:
-        """Iterate over one process's micro-batches of ``steps``."""
-        ...
-
-    def parts(self, ranks: int) -> int:
-        """Micro-batches a process needs, among so many processes."""
-        ...
-
-    def allowed_damage(self, step: int) -> float:
-        """How many scenes may have been damaged by the end of a step."""
-        ...
 
 
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -139,6 +117,7 @@ class Trainer:
         self.faults = Faults(run, self.world)
         self.throughput = Throughput(self.world, step_flops, config.peak_flops)
         self.heartbeat = Heartbeat(self.world, self.model)
+        self.passes = Passes(task, config, self.world, self.scaler, self.heartbeat)
         self.signals = StopSignals()
         self.step = 0
         self.interrupted = False
@@ -147,7 +126,7 @@ class Trainer:
         if self.world.is_main:
             remove_leftovers(run)
         if rollback is not None:
-            go_back(run, self.world, rollback, lambda before: self._check_same(before, force))
+            go_back(run, self.world, rollback, lambda before: self.identity.check(before, run, force=force))
         self._resume(force, resume_from)
         for past in past_records(run, self.step):
             self.divergence.observe(past["step"], past["loss"])
@@ -178,7 +157,7 @@ class Trainer:
         if last is None:
             return
         before = read_state(last)
-        self._check_same(before.get("identity", {}), force)
+        self.identity.check(before.get("identity", {}), self.run_folder, force=force)
         weights: dict[str, Tensor] = dict(self.model.named_parameters())
         state = load_training_state(last, self.world, weights)
         with torch.no_grad():
@@ -190,15 +169,6 @@ class Trainer:
             self.scaler.load_state_dict(state.extra["scaler"])
         self.step, self.faults.damaged = state.step, state.extra["damaged"]
         self.faults.rate_scale = self.world.agree(rate_scale_of(self.run_folder, before))
-
-    def _check_same(self, before: dict[str, Any], force: bool) -> None:
-        """Refuse to go on with another recipe or other data: the losses would not be those of an unbroken run."""
-        different = self.identity.differences(before)
-        if different and not force:
-            raise KaleidosceneError(
-                f"{self.run_folder}: this run was started with another recipe: {'; '.join(different[:5])}. "
-                "Give another folder or the same recipe, or --force-recipe to go on all the same."
-            )
 
     def train(self) -> Path:
         """Run to the end, until the time is up, or until a signal asks to stop; returns the last checkpoint."""
@@ -243,19 +213,7 @@ class Trainer:
         tokens = sum(self.task.tokens(views) for views in parts)
         shared = self._shared(sum(weights), len(damaged), tokens)
         total = shared[0]
-        means: dict[str, Tensor] = {}
-        of_parts: list[Tensor] = []
-        for number, (views, weight) in enumerate(zip(parts, weights, strict=True)):
-            set_gradient_reduction(self.model, number == len(parts) - 1)
-            self.heartbeat.enter(1)
-            losses = self._forward(views)
-            share = weight / total
-            # Processes average their gradients, so that each gives its part of the whole mean times their number.
-            loss = losses["loss"] * (share * world.size).to(losses["loss"].dtype)
-            (loss if self.scaler is None else loss * self.scaler.scale).backward()
-            for name, value in losses.items():
-                means[name] = means.get(name, torch.zeros_like(total)) + value.detach().double() * share
-            of_parts.append(torch.stack([value.detach().double() for value in losses.values()]).sum())
+        means, of_parts = self.passes(parts, weights, total)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         if self.scaler is not None:
             self.scaler.unscale(gradients)
@@ -277,7 +235,7 @@ class Trainer:
         if not all(math.isfinite(mean) for mean in record.values()):
             self.optimisers.zero_grad()  # exchanged already: they are spoilt on every process, whichever it came from
             scenes = [scene for ids in spoilt for scene in ids]
-            places = self._places_of_forward(parts, bool(scenes))
+            places = self.passes.places_not_finite(parts, bool(scenes))
             self.faults.stop_not_finite(self.step, f"the loss is {record['loss']}", places, scenes)
         skipped = self._update(size)
         self.ema.update(self.model, self.step)
@@ -312,26 +270,12 @@ class Trainer:
         self.optimisers.zero_grad()
         return not finite
 
-    def _forward(self, views: Views) -> dict[str, Tensor]:
-        device = torch.device(self.world.device).type
-        dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
-        # Weights are used once in a pass: a cache of their casts gains nothing, and where blocks are recomputed it
-        # would hold a copy of the whole of sharded weights.
-        low = torch.autocast(device, dtype, cache_enabled=False) if self.config.precision != "fp32" else nullcontext()
-        with low:
-            return self.task.losses(views.to(self.world.device), self.config.seed)
-
-    def _places_of_forward(self, parts: list[Views], spoilt: bool) -> list[str]:
-        with first_not_finite(self.model) as found, torch.no_grad():
-            for views in parts:
-                self._forward(views)
-        return found + not_finite_parameters(self.model) or ["the loss itself"] * spoilt
-
     def _after_step(self, record: dict[str, float]) -> None:
         config, last = self.config, self.step == self.config.steps
         record |= self.throughput.of(record.pop("tokens"), record["seconds"])
         if self.validate is not None and (self.step % config.validate_every == 0 or last):
-            record |= {f"held_out/{name}": value for name, value in self._validate_average().items()}
+            with self.ema.in_place_of(self.model), torch.no_grad():
+                record |= {f"held_out/{name}": value for name, value in self.validate(self.model).items()}
         norm = record.get("gradient_norm")
         spike = norm is not None and self.spikes.observe(norm)
         record |= {"gradient_spike": float(spike), "damaged": float(self.damaged)}
@@ -342,17 +286,6 @@ class Trainer:
             self.faults.stop_diverged(self.step, self.divergence.good_step, self.divergence.best, places)
         if self.step % config.checkpoint_every == 0 or last or self._is_over:
             self._save()
-
-    def _validate_average(self) -> dict[str, float]:
-        """Held-out numbers of the averaged weights; the weights themselves are put back."""
-        assert self.validate is not None
-        self.ema.swap(self.model)
-        try:
-            with torch.no_grad():
-                return self.validate(self.model)
-        finally:
-            settle(self.model)
-            self.ema.swap(self.model)
 
     def _save(self) -> None:
         if self.log is not None:

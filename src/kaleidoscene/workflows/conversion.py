@@ -27,7 +27,8 @@ from kaleidoscene.datasets.from_captures import (
     write_shards,
 )
 from kaleidoscene.datasets.latents import NOTE, LatentConfig, write_latents
-from kaleidoscene.datasets.shards import ShardFolder, StoredScene
+from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.machine import check_device

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import UInt8
 
 from kaleidoscene.datasets.damage import allowed_damage
-from kaleidoscene.datasets.shards import StoredScene, write_shard
+from kaleidoscene.datasets.shard_writing import write_shard
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.synthetic.lighting import Lighting
 from kaleidoscene.datasets.synthetic.mesh import TexturedMesh, fit_unit_box, read_mesh
 from kaleidoscene.datasets.synthetic.procedural import random_object

@@ -14,9 +14,10 @@ import tyro
 from torch import Tensor
 
 from kaleidoscene.codecs.registry import make_codec
-from kaleidoscene.datasets.batches import BatchConfig
+from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.latents import NOTE
-from kaleidoscene.datasets.shards import ShardFolder, StoredScene
+from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError
@@ -155,7 +156,7 @@ class KaleidoRecipe:
             for what, ours in (("autoencoder", settings.codec.source), ("features", settings.feature_source)):
                 if made[what] != ours:
                     raise KaleidosceneError(
-                        f"{folder.folder}: latents by {what} {made[what]!r}, the recipe has {ours!r}."
+                        f"{folder.name}: latents by {what} {made[what]!r}, the recipe has {ours!r}."
                     )
         if scene.cameras is None:
             return
@@ -163,7 +164,7 @@ class KaleidoRecipe:
         angle = math.degrees(field_of_view(float(scene.cameras.intrinsics[0, 1, 1]), min(h, w)))
         if abs(angle - settings.field_of_view) > 1:
             raise KaleidosceneError(
-                f"{folder.folder}: views of {angle:.1f} degrees, the recipe has {settings.field_of_view:.1f}; for "
+                f"{folder.name}: views of {angle:.1f} degrees, the recipe has {settings.field_of_view:.1f}; for "
                 "those of the shards give --field-of-view."
             )
 
