@@ -13,11 +13,17 @@ from kaleidoscene.nn.positions import ViewPositions
 from tests.conftest import CAUSAL, tiny_config
 
 
-@pytest.mark.parametrize("changes", [dict(), dict(window=2), dict(depth=5, kv_heads=2), dict(reprojection_depths=200)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(), dict(window=2), dict(depth=5, kv_heads=2), dict(reprojection_depths=200),
+        dict(latent_channels=3, patch_size=16, reprojection_depths=20, refined_points=9),
+    ],
+)  # fmt: skip
 def test_operations_agree_with_the_counter(changes):
     config: KaleidoConfig = tiny_config(**changes)
     model = Kaleido(config).eval()
-    latents = torch.randn(2, 5, 48, 4, 6)
+    latents = torch.randn(2, 5, config.latent_channels, 4 * config.patch_size, 6 * config.patch_size)
     positions = ViewPositions.from_poses(random_rigid(2, 5))
     # The counter knows matrix products, not the fused CPU kernel.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from kaleidoscene.families.kaleido.config import HEAD_DIM, KaleidoConfig
 from kaleidoscene.families.kaleido.lookups import seconds_of_lookups
 from kaleidoscene.families.kaleido.ray_bias import CHANNELS as RAY_CHANNELS
+from kaleidoscene.families.kaleido.refinement import MATCH
+from kaleidoscene.families.kaleido.refinement import cell_flops as refinement_cell_flops
 from kaleidoscene.families.kaleido.reprojection import BAND, CELLS, HIDDEN, POINT_CHANNELS, POINT_NUMBERS
 from kaleidoscene.families.kaleido.reprojection import flops as reprojection_flops
 from kaleidoscene.nn.windows import Windows
 from kaleidoscene.rendering.cost import Cost
 
+# Numbers of a point of a cell beyond those of any point, while its volume is convolved.
+_CELL_NUMBERS = 60
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
 # (benchmarks/render_memory.md) and rounded up.
 _LIVE_STREAMS = 14
@@ -75,7 +79,12 @@ def forward_flops(config: KaleidoConfig, request: Request) -> int:
     ends = 2 * 2 * width * config.patch_channels
     if config.reprojection_depths:
         token, pixel = reprojection_flops(width, config.latent_channels, config.reprojection_depths)
-        ends += (token + config.patch_size**2 * pixel) * request.composed
+        if config.refined_points:
+            cell = refinement_cell_flops(config.reprojection_depths)
+            near = reprojection_flops(width, config.latent_channels, config.refined_points)[1]
+            ends += (token + CELLS**2 * (pixel + cell) + config.patch_size**2 * near) * request.composed
+        else:
+            ends += (token + config.patch_size**2 * pixel) * request.composed
     vectors = {"full": 9, "shift": 3, "none": 0}[config.modulation]
     modulation = 2 * request.batch * request.queries * vectors * width * config.condition_channels
     return round(tokens * (config.depth * (per_token + attention) + ends)) + config.depth * modulation
@@ -86,13 +95,22 @@ def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], b
     tokens = references * grid[0] * grid[1]
     channels = 2 * HEAD_DIM + (RAY_CHANNELS if config.ray_bias else 0)
     surfaces = 4 * CELLS**2 * tokens if config.reprojection_depths else 0
+    if config.refined_points:
+        surfaces += 4 * MATCH * config.patch_size**2 // 16 * tokens
     return config.depth * tokens * config.kv_heads * channels * bytes_per_number + surfaces
 
 
 def reprojection_lookups(config: KaleidoConfig, references: int, targets: int, grid: tuple[int, int]) -> int:
     """References that one evaluation looks up at points of rays; what is done once a point counts as two of them."""
-    pixels = targets * grid[0] * grid[1] * config.patch_size**2
-    return pixels * config.reprojection_depths * (references + 2)
+    return targets * grid[0] * grid[1] * _points(config) * (references + 2)
+
+
+def _points(config: KaleidoConfig) -> int:
+    """That are looked at for a token."""
+    pixels = config.patch_size**2
+    if config.refined_points:
+        return CELLS**2 * config.reprojection_depths + pixels * config.refined_points
+    return pixels * config.reprojection_depths
 
 
 def activation_bytes(config: KaleidoConfig, request: Request) -> int:
@@ -101,6 +119,9 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
     key_tokens = request.batch * request.keys * request.grid[0] * request.grid[1]
     network = _LIVE_STREAMS * tokens * config.width + 6 * key_tokens * config.kv_heads * HEAD_DIM
     pixels = tokens * config.patch_size**2
-    band = min(BAND, round(request.composed * pixels) * config.reprojection_depths)
+    band = min(BAND, round(request.composed * pixels) * (config.refined_points or config.reprojection_depths))
+    if config.refined_points:  # a view's cells are looked at together
+        cells = request.grid[0] * request.grid[1] * CELLS**2 * config.reprojection_depths
+        band = max(band, cells + cells * _CELL_NUMBERS // POINT_NUMBERS)
     context = CELLS**2 * tokens * (config.reprojection_depths + HIDDEN) if config.reprojection_depths else 0
     return 4 * (network + context + band * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels))

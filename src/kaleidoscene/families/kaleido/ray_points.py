@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from kaleidoscene.geometry.poses import invert
@@ -27,7 +27,7 @@ class Lattice:
     stride: int = 1
     size: tuple[int, int] | None = None
 
-    def of(self, x: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch rows cols"]:
+    def of(self, x: Shaped[Tensor, "*batch h w"]) -> Shaped[Tensor, "*batch rows cols"]:
         """These pixels of an image (a view)."""
         if self.size is not None:
             x = x[..., : self.row + self.size[0] * self.stride, : self.col + self.size[1] * self.stride]
@@ -56,7 +56,7 @@ class Sources:
     surfaces: Float[Tensor, "batch refs rows cols"]
     positions: ViewPositions
     present: Bool[Tensor, "batch refs"] | None = None
-    features: Float[Tensor, "batch refs features rows cols"] | None = None
+    features: Float[Tensor, "batch refs features fh fw"] | None = None
 
     def counts(self) -> Tensor:
         """References of each scene that may be seen, ``(batch, 1, 1, 1)`` or one number."""
@@ -78,7 +78,6 @@ class Sources:
 
     def repeat(self, times: int) -> Sources:
         """``times`` copies of each scene, next to each other; all references are present."""
-
 
         def repeat(x: Tensor) -> Tensor:
             return x.expand(times, *x.shape[1:]) if len(x) == 1 else x.repeat_interleave(times, 0)  # no copies of one

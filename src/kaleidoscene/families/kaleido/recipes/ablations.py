@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from kaleidoscene.codecs.codec import CodecConfig
-from kaleidoscene.datasets.batches import BatchConfig
+from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.datasets.transforms import Augmentation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaleidoscene.codecs.codec import CodecConfig
-from kaleidoscene.datasets.batches import BatchConfig
+from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.buckets import bucket_sizes, buckets_within
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes

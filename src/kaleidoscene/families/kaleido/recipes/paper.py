@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kaleidoscene.codecs.codec import CodecConfig
-from kaleidoscene.datasets.batches import BatchConfig, Bucket
+from kaleidoscene.datasets.batch_config import BatchConfig, Bucket
 from kaleidoscene.datasets.buckets import bucket_sizes
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
