@@ -79,3 +79,26 @@ def test_every_mode_is_deterministic(mode):
     path = kaleidoscene.trajectories.spiral(capture, 3)
     images = [model.render(capture.select([0, 2]), cameras=path, seed=4, plan=plan).images for _ in range(2)]
     assert images[0].equal(images[1])
+
+
+def test_they_are_asked_as_they_were_trained_unless_another_plan_is_given():
+    model = kaleidoscene.load("default")
+    assert model.system.default_plan == kaleidoscene.RenderPlan(mode="independent")
+    capture = kaleidoscene.read_capture(EXAMPLE)
+    path = kaleidoscene.trajectories.orbit(capture, frames=3)
+    plans = [None, kaleidoscene.RenderPlan(mode="independent", chunk=1), kaleidoscene.RenderPlan(mode="joint")]
+    default, alone, together = (
+        model.render(capture.select([0, 2]), cameras=path, seed=1, plan=plan).images for plan in plans
+    )
+    torch.testing.assert_close(default, alone, rtol=0, atol=1e-5)
+    assert (default - together).abs().max() > 0.02
+
+
+def test_of_a_plan_is_changed_what_is_asked_for():
+    plan = kaleidoscene.RenderPlan(mode="independent", chunk=3)
+    assert plan.changed() == plan and plan.in_one_call(48) == 3 and plan.in_one_call(2) == 2
+    assert plan.changed(mode="joint") == kaleidoscene.RenderPlan(mode="joint")  # whose chunk is another matter
+    assert plan.changed(mode="independent", chunk=5).chunk == 5 and plan.changed(chunk=7).mode == "independent"
+    assert kaleidoscene.RenderPlan(mode="joint").in_one_call(48) == 48
+    assert kaleidoscene.RenderPlan(mode="independent").in_one_call(480) == 8
+    assert kaleidoscene.RenderPlan(mode="autoregressive").in_one_call(48) == 1

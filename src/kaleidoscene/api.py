@@ -185,9 +185,9 @@ class Model:
             capture: The references (``capture.select`` chooses them).
             cameras: Of the new views, in the world of the capture; poses count, the lens is the model's.
             seed: The same seed gives the same images.
-            plan: Together, in chunks or one after the other; by default all together.
+            plan: Together, each by itself or one after the other; by default the model's own.
         """
-        chunks = list(self.render_chunks(capture, cameras=cameras, seed=seed, plan=plan or RenderPlan()))
+        chunks = list(self.render_chunks(capture, cameras=cameras, seed=seed, plan=plan or self.system.default_plan))
         order = torch.tensor([index for chunk in chunks for index in chunk.indices]).argsort()
         images = torch.cat([chunk.images for chunk in chunks])[order]
         return RenderedViews(images.cpu(), self.lens(cameras), self.prepare(capture)[0], capture)
@@ -223,7 +223,7 @@ class Model:
         )  # fmt: skip
 
     def _check_memory(self, references: int, targets: int, plan: RenderPlan) -> None:
-        chunk = min(targets, plan.chunk or (1 if plan.mode == "autoregressive" else targets))
+        chunk = plan.in_one_call(targets)
         references = max(references, plan.max_references) if plan.mode == "autoregressive" else references
         independent = plan.mode == "independent"
 

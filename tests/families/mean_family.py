@@ -1,22 +1,23 @@
 """The smallest family there can be: every view is the mean of the references, times a colour that is learned."""
 
 import json
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from kaleidoscene.datasets.batch_config import BatchConfig
-from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.families.family import Family
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.rendering.capabilities import Capabilities
-from kaleidoscene.rendering.cost import Cost
+from kaleidoscene.rendering.cost import Cost, PlainPlan
 from kaleidoscene.rendering.renderer import PlainRenderer, Rendering, check_references
+from kaleidoscene.rendering.system import PlainSystem
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.cost import TrainingCost
+from kaleidoscene.training.recipe import PlainRecipe
+from kaleidoscene.training.task import PlainTask
 
 CAPABILITIES = Capabilities(needs_cameras=False, estimates_cameras=True, takes_back_views=False, any_lens=True)
 
@@ -79,140 +80,71 @@ class MeanRenderer(PlainRenderer):
         return Rendering(image[:, None].expand(-1, cameras.batch_shape[1], -1, -1, -1), cameras)
 
 
-@dataclass(frozen=True, eq=False)
-class MeanSystem:
-    renderer: MeanRenderer
+class MeanSystem(PlainSystem):
     family = "mean"
-    focal_over_height = 1.0
-    method_note = {}  # noqa: RUF012
 
-    @property
-    def image_size(self):
-        return self.renderer.image_size
-
-    @property
-    def image_sizes(self):
-        return (self.image_size,)
-
-    def with_image_size(self, image_size):
-        return MeanSystem(MeanRenderer(self.renderer.model, image_size))
-
-    def cost(self, references, targets, *, independent=False):
-        return MeanPlan(MeanSettings(self.image_size)).cost(references, targets)
+    def __init__(self, model, image_size):
+        self.renderer, self.plan = MeanRenderer(model, image_size), plan(image_size)
 
 
-@dataclass(frozen=True)
-class MeanPlan:
-    settings: MeanSettings
-    method_note = {}  # noqa: RUF012
+class MeanTask(PlainTask):
+    family = "mean"
 
-    @property
-    def image_size(self):
-        return self.settings.image_size
-
-    def with_sampling(self, *, steps, guidance):
-        if steps is not None or guidance is not None:
-            raise ValueError("A mean is not sampled.")
-        return self
-
-    def cost(self, references, targets, *, independent=False, precision="fp32", image_size=None):
-        pixels = self.image_size[0] * self.image_size[1]
-        return Cost(12, (references + 18 * targets) * pixels, 12 * (references + targets) * pixels, 0)
-
-
-class MeanTask:
     def __init__(self, settings):
         self.settings, self.model = settings, MeanNetwork()
 
     def losses(self, views, seed):
-        n = max(1, views.num_references)
-        made = self.model(views.images[:, :n])
+        made = self.model(views.images[:, : max(1, views.num_references)])
         return {"loss": (made[:, None] - views.images[:, views.num_references :]).square().mean()}
-
-    def weight(self, views):
-        return float(views.images.shape[0] * (views.images.shape[1] - views.num_references))
-
-    def tokens(self, views):
-        return views.images[:, :, 0].numel()
 
     def initialise(self, unit):
         for p in unit.parameters():
             nn.init.eye_(p) if p.ndim == 2 else nn.init.ones_(p)
 
-    def describe(self):
-        return {"family": "mean", "settings": {"image_size": list(self.settings.image_size)}}
-
     def system(self, model):
-        return MeanSystem(MeanRenderer(model, self.settings.image_size))
+        return MeanSystem(model, self.settings.image_size)
 
 
-@dataclass(frozen=True)
-class MeanOptions:
-    train: TrainConfig
-    data: BatchConfig
-    synthetic: SyntheticScenes | None
-
-
-@dataclass(frozen=True)
-class MeanRecipe:
-    settings: MeanSettings
-    train: TrainConfig
-    data: BatchConfig
-    synthetic: SyntheticScenes | None = None
-    family, remark = "mean", ""
-
-    @property
-    def batches(self):
-        return replace(self.data, image_size=self.settings.image_size)
-
-    @property
-    def options(self):
-        return MeanOptions(self.train, self.data, self.synthetic)
-
-    def changed(self, options):
-        return replace(self, train=options.train, data=options.data, synthetic=options.synthetic)
+class MeanRecipe(PlainRecipe):
+    family = "mean"
 
     @property
     def plan(self):
-        return MeanPlan(self.settings)
+        return plan(self.settings.image_size)
 
     def training_costs(self, placement):
         return [TrainingCost(12, 1000, 1000, 100, 100) for _ in self.batches.shapes]
-
-    def identity(self):
-        return {}
-
-    def check_start(self, init, *, resumes, has_shards):
-        pass
-
-    def check_shards(self, folder, scene):
-        pass
 
     def make_task(self, device):
         with torch.device("meta"):
             return MeanTask(self.settings)
 
-    def read_weights(self, folder):
-        return load_file(folder / "model.safetensors")
-
 
 def mean_debug():
     """A mean that is trained in a moment."""
     train = TrainConfig(steps=6, workers=0, checkpoint_every=3, precision="fp32", log_every=2)
-    return MeanRecipe(MeanSettings(), train, BatchConfig(batch_size=4))
+    return MeanRecipe(settings=MeanSettings(), train=train, data=BatchConfig(batch_size=4))
 
 
-def _settings(folder: Path) -> MeanSettings:
-    return MeanSettings(tuple(json.loads((folder / "config.json").read_text())["settings"]["image_size"]))
+def plan(image_size):
+    def cost(references, targets, size):
+        pixels = size[0] * size[1]
+        return Cost(12, (references + 18 * targets) * pixels, 12 * (references + targets) * pixels, 0)
+
+    return PlainPlan(tuple(image_size), cost)
 
 
-def _load(folder, device, precision):
+def image_size_of(folder):
+    return tuple(json.loads((folder / "config.json").read_text())["settings"]["image_size"])
+
+
+def load(folder, device, precision):
     model = MeanNetwork().to(device)
     model.load_state_dict(load_file(folder / "model.safetensors"))
-    return MeanSystem(MeanRenderer(model.eval().requires_grad_(False), _settings(folder).image_size))
+    return MeanSystem(model.eval().requires_grad_(False), image_size_of(folder))
 
 
 MEAN = Family(
-    load=_load, plan=lambda folder: MeanPlan(_settings(folder)), recipe_of=lambda folder: mean_debug(),
+    load=load, plan=lambda folder: plan(image_size_of(folder)), recipe_of=lambda folder: mean_debug(),
     recipes={"mean-debug": mean_debug}, capabilities=CAPABILITIES,
 )  # fmt: skip

@@ -20,8 +20,6 @@ from kaleidoscene.workflows.costs import describe_rendering
 from kaleidoscene.workflows.rendering import WRITTEN, RenderingJob
 from kaleidoscene.workflows.request import RenderRequest, RequestOptions, resolve_request
 
-_INDEPENDENT_CHUNK = 8
-
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions(RequestOptions):
@@ -36,14 +34,15 @@ class RenderOptions(RequestOptions):
     """Write OUT/frusta.png and say what the rendering would cost; render nothing."""
     model: str = "default"
     """'default', a checkpoint or run folder, or a hub id."""
-    mode: RenderMode = "joint"
-    """joint: targets see each other; independent: they do not; autoregressive: they become references."""
+    mode: RenderMode | None = None
+    """joint: targets see each other; independent: they do not; autoregressive: they become references. By default what
+    the model was trained for."""
     chunk: int | None = None
-    """Targets in one call; by default all (autoregressive: one)."""
-    order: Literal["trajectory", "nearest"] = "trajectory"
-    """Order of autoregressive rendering."""
-    max_references: int = 12
-    """Bound on the references of a call in autoregressive rendering."""
+    """Targets in one call; by default the model's (joint: all, independent: eight, autoregressive: one)."""
+    order: Literal["trajectory", "nearest"] | None = None
+    """Order of autoregressive rendering; by default that of the trajectory."""
+    max_references: int | None = None
+    """Bound on the references of a call in autoregressive rendering; by default 12."""
     steps: int | None = None
     """Denoising steps; by default the model's."""
     guidance: float | None = None
@@ -63,10 +62,10 @@ def main(argv: list[str]) -> None:
     options = parse(RenderOptions, argv, "render")
     if not 0 < options.fps < math.inf:
         raise KaleidosceneError(f"--fps must be positive, got {options.fps}.")
-    # Targets that do not see each other come out the same in any chunks: small ones show progress and can be resumed.
-    chunk = _INDEPENDENT_CHUNK if options.mode == "independent" and options.chunk is None else options.chunk
-    plan = RenderPlan(mode=options.mode, chunk=chunk, order=options.order, max_references=options.max_references)
     model = load(options.model, device=options.device, precision=options.precision)
+    plan = model.system.default_plan.changed(
+        mode=options.mode, chunk=options.chunk, order=options.order, max_references=options.max_references
+    )
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
     request = resolve_request(options, model)
     sources = (options.capture, options.cameras_of, options.camera_path, Path(options.model))

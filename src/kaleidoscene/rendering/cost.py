@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -86,3 +87,44 @@ class Plan(Protocol):
             image_size: ``(height, width)``; by default :attr:`image_size`.
         """
         ...
+
+
+@dataclass(frozen=True)
+class PlainPlan:
+    """Of a model of one size that samples nothing.
+
+    Attributes:
+        image_size: ``(height, width)`` of what it renders.
+        cost_of: From numbers of references and targets and the size of images to the cost of a call.
+    """
+
+    image_size: tuple[int, int]
+    cost_of: Callable[[int, int, tuple[int, int]], Cost]
+
+    @property
+    def method_note(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def with_sampling(self, *, steps: int | None, guidance: float | None) -> PlainPlan:
+        """Itself.
+
+        Raises:
+            ValueError: Sampling is asked for.
+        """
+        if steps is not None or guidance is not None:
+            raise ValueError("This model does not sample: it has neither steps nor guidance.")
+        return self
+
+    def cost(
+        self,
+        references: int,
+        targets: int,
+        *,
+        independent: bool = False,
+        precision: str = "fp32",
+        image_size: tuple[int, int] | None = None,
+    ) -> Cost:
+        """Cost of a call; see :class:`Plan`."""
+        del independent, precision
+        return self.cost_of(references, targets, image_size or self.image_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -25,7 +25,8 @@ class RenderPlan:
     Attributes:
         mode: ``joint``: the targets of a chunk see each other (paper). ``independent``: each sees references only.
             ``autoregressive``: as ``joint``, and what was rendered becomes reference for the next chunk.
-        chunk: Targets in one call; None is all at once (``autoregressive``: one).
+        chunk: Targets in one call; None is all at once (``autoregressive``: one; ``independent``: eight, since chunks
+            change nothing there but memory and what is shown of progress).
         order: ``trajectory`` keeps the order of the targets; ``nearest`` always takes next the targets nearest to any
             reference (``autoregressive`` only).
         max_references: Bound on the references of a call; given ones stay, generated ones leave oldest first.
@@ -42,6 +43,23 @@ class RenderPlan:
             raise KaleidosceneError(f"A chunk holds at least one target, got {self.chunk}.")
         if self.max_references < 1:
             raise KaleidosceneError(f"max_references must be at least 1, got {self.max_references}.")
+
+    def in_one_call(self, targets: int) -> int:
+        """How many of so many targets go into one call, at most."""
+        return min(targets, self.chunk or {"autoregressive": 1, "independent": 8, "joint": targets}[self.mode])
+
+    def changed(
+        self,
+        *,
+        mode: RenderMode | None = None,
+        chunk: int | None = None,
+        order: Literal["trajectory", "nearest"] | None = None,
+        max_references: int | None = None,
+    ) -> RenderPlan:
+        """What of it is asked for otherwise; another mode does not keep the chunks of this one."""
+        plan = self if mode in (None, self.mode) else RenderPlan(mode=mode or self.mode)
+        given = {"chunk": chunk, "order": order, "max_references": max_references}
+        return replace(plan, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +110,7 @@ def render_in_order(
     if plan.mode == "autoregressive" and given > plan.max_references:
         raise KaleidosceneError(f"{given} references were given, max_references is {plan.max_references}.")
     scene = renderer.expect(scene, cameras.reshape(1, len(cameras)))
-    size = plan.chunk or (1 if plan.mode == "autoregressive" else len(cameras))
+    size = plan.in_one_call(len(cameras))
     known = reference_cameras.centres
     left = list(range(len(cameras)))
     while left:

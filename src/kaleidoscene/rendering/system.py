@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from kaleidoscene.rendering.cost import Cost
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.nn.positions import NOMINAL_FOCAL
+from kaleidoscene.rendering.cost import Cost, Plan
+from kaleidoscene.rendering.ordering import RenderPlan
 from kaleidoscene.rendering.renderer import Renderer
 
 
@@ -46,9 +49,55 @@ class System(Protocol):
         """How it makes its views, as plain values to stand beside numbers."""
         ...
 
+    @property
+    def default_plan(self) -> RenderPlan:
+        """Which targets go into which call where nobody asks for another plan: as it was trained, or is best."""
+        ...
+
     def cost(self, references: int, targets: int, *, independent: bool = False) -> Cost:
         """Cost of rendering ``targets`` new views in one call."""
         ...
+
+
+class PlainSystem:
+    """What most systems have in common: one size, no choices, every target by itself.
+
+    To be inherited from by those to whom that applies.
+    """
+
+    renderer: Renderer
+    plan: Plan
+    focal_over_height = NOMINAL_FOCAL
+    default_plan = RenderPlan(mode="independent")
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Of its renderer."""
+        return self.renderer.image_size
+
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]:
+        """One."""
+        return (self.image_size,)
+
+    def with_image_size(self, image_size: tuple[int, int]) -> PlainSystem:
+        """Itself.
+
+        Raises:
+            KaleidosceneError: Another size is asked for.
+        """
+        if image_size != self.image_size:
+            raise KaleidosceneError(f"It renders {self.image_size}, not {image_size}.")
+        return self
+
+    @property
+    def method_note(self) -> dict[str, Any]:
+        """That of its plan."""
+        return self.plan.method_note
+
+    def cost(self, references: int, targets: int, *, independent: bool = False) -> Cost:
+        """That of its plan."""
+        return self.plan.cost(references, targets, independent=independent)
 
 
 @runtime_checkable

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from safetensors.torch import load_file
 from torch import Tensor
 
 from kaleidoscene.datasets.batch_config import BatchConfig
@@ -103,3 +105,55 @@ class Recipe(Protocol):
     def read_weights(self, folder: Path) -> dict[str, Tensor]:
         """Weights of a checkpoint of its family."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainOptions:
+    """What of a plain recipe may be changed where it is started."""
+
+    train: TrainConfig = TrainConfig()
+    data: BatchConfig = BatchConfig()
+    synthetic: SyntheticScenes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainRecipe:
+    """What most recipes have in common: one size, no options of their own, nothing to refuse.
+
+    To be inherited from by those to whom that applies; ``family``, ``plan``, ``training_costs`` and ``make_task`` are
+    left to say. Settings have an ``image_size``.
+    """
+
+    settings: Any
+    train: TrainConfig
+    data: BatchConfig
+    synthetic: SyntheticScenes | None = None
+    remark: ClassVar[str] = ""
+
+    @property
+    def batches(self) -> BatchConfig:
+        """``data`` at the size of the network."""
+        return replace(self.data, image_size=self.settings.image_size)
+
+    @property
+    def options(self) -> PlainOptions:
+        """Training, data, synthetic scenes."""
+        return PlainOptions(train=self.train, data=self.data, synthetic=self.synthetic)
+
+    def changed(self, options: PlainOptions) -> PlainRecipe:
+        """With other options."""
+        return replace(self, train=options.train, data=options.data, synthetic=options.synthetic)
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing more."""
+        return {}
+
+    def check_start(self, init: str | None, *, resumes: bool, has_shards: bool) -> None:
+        """Any start will do."""
+
+    def check_shards(self, folder: ShardFolder, scene: StoredScene) -> None:
+        """Any shards will do."""
+
+    def read_weights(self, folder: Path) -> dict[str, Tensor]:
+        """All tensors of a checkpoint."""
+        return load_file(folder / "model.safetensors")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kaleidoscene.datasets.batch_config import Share
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.rendering.system import System
+from kaleidoscene.serialisation import to_plain
 
 
 @runtime_checkable
@@ -56,6 +57,30 @@ class Task(Protocol):
     def system(self, model: nn.Module) -> System:
         """A network of this task as it stands, ready to render (for scores while training)."""
         ...
+
+
+class PlainTask:
+    """What most tasks have in common: targets count, pixels are tokens, settings describe a checkpoint.
+
+    To be inherited from by those to whom that applies.
+    """
+
+    family: str
+    settings: Any
+
+    def weight(self, views: Views) -> float:
+        """Targets that are there."""
+        if views.present is None:
+            return float(views.images.shape[0] * (views.images.shape[1] - views.num_references))
+        return float(views.present[:, views.num_references :].sum())
+
+    def tokens(self, views: Views) -> int:
+        """Pixels."""
+        return views.images[:, :, 0].numel()
+
+    def describe(self) -> dict[str, Any]:
+        """Family and settings."""
+        return {"family": self.family, "settings": to_plain(self.settings)}
 
 
 @runtime_checkable

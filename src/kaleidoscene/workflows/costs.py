@@ -144,7 +144,7 @@ def describe_rendering(
     model: Model, references: int, targets: int, plan: RenderPlan, *, device: str, precision: str
 ) -> str:
     """What a rendering will take, call by call, as a line for users."""
-    chunk = min(targets, plan.chunk or (1 if plan.mode == "autoregressive" else targets))
+    chunk = plan.in_one_call(targets)
     whole: Cost | None = None
     for first in range(0, targets, chunk):
         grown = references + first if plan.mode == "autoregressive" else references

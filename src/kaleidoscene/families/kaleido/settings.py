@@ -10,6 +10,7 @@ from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.families.kaleido.config import KaleidoConfig
 from kaleidoscene.flow.schedules import Schedule
 from kaleidoscene.flow.solvers import SolverName
+from kaleidoscene.rendering.ordering import RenderPlan
 
 ScaleFrom = Literal["references", "all"]
 
@@ -41,7 +42,8 @@ class KaleidoSettings:
             ``buckets``, which are cut from square views; the paper models no intrinsics.
         scale_from: Whose farthest camera is at distance 1: the references', so that a scene does not depend on what is
             asked of it (and can be cached), or all views' (paper).
-        sampling: Default way to render.
+        sampling: How views are drawn by default.
+        render_plan: Which targets go into one call by default: as many as it was trained with, or each by itself.
     """
 
     model: KaleidoConfig
@@ -52,6 +54,7 @@ class KaleidoSettings:
     field_of_view: float = 49.1
     scale_from: ScaleFrom = "references"
     sampling: SamplingConfig = SamplingConfig()
+    render_plan: RenderPlan = RenderPlan()
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -16,6 +16,7 @@ from kaleidoscene.families.kaleido.parts import TYPES, Precision
 from kaleidoscene.families.kaleido.plan import KaleidoPlan, changed_sampling, token_grid
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
+from kaleidoscene.rendering.ordering import RenderPlan
 from kaleidoscene.serialisation import to_plain
 
 
@@ -63,6 +64,11 @@ class KaleidoSystem:
         """The same checkpoint with other sampling; None keeps its default."""
         sampling = changed_sampling(self.renderer.sampling, steps, guidance)
         return KaleidoSystem(self.renderer.changed(sampling=sampling))
+
+    @property
+    def default_plan(self) -> RenderPlan:
+        """What its settings say."""
+        return self.settings.render_plan
 
     def cost(self, references: int, targets: int, *, independent: bool = False) -> KaleidoCost:
         """Cost of rendering ``targets`` new views in one call; both branches of guidance are counted."""
