@@ -13,8 +13,9 @@ from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.families.kaleido.recipes import kaleido_nano
 from kaleidoscene.families.kaleido.task import KaleidoTask
 from kaleidoscene.training.config import TrainConfig
-from kaleidoscene.training.distributed import World, place
+from kaleidoscene.training.distributed import place
 from kaleidoscene.training.optim import Optimisers
+from kaleidoscene.training.world import World
 
 
 def seconds_per_step(batches: ViewBatches, steps: int, workers: int) -> float:

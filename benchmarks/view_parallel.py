@@ -5,7 +5,7 @@ import tempfile
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
+from torch import multiprocessing
 
 from benchmarks.common import network, write_result
 from kaleidoscene.families.kaleido.model import Kaleido
@@ -50,8 +50,8 @@ def main() -> None:
     lines = [
         f"Forward and backward of one scene of {VIEWS} views ({REFERENCES} references) of {SIDE // 2} x {SIDE // 2} "
         "tokens, width 256, 4 blocks, windows of 4, fp32.",
-        "Growth of the peak resident memory of a process in the step; the sum over all targets of what comes out is the",
-        "same. Weights and their gradients, which every process has here, are 13 MiB.",
+        "Growth of the peak resident memory of a process in the step; the sum over all targets of what comes out is",
+        "the same. Weights and their gradients, which every process has here, are 13 MiB.",
         "",
         "| processes | MiB, largest process | of one process | sum of squares |",
         "|---|---|---|---|",
@@ -59,7 +59,7 @@ def main() -> None:
     one = 0.0
     for size in (1, 2, 4):
         with tempfile.TemporaryDirectory() as folder:
-            multiprocessing.spawn(_work, (size, f"{folder}/meeting", f"{folder}/told"), nprocs=size)
+            spawn(_work, (size, f"{folder}/meeting", f"{folder}/told"), nprocs=size)
             found = torch.load(f"{folder}/told", weights_only=True)
         memory = max(memory for _, memory in found)
         one = one or memory

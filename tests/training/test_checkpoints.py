@@ -14,7 +14,7 @@ from kaleidoscene.families.kaleido.checkpoint import load_model
 from kaleidoscene.training.checkpoint import CheckpointWriter
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.checkpoint_state import TrainingState
-from kaleidoscene.training.distributed import World
+from kaleidoscene.training.world import World
 from tests.training.test_trainer import load_training_state, losses, make_task, make_trainer, records, shards  # noqa: F401
 
 

@@ -18,8 +18,8 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import load_model
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.checkpoint_state import load_training_state as load_state
-from kaleidoscene.training.distributed import World
 from kaleidoscene.training.optim import OptimConfig
+from kaleidoscene.training.world import World
 from tests.conftest import CAUSAL, REPOSITORY
 from tests.datasets.test_training_data import scenes
 from tests.training.test_trainer import (  # noqa: F401

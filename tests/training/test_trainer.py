@@ -24,11 +24,12 @@ from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.checkpoint_state import load_training_state as load_state
-from kaleidoscene.training.distributed import World, place
+from kaleidoscene.training.distributed import place
 from kaleidoscene.training.ema import Ema
 from kaleidoscene.training.health import first_not_finite, top_activations
 from kaleidoscene.training.optim import OptimConfig, Optimisers
 from kaleidoscene.training.trainer import TrainConfig, Trainer
+from kaleidoscene.training.world import World
 from tests.conftest import CAUSAL, REPOSITORY, tiny_config
 from tests.datasets.test_training_data import scenes
 

@@ -11,8 +11,8 @@ import torch
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
-from kaleidoscene.training.distributed import World
 from kaleidoscene.training.throughput import Throughput
+from kaleidoscene.training.world import World
 from tests.conftest import REPOSITORY
 from tests.training.test_trainer import load_training_state, make_task, make_trainer, records, shards  # noqa: F401
 

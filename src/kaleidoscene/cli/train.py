@@ -12,9 +12,9 @@ import tyro
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.errors import Interrupted, KaleidosceneError
 from kaleidoscene.families.registry import describe_recipes, find_recipe
-from kaleidoscene.training.distributed import launched_rank
 from kaleidoscene.training.recipe import Recipe
 from kaleidoscene.training.run import RunOptions
+from kaleidoscene.training.world import launched_rank
 from kaleidoscene.workflows.training import train
 
 

@@ -24,10 +24,10 @@ from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.registry import find_ablation
 from kaleidoscene.serialisation import file_sha256, to_plain, write_json
 from kaleidoscene.training.config import recipe_identity
-from kaleidoscene.training.distributed import launched_processes
 from kaleidoscene.training.health import top_activations
 from kaleidoscene.training.recipe import Recipe
 from kaleidoscene.training.run import RunOptions
+from kaleidoscene.training.world import launched_processes
 from kaleidoscene.workflows.training import train
 
 # References -> targets of the paper's table; targets of one call see each other.

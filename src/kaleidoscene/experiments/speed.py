@@ -23,9 +23,10 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
 from kaleidoscene.rendering.system import Variable
 from kaleidoscene.training.cost import Placement
-from kaleidoscene.training.distributed import World, place
+from kaleidoscene.training.distributed import place
 from kaleidoscene.training.optim import Optimisers
 from kaleidoscene.training.recipe import Recipe
+from kaleidoscene.training.world import World
 
 Precision = Literal["fp32", "bf16", "fp16"]
 TYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

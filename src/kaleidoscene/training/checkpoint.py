@@ -36,8 +36,8 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.serialisation import file_sha256
 from kaleidoscene.training.checkpoint_folders import PREFIX, discard, list_checkpoints
 from kaleidoscene.training.checkpoint_state import BROKEN, EXPORTED, FORMAT_VERSION, TrainingState, quiet
-from kaleidoscene.training.distributed import World
 from kaleidoscene.training.integrity import CHECKSUMS
+from kaleidoscene.training.world import World
 
 
 class _Writer(HuggingFaceStorageWriter):

@@ -18,8 +18,9 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.training.distributed import World, like
+from kaleidoscene.training.distributed import like
 from kaleidoscene.training.weights import check_names
+from kaleidoscene.training.world import World
 
 # Of the version before, averaged weights are whole in the exported file alone.
 FORMAT_VERSION, _WHOLE_AVERAGE = 3, 2

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.serialisation import write_json
-from kaleidoscene.training.distributed import World
+from kaleidoscene.training.world import World
 
 STOPPED = "stopped.json"
 """Why a run stopped, and until which step it was good; ``--rollback`` goes by it."""

@@ -13,8 +13,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
-from kaleidoscene.training.distributed import World
 from kaleidoscene.training.network import network_of
+from kaleidoscene.training.world import World
 
 _PHASES = ("fetching data", "computing the loss", "in the network", "after the network")
 _BEAT = 0.5

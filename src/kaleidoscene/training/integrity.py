@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.serialisation import file_sha256
-from kaleidoscene.training.distributed import World
+from kaleidoscene.training.world import World
 
 CHECKSUMS = "checksums.json"
 

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.training.config import TrainConfig
-from kaleidoscene.training.distributed import World, set_gradient_reduction
+from kaleidoscene.training.distributed import set_gradient_reduction
 from kaleidoscene.training.health import first_not_finite, not_finite_parameters
 from kaleidoscene.training.heartbeat import Heartbeat
 from kaleidoscene.training.loss_scale import LossScale
 from kaleidoscene.training.task import Task
+from kaleidoscene.training.world import World
 
 
 class Passes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from kaleidoscene.training.distributed import World
+from kaleidoscene.training.world import World
 
 _WAIT, _WARM_UP = 1, 1
 

@@ -11,9 +11,9 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.serialisation import write_json
 from kaleidoscene.training.checkpoint_folders import discard, list_checkpoints, set_aside, step_of
 from kaleidoscene.training.checkpoint_state import read_state
-from kaleidoscene.training.distributed import World
 from kaleidoscene.training.faults import STOPPED
 from kaleidoscene.training.integrity import verify
+from kaleidoscene.training.world import World
 
 ROLLBACK = "rollback.json"
 ResumeFrom = Literal["last", "last-good"]

@@ -15,12 +15,13 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.machine import check_device
 from kaleidoscene.training.checkpoint_folders import list_checkpoints, step_of
 from kaleidoscene.training.cost import Placement
-from kaleidoscene.training.distributed import World, join_world, launched_processes, leave_world
+from kaleidoscene.training.distributed import join_world, leave_world
 from kaleidoscene.training.recipe import Recipe
 from kaleidoscene.training.resuming import ResumeFrom
 from kaleidoscene.training.task import Task
 from kaleidoscene.training.trainer import Trainer, Validate
 from kaleidoscene.training.weights import check_weights
+from kaleidoscene.training.world import World, launched_processes
 
 MakeValidate = Callable[[Task, Path], Validate]
 """Task and folder of held-out captures to what scores a network on them."""

@@ -6,7 +6,7 @@ import resource
 
 import torch
 
-from kaleidoscene.training.distributed import World
+from kaleidoscene.training.world import World
 
 
 class Throughput:

@@ -19,7 +19,7 @@ from kaleidoscene.training.checkpoint import CheckpointWriter
 from kaleidoscene.training.checkpoint_folders import list_checkpoints, remove_leftovers
 from kaleidoscene.training.checkpoint_state import TrainingState, load_training_state, read_state
 from kaleidoscene.training.config import TrainConfig
-from kaleidoscene.training.distributed import World, assign, gathered, place
+from kaleidoscene.training.distributed import assign, gathered, place
 from kaleidoscene.training.ema import Ema
 from kaleidoscene.training.faults import STOPPED, Faults
 from kaleidoscene.training.health import (
@@ -48,6 +48,7 @@ from kaleidoscene.training.signals import StopSignals
 from kaleidoscene.training.task import Batches, SpreadsViews, Task
 from kaleidoscene.training.throughput import Throughput
 from kaleidoscene.training.weights import check_weights, freeze_all_but
+from kaleidoscene.training.world import World
 
 __all__ = ["ROLLBACK", "STOPPED", "Batches", "TrainConfig", "Trainer", "Validate"]
 

@@ -30,7 +30,8 @@ from kaleidoscene.reconstruction.radiance_field import FieldConfig
 from kaleidoscene.rendering.renderer import Renderer
 from kaleidoscene.serialisation import file_sha256, to_plain
 from kaleidoscene.training.config import TrainConfig
-from kaleidoscene.training.distributed import World, join_world, leave_world
+from kaleidoscene.training.distributed import join_world, leave_world
+from kaleidoscene.training.world import World
 
 # Seconds that processes wait for the slowest of them: they share scenes, not steps.
 _PATIENCE = 7 * 86400.0
@@ -59,8 +60,8 @@ class EvaluationOptions:
     expect_scenes: int | None = None
     """How many scenes there must be, for sets of which the program does not know the names."""
     metrics: tuple[str, ...] = ()
-    """psnr, psnr-uint8, ssim, ssim-padded, ssim-sample, ssim-uniform7-uint8, flip, lpips-alex, lpips-vgg,
-    lpips-vgg-unscaled, fid, fd-dinov2, of sequences flicker, view-to-view, reprojection (of captures with depth), and
+    """psnr, psnr-uint8, ssim, ssim-padded, ssim-sample, ssim-uniform7-uint8, psnr-object, silhouette-iou, sharpness,
+    flip, lpips-alex, lpips-vgg, lpips-vgg-unscaled, fid, fd-dinov2, of sequences flicker, view-to-view, reprojection (of captures with depth), and
     of methods that know depth depth-rel, depth-a1; by default those of the benchmark."""
     metric_weights: Path | None = None
     """Folder with the weights that LPIPS, FID and FD-DINOv2 need."""

@@ -14,6 +14,7 @@ from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.evaluation.metrics.depth import depth_errors_by_view
 from kaleidoscene.evaluation.metrics.distribution import DinoV2ClassFeatures, Features, InceptionFeatures
 from kaleidoscene.evaluation.metrics.image import load_flip, psnr, ssim, truncated
+from kaleidoscene.evaluation.metrics.objects import object_psnr, sharpness, silhouette_iou
 from kaleidoscene.evaluation.metrics.perceptual import BACKBONES, Lpips, check_published
 from kaleidoscene.evaluation.metrics.temporal import flicker, reprojection_psnr, view_to_view
 from kaleidoscene.geometry.cameras import Cameras
@@ -115,6 +116,16 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
     "ssim-uniform7-uint8": ImageMetric(
         "7 x 7 box on 8-bit images (EscherNet's scikit-image default)", "", True,
         lambda _: _of_bytes(partial(ssim, window="uniform")), least_side=7,
+    ),
+    "psnr-object": ImageMetric(
+        "over the true silhouette of an object before white (darkest channel below 0.97)", "dB", True,
+        lambda _: object_psnr,
+    ),
+    "silhouette-iou": ImageMetric(
+        "of the silhouettes before white (darkest channel below 0.97)", "", True, lambda _: silhouette_iou,
+    ),
+    "sharpness": ImageMetric(
+        "mean length of the gradient over the truth's", "", True, lambda _: sharpness, least_side=2,
     ),
     "flip": ImageMetric("LDR-FLIP at 67 pixels a degree, mean over pixels", "", False, lambda _: load_flip()),
     "lpips-alex": ImageMetric(

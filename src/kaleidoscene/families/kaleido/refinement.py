@@ -66,7 +66,7 @@ class Refinement(nn.Module):
         self.points = points
         self.match_fine = nn.Conv2d(channels, 2 * MATCH, 3, stride=2, padding=1)
         self.match_coarse = nn.Conv2d(2 * MATCH, MATCH, 3, stride=2, padding=1)
-        self.evidence = nn.Linear(2 * MATCH + EVIDENCE + 1, VOLUME)
+        self.evidence = nn.Linear(2 * MATCH + EVIDENCE + 1 + HIDDEN, VOLUME)
         self.volume = nn.ModuleList(nn.Conv3d(VOLUME, VOLUME, 3, padding=1) for _ in range(2))
         self.correction = nn.Linear(VOLUME, 1)
         self.weigh = nn.Linear(channels + EVIDENCE, HIDDEN)
@@ -163,7 +163,9 @@ class Refinement(nn.Module):
             look = first.look(sources, points)
             assert look.matches is not None, "sources without features"
             logits = first.occupancies(look.evidence, context.flatten(3))
-            found = torch.cat([look.evidence[:, -EVIDENCE:], look.matches, logits[:, None] / _GAIN], 1)
+            said = context[:, :, first.depths :].flatten(3).transpose(1, 2)[:, :, :, None]
+            said = said.expand(-1, -1, -1, first.depths, -1)
+            found = torch.cat([look.evidence[:, -EVIDENCE:], look.matches, logits[:, None] / _GAIN, said], 1)
             volume = self.evidence.weight @ found.flatten(2) + self.evidence.bias[:, None]
             volume = nn.functional.silu(volume).unflatten(2, (len(logits[0]), -1)).transpose(1, 2)
             volume = volume.flatten(0, 1).unflatten(2, (first.depths, *size))
@@ -233,4 +235,4 @@ def place_points(
 
 def cell_flops(depths: int) -> int:
     """Multiply-adds times two that a cell's part of the volume takes, matrix products only."""
-    return 2 * depths * VOLUME * (2 * MATCH + EVIDENCE + 1 + 2 * 27 * VOLUME + 1)
+    return 2 * depths * VOLUME * (2 * MATCH + EVIDENCE + 1 + HIDDEN + 2 * 27 * VOLUME + 1)
