@@ -1,6 +1,7 @@
 """Laws of refinement, points at quantiles, what true depths teach, and a plane whose answer is known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,11 +9,11 @@ import torch
 from kaleidoscene.families.kaleido import refinement as module
 from kaleidoscene.families.kaleido.depth_loss import KnownSurfaces, depth_losses
 from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice, RayPoints, Sources
-from kaleidoscene.families.kaleido.refinement import Refinement, Surfaces, place_points, shares_of
+from kaleidoscene.families.kaleido.refinement import Refinement, Surfaces, depths_of, place_points, shares_of
 from kaleidoscene.families.kaleido.reprojection import Reprojection
 from kaleidoscene.geometry.poses import random_rotation, rigid
 from kaleidoscene.nn.positions import NOMINAL_FOCAL, ViewPositions
-from tests.conftest import CAUSAL, randomised, ring, tiny_config
+from tests.conftest import CAUSAL, randomised, ring, tiny_config, tiny_renderer
 from tests.families.test_reprojection import DEPTHS, GRID, WIDTH, B, C, H, M, N, W, inputs, layer
 
 POINTS = 5
@@ -236,3 +237,40 @@ def test_configurations_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="refined_points must be at least 0"):
         tiny_config(**CAUSAL, reprojection_depths=4, refined_points=-1)
     assert len(ring(2)) == 2
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_renderings_have_depths_in_the_unit_of_the_world(independent):
+    """Those of surfaces that were found, along optical axes; a world three times as large has them three times."""
+    renderer = tiny_renderer(**CAUSAL, reprojection_depths=6, refined_points=3, steps=2, guidance=1.5)
+    assert renderer.capabilities.renders_depth and not tiny_renderer(**CAUSAL).capabilities.renders_depth
+    with torch.no_grad():
+        renderer.model.reprojection.occupancy.bias.fill_(0.15)
+    cameras, images = ring(5, batch=(2,)), torch.rand(2, 2, 3, 16, 24)
+    found = {}
+    for factor in (1.0, 3.0):
+        poses = cameras.world_from_cam.clone()
+        poses[..., :3, 3] *= factor
+        at = replace(cameras, world_from_cam=poses)
+        scene = renderer.encode(images, at[:, :2])
+        found[factor] = renderer.render(scene, at[:, 2:], seeds=[1, 2, 3], independent=independent).depths
+    assert found[1.0].shape == (2, 3, 16, 24) and (found[1.0] >= 0).all()
+    some = found[1.0] > 0
+    assert some.float().mean() > 0.2
+    torch.testing.assert_close(found[3.0], 3 * found[1.0], rtol=1e-3, atol=1e-3)
+    # The ray is searched for half a unit either way of the place that is nearest to the origin.
+    distance = cameras.centres[:, 2:].norm(dim=-1)[..., None, None]
+    largest = cameras.centres[:, :2].norm(dim=-1).amax(1)[:, None, None, None]
+    assert (found[1.0] <= distance + 0.5 * largest)[some].all()
+
+
+def test_depths_of_surfaces_are_those_they_were_made_of():
+    at = ViewPositions.from_poses(poses(1, 2, 4))
+    depth = 0.5 + 0.5 * torch.rand(1, 2, H, W, generator=torch.Generator().manual_seed(2))
+    along = KnownSurfaces.of(at, depth, torch.ones(1, 2, H, W)).along
+    nothing = torch.full_like(along, -3.0)
+    nothing[..., :7] = -0.1
+    surfaces = Surfaces(along[:, :, None], along, along, nothing, along)
+    back = depths_of(surfaces, at)
+    torch.testing.assert_close(back[..., 7:], depth[..., 7:], rtol=0, atol=1e-5)
+    assert back[..., :7].eq(0).all()

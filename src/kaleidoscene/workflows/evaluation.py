@@ -61,8 +61,8 @@ class EvaluationOptions:
     """How many scenes there must be, for sets of which the program does not know the names."""
     metrics: tuple[str, ...] = ()
     """psnr, psnr-uint8, ssim, ssim-padded, ssim-sample, ssim-uniform7-uint8, psnr-object, silhouette-iou, sharpness,
-    flip, lpips-alex, lpips-vgg, lpips-vgg-unscaled, fid, fd-dinov2, of sequences flicker, view-to-view, reprojection (of captures with depth), and
-    of methods that know depth depth-rel, depth-a1; by default those of the benchmark."""
+    flip, lpips-alex, lpips-vgg, lpips-vgg-unscaled, fid, fd-dinov2, of sequences flicker, view-to-view, reprojection
+    (of captures with depth), and of methods that know depth depth-rel, depth-a1; by default those of the benchmark."""
     metric_weights: Path | None = None
     """Folder with the weights that LPIPS, FID and FD-DINOv2 need."""
     scale_sweep: tuple[float, ...] = ()

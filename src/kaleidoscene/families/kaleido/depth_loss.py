@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice
+from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice, along_of_axis
 from kaleidoscene.families.kaleido.refinement import Surfaces
 from kaleidoscene.nn.positions import ViewPositions
 
@@ -38,12 +38,7 @@ class KnownSurfaces:
         mask: Float[Tensor, "batch views h w"],
     ) -> KnownSurfaces:
         """From depths along optical axes in normalised units (0: not known, or nothing there) and masks."""
-        rows, cols = Lattice().places(depth.shape[-2:], depth.device)
-        y, x = torch.meshgrid(rows, cols, indexing="ij")
-        tangents = positions.tangents_at(torch.stack([x, y], dim=-1).reshape(-1, 2))
-        centre, direction = positions.rays(tangents)
-        start = (centre * direction).sum(-1).unflatten(-1, (len(rows), len(cols)))
-        slant = (1 + tangents.square().sum(-1)).sqrt().unflatten(-1, (len(rows), len(cols)))
+        start, slant = along_of_axis(positions, depth.shape[-2:])
         along = start + depth * slant
         known = (depth > 0) & (mask > 1 - _EDGE) & (along.abs() < EXTENT)
         return cls(along, known, (mask < _EDGE) & (depth == 0))

@@ -40,6 +40,22 @@ class Lattice:
         return self.of(rows[:, None].expand(h, w))[:, 0], self.of(cols.expand(h, w))[0]
 
 
+def along_of_axis(
+    positions: ViewPositions, size: Sequence[int]
+) -> tuple[Float[Tensor, "batch views h w"], Float[Tensor, "batch views h w"]]:
+    """How to come from depths along optical axes to places on the rays of pixels: ``along = start + slant depth``.
+
+    ``start`` is where the camera stands on the ray, counted from the place that is nearest to the origin; ``slant`` is
+    the length of the ray on which depth grows by 1.
+    """
+    rows, cols = Lattice().places(size, positions.lens.device)
+    y, x = torch.meshgrid(rows, cols, indexing="ij")
+    tangents = positions.tangents_at(torch.stack([x, y], dim=-1).reshape(-1, 2))
+    centre, direction = positions.rays(tangents)
+    start, slant = (centre * direction).sum(-1), (1 + tangents.square().sum(-1)).sqrt()
+    return start.unflatten(-1, tuple(size)), slant.unflatten(-1, tuple(size))
+
+
 @dataclass(frozen=True, eq=False)
 class Sources:
     """What can be copied from.

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice, RayPoints, Sources
+from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice, RayPoints, Sources, along_of_axis
 from kaleidoscene.families.kaleido.reprojection import BAND, EVIDENCE, HIDDEN, Reprojection, between_cells
 from kaleidoscene.nn.positions import ViewPositions
 
@@ -30,6 +30,7 @@ from kaleidoscene.nn.positions import ViewPositions
 MATCH, VOLUME = 8, 8
 # Share of the mass that is spread evenly over a ray before points are placed.
 _FLOOR = 0.02
+_LN2 = 0.6931471805599453
 # Small numbers of the last layers act this much larger.
 _GAIN = 4.0
 
@@ -51,6 +52,12 @@ class Surfaces:
     along: Float[Tensor, "batch targets h w"]
     nothing: Float[Tensor, "batch targets h w"]
     references: Float[Tensor, "batch refs rows cols"]
+
+
+def depths_of(surfaces: Surfaces, positions: ViewPositions) -> Float[Tensor, "batch targets h w"]:
+    """Depths along the optical axes of targets, in normalised units; 0 where nothing is likelier to be met."""
+    start, slant = along_of_axis(positions, surfaces.along.shape[-2:])
+    return ((surfaces.along - start) / slant).clamp_min(0) * (surfaces.nothing < -_LN2)
 
 
 class Refinement(nn.Module):

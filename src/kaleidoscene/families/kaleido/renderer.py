@@ -15,6 +15,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.encoding import grow_scene, make_scene, with_cache
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.parts import KaleidoParts, Precision
+from kaleidoscene.families.kaleido.refinement import depths_of
 from kaleidoscene.families.kaleido.sampling import draw_targets, target_noise
 from kaleidoscene.families.kaleido.scene import KaleidoScene, scale_of_all
 from kaleidoscene.families.kaleido.settings import KaleidoSettings, SamplingConfig
@@ -39,8 +40,6 @@ class KaleidoRenderer:
         use_cache: Keep keys and values of references (causal models only). None: wherever it is possible.
     """
 
-    capabilities = CAPABILITIES
-
     def __init__(
         self,
         model: Kaleido,
@@ -56,6 +55,8 @@ class KaleidoRenderer:
                 "A bidirectional Kaleido model has no exact reference cache; use_cache must be off."
             )
         kept = settings.model.cacheable if use_cache is None else use_cache
+        # What cells find are surfaces: models that refine know depth.
+        self.capabilities: Capabilities = replace(CAPABILITIES, renders_depth=settings.model.refined_points > 0)
         self.parts = KaleidoParts(model, settings, codec, features, precision, kept)
         self.sampling: SamplingConfig = settings.sampling
         self.image_size = settings.image_size
@@ -157,16 +158,23 @@ class KaleidoRenderer:
         if len(seeds) != targets:
             raise KaleidosceneError(f"{targets} targets need as many seeds, got {len(seeds)}.")
         scene = scene if scene.knows_targets else self.expect(scene, cameras)
+        scale = scene.normalisation.scale
         noise = target_noise(batch, scene.latents.shape[2:], seeds)
         positions = scene.target_positions(cameras)
         if independent:
             noise, positions, scene = _apart(noise, positions, scene)
         steps = self.sampling.schedule.steps
-        images = draw_targets(
+        images, surfaces = draw_targets(
             self.parts, self.sampling, scene, positions, noise,
             None if on_step is None else lambda done: on_step(done, steps),
         )  # fmt: skip
-        return Rendering(images.reshape(batch, targets, *images.shape[-3:]), cameras)
+        images = images.reshape(batch, targets, *images.shape[-3:])
+        if surfaces is None:
+            return Rendering(images, cameras)
+        depths = depths_of(surfaces, positions)[None]  # of latents, which may be smaller than images
+        depths = torch.nn.functional.interpolate(depths.flatten(1, 2), images.shape[-2:], mode="nearest-exact")[0]
+        depths = depths.reshape(batch, targets, *images.shape[-2:]) * scale.to(depths)[:, None, None, None]
+        return Rendering(images, cameras, depths)
 
 
 def _apart(noise: Tensor, positions: ViewPositions, scene: KaleidoScene) -> tuple[Tensor, ViewPositions, KaleidoScene]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kaleidoscene.families.kaleido.parts import KaleidoParts
+from kaleidoscene.families.kaleido.refinement import Surfaces
 from kaleidoscene.families.kaleido.scene import KaleidoScene
 from kaleidoscene.families.kaleido.settings import SamplingConfig
 from kaleidoscene.flow.guidance import guide
@@ -25,13 +26,14 @@ def draw_targets(
     positions: ViewPositions,
     noise: Float[Tensor, "batch targets c h w"],
     on_step: Callable[[int], None] | None = None,
-) -> Float[Tensor, "batch targets 3 ih iw"]:
-    """Images of targets of a scene, from noise along the guided flow."""
-    field = guide(_field(parts, scene, positions), _field(parts, None, positions), sampling.guidance)
+) -> tuple[Float[Tensor, "batch targets 3 ih iw"], Surfaces | None]:
+    """Images of targets of a scene, from noise along the guided flow, and the surfaces of its last evaluation."""
+    found: list[Surfaces] = []
+    field = guide(_field(parts, scene, positions, found), _field(parts, None, positions), sampling.guidance)
     latents = integrate(
         field, noise.to(parts.device), sampling.schedule.times(), solver=sampling.solver, on_step=on_step
     )
-    return parts.codec.decode(latents).float()
+    return parts.codec.decode(latents).float(), found[-1] if found else None
 
 
 def target_noise(batch: int, shape: Sequence[int], seeds: Sequence[int]) -> Float[Tensor, "batch targets c h w"]:
@@ -40,19 +42,23 @@ def target_noise(batch: int, shape: Sequence[int], seeds: Sequence[int]) -> Floa
     return draw_noise((len(seeds), batch, *shape), generators).transpose(0, 1)
 
 
-def _field(parts: KaleidoParts, scene: KaleidoScene | None, positions: ViewPositions) -> Velocity:
+def _field(
+    parts: KaleidoParts, scene: KaleidoScene | None, positions: ViewPositions, found: list[Surfaces] | None = None
+) -> Velocity:
     """Velocity of the targets given a scene; without one, of targets alone (the unconditional branch)."""
     model = parts.model
 
     def velocity(x: Tensor, t: float) -> Tensor:
         time = torch.full((len(x),), t, device=x.device)
+        if found is not None:
+            found.clear()
         with parts.autocast():
             if scene is None or scene.cache is not None:
-                out = model(x, time, positions, 0, cache=None if scene is None else scene.cache)
+                out = model(x, time, positions, 0, cache=None if scene is None else scene.cache, found=found)
             else:
                 both = scene.reference_positions().join(positions)
                 latents = torch.cat([scene.latents, x], dim=1)
-                out = model(latents, time, both, scene.num_references, features=scene.features)
+                out = model(latents, time, both, scene.num_references, features=scene.features, found=found)
         return velocity_from_data(x, out, time) if parts.settings.model.prediction == "data" else out
 
     return velocity

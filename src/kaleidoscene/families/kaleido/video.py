@@ -45,4 +45,4 @@ def continue_video(
     positions = ViewPositions.from_times(times)
     scene = make_clip(parts, frames, positions.select(slice(0, count)))
     noise = target_noise(batch, scene.latents.shape[2:], seeds)
-    return draw_targets(parts, renderer.sampling, scene, positions.select(slice(count, None)), noise)
+    return draw_targets(parts, renderer.sampling, scene, positions.select(slice(count, None)), noise)[0]
