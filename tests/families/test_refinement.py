@@ -246,6 +246,8 @@ def test_renderings_have_depths_in_the_unit_of_the_world(independent):
     assert renderer.capabilities.renders_depth and not tiny_renderer(**CAUSAL).capabilities.renders_depth
     with torch.no_grad():
         renderer.model.reprojection.occupancy.bias.fill_(0.15)
+        for p in (*renderer.model.refinement.judge.parameters(), *renderer.model.refinement.correction.parameters()):
+            p.zero_()  # they could say that nothing is anywhere
     cameras, images = ring(5, batch=(2,)), torch.rand(2, 2, 3, 16, 24)
     found = {}
     for factor in (1.0, 3.0):
@@ -256,7 +258,7 @@ def test_renderings_have_depths_in_the_unit_of_the_world(independent):
         found[factor] = renderer.render(scene, at[:, 2:], seeds=[1, 2, 3], independent=independent).depths
     assert found[1.0].shape == (2, 3, 16, 24) and (found[1.0] >= 0).all()
     some = found[1.0] > 0
-    assert some.float().mean() > 0.2
+    assert some.float().mean() > 0.1
     torch.testing.assert_close(found[3.0], 3 * found[1.0], rtol=1e-3, atol=1e-3)
     # The ray is searched for half a unit either way of the place that is nearest to the origin.
     distance = cameras.centres[:, 2:].norm(dim=-1)[..., None, None]
