@@ -5,24 +5,35 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from kaleidoscene.codecs.codec import CodecConfig
+from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.scenes import prepare_scene
+from kaleidoscene.datasets.shard_index import Stock
+from kaleidoscene.datasets.stored import StoredScene
+from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.recipes.ablations import ablation_recipes, nano_scale
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from kaleidoscene.families.kaleido.scene import scale_of_all
-from kaleidoscene.families.kaleido.task import normalised, positions_of
+from kaleidoscene.families.kaleido.settings import KaleidoSettings
+from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask, normalised, positions_of
 from kaleidoscene.families.kaleido.video import continue_video
 from kaleidoscene.flow.timesteps import TimestepSampler
+from kaleidoscene.geometry.alignment import umeyama
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import FARTHEST_TARGET, SceneNormalisation
 from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.nn.gta import Frequencies, view_transforms
 from kaleidoscene.nn.kv_cache import KVCache
 from kaleidoscene.nn.positions import ViewPositions
+from kaleidoscene.nn.windows import Windows
 from tests.conftest import CAUSAL, randomised, ring, tiny_config, tiny_renderer
 
 SIZE = (16, 24)
@@ -142,6 +153,13 @@ def test_unknown_names_are_refused_where_they_are_given():
     """In a process of its own: here types are checked before the code is asked."""
     script = """
 import torch
+from kaleidoscene.codecs.codec import CodecConfig
+from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.scenes import prepare_scene
+from kaleidoscene.datasets.shard_index import Stock
+from kaleidoscene.datasets.stored import StoredScene
+from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.families.kaleido.config import EncodingConfig, KaleidoConfig
 from kaleidoscene.flow.schedules import Schedule
@@ -240,3 +258,72 @@ def test_references_of_another_size_are_refused():
     with pytest.raises(KaleidosceneError, match="their cameras are of images of 16x23"):
         renderer.encode(torch.rand(1, 2, 3, *SIZE), ring(2, (16, 23), batch=(1,)))
     assert math.isfinite(renderer.encode(torch.rand(1, 2, 3, *SIZE), ring(2, SIZE, batch=(1,))).nbytes)
+
+
+def test_rays_of_positions_are_those_of_the_pinhole():
+    """Focal lengths and principal points of their own along both sides of an oblong image."""
+    at = ring(3, SIZE, batch=(2,))
+    matrices = at.intrinsics.clone()
+    matrices[..., 0, 0], matrices[..., 1, 1], matrices[..., 0, 2], matrices[..., 1, 2] = 31.0, 17.0, 10.5, 9.0
+    tangents = ViewPositions.from_cameras(replace(at, intrinsics=matrices)).tangents(SIZE).reshape(2, 3, *SIZE, 2)
+    torch.testing.assert_close(tangents[1, 2, 4, 7], torch.tensor([(7.5 - 10.5) / 31, (4.5 - 9) / 17]))
+
+
+@pytest.mark.parametrize("grid", [(5, 7), (4, 8)])
+def test_windows_that_were_cut_are_joined(grid):
+    windows = Windows(grid, 4)
+    x = torch.randn(2, 3, grid[0] * grid[1], 5, 6)
+    cut = windows.cut(x)
+    assert cut.shape[2] * cut.shape[3] >= grid[0] * grid[1]
+    assert windows.join(cut).equal(x)
+    # The first window holds the first columns of the first rows.
+    wi, wj = windows.window
+    first = x.unflatten(2, grid)[:, :, :wi, :wj].flatten(2, 3)
+    assert cut[:, :, 0].equal(first)
+
+
+def test_a_loss_weighs_as_much_as_it_has_targets():
+    settings = KaleidoSettings(model=tiny_config(), codec=CodecConfig(factor=4), image_size=SIZE)
+    task = KaleidoTask(settings, KaleidoLoss(), codec=PixelCodec(4))
+    batch = Views(
+        images=torch.rand(2, 5, 3, *SIZE), cameras=ring(5, SIZE, batch=(2,)), times=None,
+        is_video=torch.zeros(2, dtype=torch.bool), num_references=2,
+    )  # fmt: skip
+    assert task.weight(batch) == 2 * 3
+    present = torch.tensor([[True, False, True, True, False], [True, True, False, True, True]])
+    assert task.weight(replace(batch, present=present)) == 2 + 2
+
+
+def test_points_that_lie_on_a_line_but_for_rounding_align_nothing():
+    along = torch.tensor([[-1.0], [0.3], [0.9], [2.0]], dtype=torch.float64)
+    line = along @ torch.tensor([[0.3, -0.7, 0.2]], dtype=torch.float64)
+    noise = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with pytest.raises(KaleidosceneError, match="the points lie on one line"):
+        umeyama(line, line + 1e-16 * noise)
+    assert umeyama(line + 1e-3 * noise, line + 1e-3 * noise).scale.item() == pytest.approx(1)
+
+
+def test_of_references_and_targets_that_may_be_shown_every_number_is_as_likely():
+    """In batches whose scenes hide views of their own: from one to all of them."""
+    sampling, generator = ViewSampling(views=7, kind="fixed", masking="scene"), torch.Generator().manual_seed(0)
+    n, m, present = sampling.sample_batch(3000, generator)
+    assert (n, m) == (3, 4) and present is not None
+    for shown, most in ((present[:, :n].sum(1), n), (present[:, n:].sum(1), m)):
+        counts = torch.bincount(shown, minlength=most + 1)[1:].float() / 3000
+        torch.testing.assert_close(counts, torch.full((most,), 1 / most), rtol=0, atol=0.03)
+
+
+def test_a_clip_may_begin_anywhere_in_its_video():
+    """Seven neighbouring frames of nine begin at the first, second or third; times are places in the clip."""
+    began = set()
+
+    def read(order):
+        began.add(min(order))
+        assert max(order) - min(order) == 6 and len(order) == 7
+        return StoredScene("clip", np.zeros((7, 4, 6, 4), np.uint8), None, times=tuple(order))
+
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        scene = prepare_scene(read, Stock(9, True), 7, 7, None, Augmentation.none(), generator)
+        assert scene.times is not None and scene.times.sort().values.equal(torch.arange(7) / 7)
+    assert began == {0, 1, 2}

@@ -90,6 +90,46 @@ def test_bands_are_the_whole(monkeypatch: pytest.MonkeyPatch):
         torch.testing.assert_close(made(*inputs()), whole.detach(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("lattice", [None, Lattice(1, 2, 3)])
+def test_a_target_is_copied_from_its_nearest_references(lattice):
+    """As if the others were not there, with and without gradients; each target has its own."""
+    made = layer()
+    painted, tokens, sources, targets, grid = inputs()
+    made.references = 2
+    with torch.no_grad():
+        few = made(painted, tokens, sources, targets, grid, lattice)
+    torch.testing.assert_close(made(painted, tokens, sources, targets, grid, lattice), few, rtol=0, atol=1e-5)
+    made.references = 0
+    seen = set()
+    for scene in range(B):
+        for view in range(M):
+            eye = invert(targets.cam_from_world)[scene, view, :3, 3]
+            distance = (invert(sources.positions.cam_from_world)[scene, :, :3, 3] - eye).norm(dim=-1)
+            near = distance.argsort()[:2].sort().values
+            seen.add(tuple(near.tolist()))
+            at = sources.positions
+            at = ViewPositions(at.cam_from_world[:, near], at.lens[:, near], at.times[:, near], at.is_video)
+            some = Sources(sources.latents[:, near], sources.surfaces[:, near], at)
+            alone = made(painted, tokens, some, targets, grid, lattice)
+            torch.testing.assert_close(few[scene, view], alone[scene, view], rtol=0, atol=1e-5)
+    assert len(seen) > 1
+
+
+def test_contrast_keeps_what_is_copied_in_all_and_favours_the_likeliest():
+    """Of two points with shares 0.6 and 0.2, the third power makes 27 to 1."""
+    made = Reprojection(WIDTH, C, 2, contrast=3.0)
+    colours = torch.zeros(1, C, 1, 2, 1)
+    colours[:, 0, :, 0], colours[:, 1, :, 1] = 1.0, 1.0
+    look = module.Look(colours, colours, torch.ones(1, 1, 2, 1, dtype=torch.bool))
+    logit = torch.logit(torch.tensor([0.6, 0.5])).view(1, 1, 2, 1)
+    painted = torch.zeros(1, C, 1, 1)
+    painted[:, 2] = 1.0
+    out = made._compose(look, logit, painted)[0, :, 0, 0]
+    torch.testing.assert_close(out[:3], torch.tensor([0.8 * 27 / 28, 0.8 / 28, 0.2]), rtol=1e-4, atol=1e-6)
+    plain = Reprojection(WIDTH, C, 2)._compose(look, logit, painted)[0, :, 0, 0]
+    torch.testing.assert_close(plain[:3], torch.tensor([0.6, 0.2, 0.2]), rtol=1e-4, atol=1e-6)
+
+
 def test_sources_join_repeat_and_come_apart():
     painted, tokens, sources, targets, grid = inputs()
     first, rest = (

@@ -70,11 +70,6 @@ class KVCache:
         return cls(keys, torch.empty(*shape, dim, dtype=dtype, device=device))
 
     @property
-    def capacity(self) -> int:
-        """Views that fit."""
-        return self.keys.shape[2]
-
-    @property
     def nbytes(self) -> int:
         """Memory held, in bytes: layers * batch * capacity * tokens * kv_heads * (key_dim + dim) numbers."""
         return self.keys.nbytes + self.values.nbytes

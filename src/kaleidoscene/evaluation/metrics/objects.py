@@ -33,13 +33,18 @@ def object_psnr(image: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*bat
 
 
 def sharpness(image: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch"]:
-    """Mean length of the gradient over that of the truth: below 1 is blurred; 1 where both are flat."""
-    of_image, of_truth = (_mean_gradient(x.clamp(0, 1)) for x in (image, truth))
+    """Mean length of the gradient inside the true silhouette over that of the truth: below 1 is blurred.
+
+    Where the truth shows nothing all pixels count; 1 where both are flat.
+    """
+    inside = silhouette(truth)[..., :-1, :-1]
+    inside = inside | ~inside.any(-1, keepdim=True).any(-2, keepdim=True)
+    of_image, of_truth = ((_gradient(x.clamp(0, 1)) * inside).sum((-2, -1)) for x in (image, truth))
     return torch.where((of_image == 0) & (of_truth == 0), 1.0, of_image / of_truth.clamp_min(1e-6))
 
 
-def _mean_gradient(image: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch"]:
-    """Forward differences, channels apart."""
+def _gradient(image: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch rows cols"]:
+    """Length of forward differences, mean over channels."""
     across = image[..., :-1, 1:] - image[..., :-1, :-1]
     down = image[..., 1:, :-1] - image[..., :-1, :-1]
-    return (across.square() + down.square()).sqrt().mean((-3, -2, -1))
+    return (across.square() + down.square()).sqrt().mean(-3)

@@ -89,6 +89,12 @@ class KaleidoConfig:
     refined_points: int = 0
     """Points that a pixel looks at once cells of pixels have found surfaces at those depths (``refinement.py``); 0:
     every pixel looks at all depths."""
+    ray_contrast: float = 1.0
+    """Power of the shares that points of a ray have of its pixel (their sum stays): above 1 the likeliest surface
+    counts for more, and copies of unlikely ones blur less. It may be chosen after training."""
+    looked_at_references: int = 0
+    """References that a target is copied from, those whose cameras are nearest to its own; 0: all. Attention sees all
+    of them in either case."""
     reference_attention: Literal["bidirectional", "causal"] = "bidirectional"
     """``causal`` hides targets from references."""
     reference_time: Literal["shared", "zero"] = "shared"
@@ -99,6 +105,13 @@ class KaleidoConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if self.looked_at_references < 0 or (self.looked_at_references and not self.reprojection_depths):
+            raise ValueError(
+                "looked_at_references must be at least 0, and belongs to reprojection_depths, got "
+                f"{self.looked_at_references}."
+            )
+        if self.ray_contrast < 1:
+            raise ValueError(f"ray_contrast must be at least 1, got {self.ray_contrast}.")
         if self.width % HEAD_DIM:
             raise ValueError(f"width must be a multiple of {HEAD_DIM}, got {self.width}.")
         if self.kv_heads < 1 or self.num_heads % self.kv_heads:

@@ -102,7 +102,8 @@ def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], b
 
 def reprojection_lookups(config: KaleidoConfig, references: int, targets: int, grid: tuple[int, int]) -> int:
     """References that one evaluation looks up at points of rays; what is done once a point counts as two of them."""
-    return targets * grid[0] * grid[1] * _points(config) * (references + 2)
+    seen = min(references, config.looked_at_references or references)
+    return targets * grid[0] * grid[1] * _points(config) * (seen + 2)
 
 
 def _points(config: KaleidoConfig) -> int:

@@ -47,9 +47,14 @@ class Kaleido(nn.Module):
         self.final_modulation = FinalModulation(config)
         self.head = Head(config.width, config.patch_channels)
         depths = config.reprojection_depths
-        self.reprojection = Reprojection(config.width, config.latent_channels, depths) if depths else None
+        self.reprojection = None
+        if depths:
+            self.reprojection = Reprojection(
+                config.width, config.latent_channels, depths,
+                contrast=config.ray_contrast, references=config.looked_at_references,
+            )  # fmt: skip
         points = config.refined_points
-        self.refinement = Refinement(config.latent_channels, points) if points else None
+        self.refinement = Refinement(config.latent_channels, points, config.looked_at_references) if points else None
         self.activation_checkpointing = False
         self.reset_parameters()
 

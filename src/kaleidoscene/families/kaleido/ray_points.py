@@ -103,6 +103,20 @@ class Sources:
             features=None if self.features is None else repeat(self.features),
         )  # fmt: skip
 
+    def nearest(self, target: ViewPositions, count: int) -> Sources:
+        """Of one scene the ``count`` references whose cameras are nearest to that of one target (0, or more: all)."""
+        if not 0 < count < self.latents.shape[1]:
+            return self
+        centres = invert(self.positions.cam_from_world)[0, :, :3, 3]
+        distance = (centres - invert(target.cam_from_world)[0, 0, :3, 3]).norm(dim=-1)
+        if self.present is not None:
+            distance = distance.masked_fill(~self.present[0], torch.inf)
+        chosen = distance.argsort(stable=True)[:count].sort().values
+        at = self.positions
+        positions = ViewPositions(at.cam_from_world[:, chosen], at.lens[:, chosen], at.times[:, chosen], at.is_video)
+        present, features = (None if x is None else x[:, chosen] for x in (self.present, self.features))
+        return Sources(self.latents[:, chosen], self.surfaces[:, chosen], positions, present, features)
+
     def scene(self, number: int) -> Sources:
         """One scene alone."""
         at = slice(number, number + 1)

@@ -66,11 +66,12 @@ class Refinement(nn.Module):
     Args:
         channels: Of latents.
         points: That a pixel looks at.
+        references: That a target is copied from, the nearest ones; 0: all.
     """
 
-    def __init__(self, channels: int, points: int) -> None:
+    def __init__(self, channels: int, points: int, references: int = 0) -> None:
         super().__init__()
-        self.points = points
+        self.points, self.references = points, references
         self.match_fine = nn.Conv2d(channels, 2 * MATCH, 3, stride=2, padding=1)
         self.match_coarse = nn.Conv2d(2 * MATCH, MATCH, 3, stride=2, padding=1)
         self.evidence = nn.Linear(2 * MATCH + EVIDENCE + 1 + HIDDEN, VOLUME)
@@ -122,8 +123,9 @@ class Refinement(nn.Module):
             lattice: Pixels that are composed; None: all.
         """
         context = first.cells(tokens, grid)
-        if lattice is None and not torch.is_grad_enabled():
-            return self._view_by_view(first, painted, context, sources, targets)
+        chooses = 0 < self.references < sources.latents.shape[1]
+        if chooses or (lattice is None and not torch.is_grad_enabled()):
+            return self._view_by_view(first, painted, context, sources, targets, lattice or Lattice())
         lattice = lattice or Lattice()
         logits = self._cells(first, context, sources, targets)
         rows, cols = lattice.places(painted.shape[-2:], painted.device)
@@ -133,10 +135,17 @@ class Refinement(nn.Module):
         return out, Surfaces(*shares_of(logits), along, nothing, sources.surfaces)
 
     def _view_by_view(
-        self, first: Reprojection, painted: Tensor, context: Tensor, sources: Sources, targets: ViewPositions
+        self,
+        first: Reprojection,
+        painted: Tensor,
+        context: Tensor,
+        sources: Sources,
+        targets: ViewPositions,
+        lattice: Lattice,
     ) -> tuple[Tensor, Surfaces]:
         """The same, a target and some rows at a time, so that memory does not grow with what is asked for."""
-        rows, cols = Lattice().places(painted.shape[-2:], painted.device)
+        rows, cols = lattice.places(painted.shape[-2:], painted.device)
+        old = lattice.of(painted)
         height = max(1, BAND // (len(cols) * self.points))
         parts = []
         for scene in range(len(painted)):
@@ -144,19 +153,22 @@ class Refinement(nn.Module):
             for view in range(painted.shape[1]):
                 at = (slice(scene, scene + 1), slice(view, view + 1))
                 alone = targets.scene(scene).select(at[1])
-                logits = self._cells(first, context[at], some, alone)
+                near = some.nearest(alone, self.references)
+                logits = self._cells(first, context[at], near, alone)
                 bands = [
                     self._pixels(
-                        first, painted[(*at, slice(None), slice(row, row + height))], context[at], logits, some, alone,
+                        first, old[(*at, slice(None), slice(row, row + height))], context[at], logits, near, alone,
                         rows[row : row + height], cols,
                     )
                     for row in range(0, len(rows), height)
                 ]  # fmt: skip
                 parts.append([torch.cat(part, -2) for part in zip(*bands, strict=True)] + list(shares_of(logits)))
         shape = painted.shape[:2]
-        out, along, nothing, shares, left = (
+        new, along, nothing, shares, left = (
             torch.cat(part, 1).reshape(*shape, *part[0].shape[2:]) for part in zip(*parts, strict=True)
         )
+        out = painted.clone()
+        lattice.of(out).copy_(new)
         return out, Surfaces(shares, left, along, nothing, sources.surfaces)
 
     def _cells(

@@ -44,11 +44,13 @@ class Reprojection(nn.Module):
         width: Channels of tokens.
         channels: Channels of latents.
         depths: Points that are looked at on every ray.
+        contrast: Power of the shares of points; their sum on a ray stays.
+        references: That a target is copied from, the nearest ones; 0: all.
     """
 
-    def __init__(self, width: int, channels: int, depths: int) -> None:
+    def __init__(self, width: int, channels: int, depths: int, *, contrast: float = 1.0, references: int = 0) -> None:
         super().__init__()
-        self.depths = depths
+        self.depths, self.contrast, self.references = depths, contrast, references
         self.context = nn.Linear(width, CELLS**2 * (depths + HIDDEN))
         self.surface = nn.Linear(width, CELLS**2)
         self.weigh = nn.Linear(channels + EVIDENCE, HIDDEN)
@@ -99,8 +101,9 @@ class Reprojection(nn.Module):
             lattice: Pixels at which anything is copied; None: all.
         """
         context = self.cells(tokens, grid)
-        if lattice is None and not torch.is_grad_enabled():
-            return self._in_bands(painted, context, sources, targets)
+        chooses = 0 < self.references < sources.latents.shape[1]
+        if chooses or (lattice is None and not torch.is_grad_enabled()):
+            return self._in_bands(painted, context, sources, targets, lattice or Lattice())
         lattice = lattice or Lattice()
         rows, cols = lattice.places(painted.shape[-2:], painted.device)
         new = self._at(lattice.of(painted), context, sources, targets, rows, cols)
@@ -110,19 +113,29 @@ class Reprojection(nn.Module):
         lattice.of(out).copy_(new)
         return out
 
-    def _in_bands(self, painted: Tensor, context: Tensor, sources: Sources, targets: ViewPositions) -> Tensor:
+    def _in_bands(
+        self, painted: Tensor, context: Tensor, sources: Sources, targets: ViewPositions, lattice: Lattice
+    ) -> Tensor:
         """The same, a target and some rows at a time, so that memory does not grow with what is asked for."""
-        out = torch.empty_like(painted)
-        rows, cols = Lattice().places(painted.shape[-2:], painted.device)
+        rows, cols = lattice.places(painted.shape[-2:], painted.device)
+        old, parts = lattice.of(painted), []
         height = max(1, BAND // (len(cols) * self.depths))
         for scene in range(len(painted)):
             some = sources.scene(scene)
             for view in range(painted.shape[1]):
                 at = (slice(scene, scene + 1), slice(view, view + 1))
                 alone = targets.scene(scene).select(at[1])
-                for band in range(0, len(rows), height):
-                    part = (*at, slice(None), slice(band, band + height))
-                    out[part] = self._at(painted[part], context[at], some, alone, rows[band : band + height], cols)
+                near = some.nearest(alone, self.references)
+                bands = [
+                    self._at(
+                        old[(*at, slice(None), slice(band, band + height))], context[at], near, alone,
+                        rows[band : band + height], cols,
+                    )
+                    for band in range(0, len(rows), height)
+                ]  # fmt: skip
+                parts.append(torch.cat(bands, -2))
+        out = painted.clone()
+        lattice.of(out).copy_(torch.cat(parts, 1).reshape(old.shape))
         return out
 
     def _at(
@@ -184,13 +197,15 @@ class Reprojection(nn.Module):
         weight, bias = (_OCCUPANCY_GAIN * part.float() for part in (self.occupancy.weight, self.occupancy.bias))
         return (weight @ hidden.flatten(2)).view(depth.shape) + (bias + _GAIN * depth)
 
-    @staticmethod
     def _compose(
-        look: Look, logit: Tensor, painted: Float[Tensor, "batch c targets pixels"]
+        self, look: Look, logit: Tensor, painted: Float[Tensor, "batch c targets pixels"]
     ) -> Float[Tensor, "batch c targets pixels"]:
         keep = torch.where(look.seen, nn.functional.logsigmoid(-logit), 0.0)
         through = keep.cumsum(2)
         share = (through - keep).exp() * -torch.expm1(keep)
+        if self.contrast != 1:
+            total, share = share.sum(2, keepdim=True), share.clamp_min(_TINY) ** self.contrast
+            share = share * (total / share.sum(2, keepdim=True))
         copied = (share[:, None] * look.colours).sum(3)
         return torch.addcmul(copied, through[:, None, :, -1].exp(), painted)
 
