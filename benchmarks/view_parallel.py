@@ -5,7 +5,7 @@ import tempfile
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from benchmarks.common import network, write_result
 from kaleidoscene.families.kaleido.model import Kaleido

@@ -18,12 +18,13 @@ from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.kaleido.batch_positions import normalised, positions_of
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.recipes.ablations import ablation_recipes, nano_scale
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from kaleidoscene.families.kaleido.scene import scale_of_all
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
-from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask, normalised, positions_of
+from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask
 from kaleidoscene.families.kaleido.video import continue_video
 from kaleidoscene.flow.timesteps import TimestepSampler
 from kaleidoscene.geometry.alignment import umeyama

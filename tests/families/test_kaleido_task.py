@@ -9,11 +9,12 @@ from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.pixel import PixelCodec
 from kaleidoscene.codecs.registry import make_codec
 from kaleidoscene.datasets.views import Views
+from kaleidoscene.families.kaleido.batch_positions import positions_of
 from kaleidoscene.families.kaleido.recipes import RECIPES, kaleido_nano
 from kaleidoscene.families.kaleido.recipes.ablations import ablation_recipes, choice_recipes, nano_scale
 from kaleidoscene.families.kaleido.recipes.nano import kaleido_nano_32
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
-from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask, positions_of
+from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask
 from kaleidoscene.flow.path import velocity
 from tests.conftest import CAUSAL, randomised, ring, tiny_config
 

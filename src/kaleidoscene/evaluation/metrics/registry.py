@@ -125,7 +125,8 @@ IMAGE_METRICS: dict[str, ImageMetric] = {
         "of the silhouettes before white (darkest channel below 0.97)", "", True, lambda _: silhouette_iou,
     ),
     "sharpness": ImageMetric(
-        "mean length of the gradient inside the true silhouette over the truth's", "", True, lambda _: sharpness, least_side=2,
+        "mean length of the gradient inside the true silhouette over the truth's", "", True, lambda _: sharpness,
+        least_side=2,
     ),
     "flip": ImageMetric("LDR-FLIP at 67 pixels a degree, mean over pixels", "", False, lambda _: load_flip()),
     "lpips-alex": ImageMetric(

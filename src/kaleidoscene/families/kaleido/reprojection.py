@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from kaleidoscene.families.kaleido.ray_points import Lattice, RayPoints, Sighting, Sources
+from kaleidoscene.families.kaleido.agreement import TINY, Agreement
+from kaleidoscene.families.kaleido.ray_points import Lattice, RayPoints, Sources
 from kaleidoscene.nn.positions import ViewPositions
 
 # Rows and columns of a token in which the network speaks of depths, channels of the network that weighs evidence, and
@@ -33,8 +34,6 @@ CELLS, HIDDEN, EVIDENCE = 4, 16, 9
 BAND, POINT_NUMBERS, POINT_CHANNELS = 2**16, 50, 7
 # Weights are kept this much smaller than they act: optimisers take steps of about one size for all of them.
 _GAIN, _OCCUPANCY_GAIN = 4.0, 20.0
-# Below all weights that count.
-_TINY = 1e-12
 
 
 class Reprojection(nn.Module):
@@ -157,7 +156,7 @@ class Reprojection(nn.Module):
         sharpness = self.log_sharpness.float().exp()
         none = torch.zeros_like(points.square)
         agreement = Agreement.of_none(none, sources.latents.shape[2])
-        own, there, free, copied = none + _TINY, none, none, torch.zeros_like(agreement.colour)
+        own, there, free, copied = none + TINY, none, none, torch.zeros_like(agreement.colour)
         mean = square = None
         for view in points.seen_from(sources if matches else replace(sources, features=None)):
             offset = (view.along - view.surface) * sharpness
@@ -204,7 +203,7 @@ class Reprojection(nn.Module):
         through = keep.cumsum(2)
         share = (through - keep).exp() * -torch.expm1(keep)
         if self.contrast != 1:
-            total, share = share.sum(2, keepdim=True), share.clamp_min(_TINY) ** self.contrast
+            total, share = share.sum(2, keepdim=True), share.clamp_min(TINY) ** self.contrast
             share = share * (total / share.sum(2, keepdim=True))
         copied = (share[:, None] * look.colours).sum(3)
         return torch.addcmul(copied, through[:, None, :, -1].exp(), painted)
@@ -225,67 +224,6 @@ class Look:
     evidence: Float[Tensor, "batch evidence targets depths pixels"]
     seen: Bool[Tensor, "batch targets depths pixels"]
     matches: Float[Tensor, "batch matches targets depths pixels"] | None = None
-
-
-@dataclass(eq=False)
-class Agreement:
-    """Running sums over references that tell how much alike they are at every point; without gradients.
-
-    Attributes:
-        total: Of weights.
-        count: References that see the point.
-        colour: Weighted sum of colours, and ``plain_colour`` that without weights.
-        square: The same of squares, and ``plain_square``.
-        cosine: The best of them.
-        brightest: Of the darkest channels.
-    """
-
-    total: Float[Tensor, "batch *points"]
-    count: Float[Tensor, "batch *points"]
-    colour: Float[Tensor, "batch c *points"]
-    square: Float[Tensor, "batch *points"]
-    plain_colour: Float[Tensor, "batch c *points"]
-    plain_square: Float[Tensor, "batch *points"]
-    cosine: Float[Tensor, "batch *points"]
-    brightest: Float[Tensor, "batch *points"]
-
-    @classmethod
-    def of_none(cls, zero: Float[Tensor, "batch *points"], channels: int) -> Agreement:
-        """Before any reference has been looked at."""
-        none = zero.new_zeros(4, *zero.shape)
-        colour, plain_colour = zero.new_zeros(2, len(zero), channels, *zero.shape[1:])
-        return cls(zero + _TINY, none[0], colour, none[1], plain_colour, none[2], zero - 1, none[3] - 1)
-
-    @torch.no_grad()
-    def add(self, view: Sighting) -> None:
-        """Count one more reference."""
-        square = view.colours.square().sum(1)
-        self.total += view.weight
-        self.count += view.seen
-        self.colour.addcmul_(view.weight[:, None], view.colours)
-        self.square.addcmul_(view.weight, square)
-        self.plain_colour.addcmul_(view.seen[:, None], view.colours)
-        self.plain_square.addcmul_(view.seen, square)
-        # What is not seen counts as -1, the least that either can be.
-        self.cosine = torch.maximum(self.cosine, (view.cosines + 1) * view.seen - 1)
-        self.brightest = torch.maximum(self.brightest, (view.colours.amin(1) + 1) * view.seen - 1)
-
-    @torch.no_grad()
-    def numbers(self, references: Tensor) -> list[Tensor]:
-        """Spread of colours with and without weights, best cosine, whiteness, share that sees the point, weight, and
-        the brightest of the darkest channels: a point is empty where any reference sees a white background through it.
-        """
-        several = self.count.clamp_min(1)
-        white = torch.sigmoid(40 * (self.brightest - 0.93))
-        return [
-            _deviation(self.square / self.total, self.colour / self.total[:, None]),
-            _deviation(self.plain_square / several, self.plain_colour / several[:, None]),
-            self.cosine, white, self.count / references, self.total.log() / 4, self.brightest,
-        ]  # fmt: skip
-
-
-def _deviation(square: Tensor, mean: Tensor) -> Tensor:
-    return (square - mean.square().sum(1)).clamp_min(0).add(1e-4).sqrt()
 
 
 def flops(width: int, channels: int, depths: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from kaleidoscene.codecs.codec import Codec
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.kaleido.batch_positions import positions_of, world_of
 from kaleidoscene.families.kaleido.checkpoint import describe
 from kaleidoscene.families.kaleido.depth_loss import KnownSurfaces, depth_losses
 from kaleidoscene.families.kaleido.initialisation import initialise
@@ -24,12 +25,10 @@ from kaleidoscene.families.kaleido.plan import token_grid
 from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice
 from kaleidoscene.families.kaleido.refinement import Surfaces
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
-from kaleidoscene.families.kaleido.settings import KaleidoSettings, ScaleFrom
+from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.families.kaleido.system import KaleidoSystem
 from kaleidoscene.flow.path import interpolate, masked_mean_square, velocity, velocity_from_data
 from kaleidoscene.flow.timesteps import TimestepSampler
-from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.normalisation import SceneNormalisation
 from kaleidoscene.nn.positions import ViewPositions
 from kaleidoscene.nn.view_parallel import ViewGroup
 from kaleidoscene.nn.windows import Windows
@@ -286,43 +285,3 @@ class KaleidoTask:
             present=prepared.present, features=prepared.features, lattice=lattice, group=prepared.group, found=found,
         )  # fmt: skip
         return velocity_from_data(noised, out, t) if self.settings.model.prediction == "data" else out
-
-
-def positions_of(views: Views, scale_from: ScaleFrom, device: torch.device | None = None) -> ViewPositions:
-    """Normalised positions of a training batch, world origin = scene origin (open choice E3).
-
-    The scale is what it is when the scene is rendered: scenes whose references are dropped keep that of these.
-    """
-    video = None if views.times is None else ViewPositions.from_times(views.times)
-    if views.cameras is None:
-        assert video is not None
-        return video
-    scene = ViewPositions.from_cameras(normalised(views, scale_from).to(device or views.images.device))
-    if video is None:
-        return scene
-    choose = views.is_video[:, None]
-    return ViewPositions(
-        torch.where(choose[..., None, None], video.cam_from_world, scene.cam_from_world),
-        torch.where(choose[..., None], video.lens, scene.lens),
-        torch.where(choose, video.times, scene.times),
-        views.is_video,
-    )
-
-
-def normalised(views: Views, scale_from: ScaleFrom) -> Cameras:
-    """Cameras ``(batch, views)`` of a training batch in the network's world, as rendering would place them."""
-    assert views.cameras is not None
-    return world_of(views, scale_from).normalise(views.cameras)
-
-
-def world_of(views: Views, scale_from: ScaleFrom) -> SceneNormalisation:
-    """The network's world of the scenes of a training batch."""
-    cameras, n = views.cameras, views.num_references
-    assert cameras is not None
-    references = views.dropped_cameras if views.dropped_cameras is not None else cameras[:, :n]
-    origin = torch.zeros_like(cameras.centres[..., 0, :])
-    if scale_from == "references" and references.batch_shape[1]:
-        return SceneNormalisation.from_references(references, cameras, origin)
-    poses = torch.cat([references.world_from_cam, cameras.world_from_cam], 1)
-    lenses = torch.cat([references.intrinsics, cameras.intrinsics], 1)
-    return SceneNormalisation.from_references(Cameras(poses, lenses, cameras.image_size), None, origin)
