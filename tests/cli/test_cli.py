@@ -237,7 +237,7 @@ def test_the_output_may_not_swallow_its_capture(capsys, checkpoint, capture, tmp
 
 
 def test_train_refuses_shards_that_do_not_fit_the_recipe(capsys, tmp_path):
-    from kaleidoscene.datasets.shards import write_shard
+    from kaleidoscene.datasets.shard_writing import write_shard
     from tests.datasets.test_training_data import scenes
 
     write_shard(tmp_path / "shards" / "shard-000000.tar", [scenes(n) for n in range(4)])

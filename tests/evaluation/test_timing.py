@@ -67,7 +67,7 @@ def test_changes_of_speed_are_told_from_noise():
 
 @pytest.mark.slow
 def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
-    from kaleidoscene.datasets.shards import write_shard
+    from kaleidoscene.datasets.shard_writing import write_shard
     from tests.datasets.test_training_data import scenes
 
     write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, views=10, size=(128, 128)) for n in range(2)])
