@@ -71,7 +71,7 @@ def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
     from tests.datasets.test_training_data import scenes
 
     write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, views=10, size=(128, 128)) for n in range(2)])
-    counts = "--references 1 --targets 2 --steps 8 --train-batch 1 --views 2 --runs 2".split()
+    counts = "--references 1 --targets 2 --steps 8 --train-batch 1 --views 2 --runs 1".split()
     suites = "--suites render train data codec --precision fp32 bf16 --sizes 64 --cache on off".split()
     arguments = ["bench", *counts, *suites, "--shards", str(tmp_path / "s")]
     assert main([*arguments, "--out", str(tmp_path / "a"), "--json"]) == 0

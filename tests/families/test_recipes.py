@@ -211,8 +211,8 @@ def test_ablate_writes_a_table_beside_the_papers_numbers(tmp_path, capsys):
     write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, views=6, size=(32, 32)) for n in range(16)])
     arguments = [
         "ablate", "--out", str(tmp_path / "out"), "--held-out", str(tmp_path / "held"), "--shards", str(tmp_path / "s"),
-        "--steps", "2", "--rows", "swiglu-gqa", "gta", "--seeds", "0", "1", "--workers", "0", "--objects", "1",
-        "--sampling-steps", "2",
+        "--steps", "1", "--batch", "4", "--precision", "fp32", "--rows", "swiglu-gqa", "gta", "--seeds", "0", "1",
+        "--workers", "0", "--objects", "1", "--sampling-steps", "2",
     ]  # fmt: skip
     assert main(arguments) == 0
     document = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -8,7 +8,7 @@ import statistics
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.synthetic.writing import write_synthetic_shards
@@ -54,6 +54,8 @@ class AblationOptions:
     """Folders of training shards; by default the scale's synthetic scenes are rendered into OUT/shards."""
     sampling_steps: int | None = None
     """Denoising steps of the views that are scored; by default the scale's (50, as the paper)."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Of matrix products in training; by default the scale's. A CPU without instructions for bf16 takes fp32."""
     compile: bool = False
     """Compile the blocks; about a minute a row, and half the time of a step after it."""
     rows: tuple[str, ...] = ()
@@ -192,7 +194,8 @@ def _base(study: Ablation, options: AblationOptions) -> Recipe:
     base = study.scales[options.scale]()
     if options.batch is not None and options.batch < 1:
         raise KaleidosceneError(f"--batch must be at least 1, got {options.batch}.")
-    given = (("steps", options.steps), ("device", options.device), ("workers", options.workers))
+    names = ("steps", "device", "workers", "precision")
+    given = tuple((name, getattr(options, name)) for name in names)
     changes: dict[str, Any] = {name: value for name, value in given if value is not None}
     try:
         if options.sampling_steps is not None:
