@@ -113,7 +113,7 @@ def test_a_process_that_hangs_is_given_up(shards, tmp_path):  # noqa: F811
         processes.append(subprocess.Popen(command, env=environment, stderr=said))
         said.close()
     try:
-        processes[0].wait(timeout=60)
+        processes[0].wait(timeout=300)
     finally:
         for process in processes:
             process.kill()

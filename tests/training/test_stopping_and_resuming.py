@@ -71,14 +71,14 @@ def test_a_signal_writes_a_checkpoint_and_ends_with_a_code_of_its_own(large_shar
                     "--train.workers", "1")  # fmt: skip
     wait_for_steps(tmp_path / "run", 3)
     process.send_signal(getattr(signal, name))
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=300)
     assert process.returncode == 75, error
     last = list_checkpoints(tmp_path / "run")[-1]
     step = int(last.name.removeprefix("step-"))
     assert step >= 3 and f"stopped by a signal after step {step} of 5000; the same command goes on." in out
     assert len(records(tmp_path / "run")) == step
     again = start(large_shards, tmp_path / "run", "--train.steps", str(step + 2))
-    out, error = again.communicate(timeout=60)
+    out, error = again.communicate(timeout=300)
     assert again.returncode == 0 and f"going on from {last}" in out, error
 
 
@@ -88,7 +88,7 @@ def test_a_second_interrupt_ends_at_once(large_shards, tmp_path):
     wait_for_steps(tmp_path / "run", 2)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     # Both may come within one step, or the second while the checkpoint is written.
     assert process.returncode in (75, 130)
     assert not list((tmp_path / "run" / "checkpoints").glob("*.partial/config.json")) or process.returncode == 130
