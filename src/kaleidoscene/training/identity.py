@@ -17,7 +17,8 @@ class RunIdentity:
 
     Args:
         description: ``config.json`` of the task, which has its settings under ``settings``.
-        settings: The same settings as the dataclass that they are.
+        settings: The same settings as the dataclass that they are. Fields of it with the metadata ``of_training=False``
+            say how weights are used, may change, and are not compared.
         train: Length, precision, sharding; what does not touch the numbers may change.
         others: More of it by name, dataclasses or plain values.
     """
@@ -35,7 +36,15 @@ class RunIdentity:
 
         Keys that did not exist when it was written count as their defaults, which is what there was before them.
         """
-        return _differences(self._completed(before), self.plain)
+        return _differences(self._of_training(self._completed(before)), self._of_training(self.plain))
+
+    def _of_training(self, plain: dict[str, Any]) -> dict[str, Any]:
+        described = plain.get("settings")
+        if not (dataclasses.is_dataclass(self._settings) and isinstance(described, dict) and "settings" in described):
+            return plain
+        free = {x.name for x in dataclasses.fields(self._settings) if not x.metadata.get("of_training", True)}
+        kept = {key: value for key, value in described["settings"].items() if key not in free}
+        return {**plain, "settings": {**described, "settings": kept}}
 
     def _completed(self, before: dict[str, Any]) -> dict[str, Any]:
         out = dict(before)

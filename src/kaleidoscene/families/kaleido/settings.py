@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from kaleidoscene.choices import check_choices
@@ -54,7 +54,7 @@ class KaleidoSettings:
     field_of_view: float = 49.1
     scale_from: ScaleFrom = "references"
     sampling: SamplingConfig = SamplingConfig()
-    render_plan: RenderPlan = RenderPlan()
+    render_plan: RenderPlan = field(default=RenderPlan(), metadata={"of_training": False})
 
     def __post_init__(self) -> None:
         check_choices(self)
