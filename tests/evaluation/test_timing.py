@@ -11,8 +11,14 @@ import pytest
 import torch
 
 from kaleidoscene.cli.main import main
+from kaleidoscene.datasets.shard_writing import write_shard
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.timing import SpeedReport, Timing, compare_speed, matrix_peak, measure, read_speed_report
+from kaleidoscene.families.kaleido.checkpoint import save_model
+from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.families.kaleido.recipes import kaleido_debug
+from tests.conftest import randomised
+from tests.datasets.test_training_data import scenes
 
 
 def test_medians_spreads_and_shares(monkeypatch):
@@ -67,13 +73,12 @@ def test_changes_of_speed_are_told_from_noise():
 
 @pytest.mark.slow
 def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
-    from kaleidoscene.datasets.shard_writing import write_shard
-    from tests.datasets.test_training_data import scenes
-
-    write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, views=10, size=(128, 128)) for n in range(2)])
+    settings, model = kaleido_debug().settings, str(tmp_path / "model")
+    save_model(tmp_path / "model", settings, dict(randomised(Kaleido(settings.model)).named_parameters()))
+    write_shard(tmp_path / "s" / "shard-000000.tar", [scenes(n, views=10, size=(32, 32)) for n in range(2)])
     counts = "--references 1 --targets 2 --steps 8 --train-batch 1 --views 2 --runs 1".split()
     suites = "--suites render train data codec --precision fp32 bf16 --sizes 64 --cache on off".split()
-    arguments = ["bench", *counts, *suites, "--shards", str(tmp_path / "s")]
+    arguments = ["bench", "--model", model, *counts, *suites, "--shards", str(tmp_path / "s")]
     assert main([*arguments, "--out", str(tmp_path / "a"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     found = read_speed_report(tmp_path / "a")
@@ -84,7 +89,7 @@ def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
     trained = ["train batch=1 views=2 fp32", "train batch=1 views=2 bf16"]
     names = [timing.name for timing in found.timings]
     assert names == [*rendered, *trained, "load batch=1", "codec encode", "codec decode"]
-    assert said["model"] == "default" and found.peak_flops.keys() == {"fp32", "bf16"} and found.timings[1].flops > 1e7
+    assert said["model"] == model and found.peak_flops.keys() == {"fp32", "bf16"} and found.timings[1].flops > 1e7
     by_name = {timing.name: timing for timing in found.timings}
     kept, anew = (by_name[f"render N=1 M=2 steps=8 64x64 fp32 cache {cache}"] for cache in ("on", "off"))
     assert anew.flops > 1.2 * kept.flops  # the reference in every step
@@ -95,7 +100,7 @@ def test_the_command_times_every_suite_and_compares(tmp_path, capsys):
         (["compare", str(tmp_path / "a"), str(tmp_path / "a")], "schema version 9"),
         ([*arguments[:-2], "--out", str(tmp_path / "b")], "give --shards"),
         ([*arguments, "--out", str(tmp_path / "b"), "--views", "1"], "--views must be at least 2"),
-        ([*arguments, "--out", str(tmp_path / "b"), "--sizes", "72"], "Images of 72x72 are no whole number of tokens"),
+        ([*arguments, "--out", str(tmp_path / "b"), "--sizes", "76"], "Images of 76x76 are no whole number of tokens"),
         ([*arguments, "--out", str(tmp_path / "b"), "--cache", "on", "on"], "A value that is given twice"),
         ([*arguments, "--out", str(tmp_path / "b"), "--runs", "0"], "must be at least 1"),
         ([*arguments, "--out", str(tmp_path / "b"), "--precision", "fp16"], "Training in fp16 needs a GPU"),

@@ -238,10 +238,9 @@ def test_compiled_blocks_train_like_eager_ones(shards, tmp_path):  # noqa: F811
     """torch.compile on every block, sharded and recomputed as in the paper's recipes, changes no loss beyond rounding;
     in processes whose shapes are not checked."""
     expected = train_alone(shards, tmp_path / "eager", steps=2, masking="drop")
-    options = dict(
-        sharding="fsdp", activation_checkpointing=True, compile=True, timeout=1200.0
-    )  # one may compile longer
+    # One process may compile longer than the other.
+    options = dict(sharding="fsdp", activation_checkpointing=True, compile=True, timeout=1200.0)
     done = torchrun(2, shards, tmp_path / "compiled", steps=2, masking="drop", **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "compiled blocks: 2" in done.stdout
+    assert done.stdout.count("compiled blocks: 2") == 2  # both may say it at once, in one line
     close(expected, losses(tmp_path / "compiled"), 2e-4)
