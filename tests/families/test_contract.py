@@ -19,6 +19,7 @@ from kaleidoscene.families import registry
 from kaleidoscene.families.kaleido.checkpoint import save_model
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.registry import FAMILIES, load_folder
+from kaleidoscene.families.rng.checkpoint import save_model as save_rng
 from kaleidoscene.rendering.capabilities import PHRASES, Capabilities
 from kaleidoscene.rendering.cost import Plan
 from kaleidoscene.rendering.renderer import Renderer, Scene
@@ -29,6 +30,7 @@ from kaleidoscene.training.task import Task
 from tests.conftest import CAUSAL, randomised, ring, tiny_renderer
 from tests.datasets.test_training_data import scenes
 from tests.families.mean_family import MEAN, MeanNetwork, MeanSettings, MeanTask
+from tests.families.rng.tiny import tiny_network, tiny_settings
 
 SIZE = (16, 24)
 
@@ -48,8 +50,14 @@ def _mean(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
+def _rng(folder: Path) -> dict[str, torch.Tensor]:
+    weights = dict(tiny_network().named_parameters())
+    save_rng(folder, tiny_settings(), weights)
+    return weights
+
+
 # One for every family: writes a small checkpoint with random weights, and returns these.
-MAKERS = {"kaleido": _kaleido, "mean": _mean}
+MAKERS = {"kaleido": _kaleido, "mean": _mean, "rng": _rng}
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +135,7 @@ def test_what_no_family_can_is_refused_by_naming_who_can():
     for capability, phrase in PHRASES.items():
         with pytest.raises(KaleidosceneError, match=rf"Asking needs a method that {phrase}, which other does not"):
             registry.require(capability, "Asking", "other", nothing)
-    with pytest.raises(KaleidosceneError, match=r"estimates cameras, which kaleido does not \(mean does\)\."):
+    with pytest.raises(KaleidosceneError, match=r"estimates cameras, which kaleido does not \(rng, mean do\)\."):
         registry.require("estimates_cameras", "It", "kaleido", FAMILIES["kaleido"].capabilities)
 
 

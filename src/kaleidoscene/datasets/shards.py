@@ -101,6 +101,11 @@ class ShardFolder:
         _, index, place = self._locate(scene)
         return index.stock[place]
 
+    def has_depth(self, scene: int) -> bool:
+        """Whether depth maps of a scene are stored."""
+        _, index, place = self._locate(scene)
+        return "000.depth.png" in index.members(place)
+
     def read(
         self,
         scene: int,

@@ -1,12 +1,21 @@
-"""From the name of a model to the folder of its checkpoint."""
+"""From the name of a model to the folder of its checkpoint, and what is in it: config.json and model.safetensors."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.serialisation import from_plain
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
+from kaleidoscene.training.integrity import verify_published
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """Shipped weights, one folder a name."""
@@ -58,3 +67,50 @@ def family_of(folder: Path) -> str:
         return str(json.loads(path.read_text()).get("family"))
     except (ValueError, AttributeError) as error:
         raise KaleidosceneError(f"{path}: not readable JSON ({error}).") from error
+
+
+def read_settings(folder: Path, family: str, version: int, settings: type[Any]) -> Any:
+    """Read ``config.json`` of a checkpoint of a family as the dataclass of its settings.
+
+    Raises:
+        KaleidosceneError: It is missing, of another family or version, or has unknown or missing keys.
+    """
+    path = folder / "config.json"
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise KaleidosceneError(f"{folder}: not a checkpoint (no config.json).") from None
+    except (OSError, ValueError) as error:
+        raise KaleidosceneError(f"{path}: not readable JSON ({error}).") from error
+    if document.get("family") != family:
+        raise KaleidosceneError(f"{path}: a checkpoint of family {document.get('family')!r}, expected {family!r}.")
+    if document.get("format_version") != version:
+        raise KaleidosceneError(f"{path}: format version {document.get('format_version')!r}, expected {version}.")
+    return from_plain(settings, document.get("settings"), f"{path}: settings")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read ``model.safetensors`` as fp32.
+
+    Raises:
+        KaleidosceneError: It is missing or damaged, or not what ``checksums.json`` beside it says.
+    """
+    path = folder / "model.safetensors"
+    verify_published(folder)
+    try:
+        return {name: tensor.float() for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise KaleidosceneError(f"{path}: not readable weights ({error}).") from error
+
+
+def write_checkpoint(
+    folder: Path, description: dict[str, Any], weights: dict[str, Tensor], *, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a checkpoint; both files are written aside and renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "model.safetensors.partial"
+    save_file({name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}, partial)
+    config = folder / "config.json.partial"
+    config.write_text(json.dumps(description, indent=1))
+    os.replace(partial, folder / "model.safetensors")
+    os.replace(config, folder / "config.json")

@@ -69,7 +69,7 @@ def exp_se3(twist: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 4 4"]:
 
 def log_so3(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     """Rotation vector (radians) of a rotation matrix, stable at angle 0 and at angle pi."""
-    quaternion = _quaternion(rotation)
+    quaternion = quaternion_of(rotation)
     w, xyz = quaternion[..., :1], quaternion[..., 1:]
     norm = xyz.norm(dim=-1, keepdim=True)
     angle = 2 * torch.atan2(norm, w)
@@ -92,7 +92,7 @@ def log_se3(transform: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 6"]
     return torch.cat([omega, (inverse_jacobian @ transform[..., :3, 3:])[..., 0]], dim=-1)
 
 
-def _quaternion(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
+def quaternion_of(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
     """Unit quaternion (w, x, y, z) with w >= 0, by the largest of the four pivots (Shepperd)."""
     m = rotation
     m00, m11, m22 = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
@@ -111,6 +111,19 @@ def _quaternion(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 
     row = torch.take_along_dim(rows, pivot[..., None, None].expand(*pivot.shape, 1, 4), dim=-2)[..., 0, :]
     unit = row / row.norm(dim=-1, keepdim=True)
     return torch.where(unit[..., :1] < 0, -unit, unit)
+
+
+def rotation_of(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation of a quaternion (w, x, y, z) of any length; of one that is zero, the identity."""
+    length = quaternion.norm(dim=-1, keepdim=True)
+    one = quaternion.new_tensor([1.0, 0.0, 0.0, 0.0])
+    w, x, y, z = torch.where(length > 1e-12, quaternion / length.clamp_min(1e-12), one).unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
 def interpolate_poses(

@@ -1,5 +1,7 @@
 """Feed-forward layers: gated, and the plain one of earlier transformers."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -25,13 +27,20 @@ class SwiGLU(nn.Module):
 
 
 class GeluMLP(nn.Module):
-    """``W2 gelu(W1 x)`` with biases, as in DiT: the baseline of the ablation (Kaleido Table 4 (i))."""
+    """``W2 gelu(W1 x)`` with biases, as in DiT: the baseline of the ablation (Kaleido Table 4 (i)), and of RnG.
 
-    def __init__(self, width: int, hidden: int) -> None:
+    Args:
+        width: Channels of a token.
+        hidden: Channels between the two products.
+        approximate: ``tanh`` as in DiT, or ``none`` as in vision transformers.
+    """
+
+    def __init__(self, width: int, hidden: int, *, approximate: Literal["tanh", "none"] = "tanh") -> None:
         super().__init__()
+        self.approximate: str = approximate
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Apply to every token."""
-        return self.down(torch.nn.functional.gelu(self.up(x), approximate="tanh"))
+        return self.down(torch.nn.functional.gelu(self.up(x), approximate=self.approximate))

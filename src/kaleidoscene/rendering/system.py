@@ -65,6 +65,7 @@ class PlainSystem:
     To be inherited from by those to whom that applies.
     """
 
+    family: str
     renderer: Renderer
     plan: Plan
     focal_over_height = NOMINAL_FOCAL

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_leaves
 
 from kaleidoscene.training.distributed import gathered
 from kaleidoscene.training.network import network_of
@@ -27,8 +28,8 @@ def top_activations(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     with ExitStack() as stack:
         for name, unit in network_of(model).units().items():
 
-            def note(out: Tensor, name: str = name) -> None:
-                top = out.detach().abs().amax().float()
+            def note(out: Any, name: str = name) -> None:
+                top = torch.stack([x.detach().abs().amax().float() for x in _tensors(out)]).amax()
                 found[name] = torch.maximum(found[name], top) if name in found else top
 
             stack.enter_context(_listening(unit, note))
@@ -75,7 +76,7 @@ def first_not_finite(model: nn.Module) -> Iterator[list[str]]:
             module._compiled_call_impl = None
 
         def hook(_: nn.Module, args: Any, out: Any, name: str = name) -> None:
-            if isinstance(out, Tensor) and not bool(torch.isfinite(out).all()):
+            if not all(bool(torch.isfinite(x).all()) for x in _tensors(out)):
                 found.append(name)
 
         hooks.append(module.register_forward_hook(hook))
@@ -86,6 +87,11 @@ def first_not_finite(model: nn.Module) -> Iterator[list[str]]:
             handle.remove()
         for module, call in compiled.items():
             module._compiled_call_impl = call
+
+
+def _tensors(out: Any) -> list[Tensor]:
+    """Floating-point tensors of what a module returned."""
+    return [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.is_floating_point()]
 
 
 def _finite(tensor: Tensor) -> bool:

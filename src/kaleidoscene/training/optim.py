@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +29,9 @@ class OptimConfig:
     warmup: int = 2000
     """Steps of linear rise."""
     cooldown: float = 0.0
-    """Share of the steps, at the end, over which the rate falls linearly to zero."""
+    """Share of the steps, at the end, over which the rate falls to zero."""
+    fall: Literal["linear", "cosine"] = "linear"
+    """How it falls."""
     clip: float = 1.0
     """Largest norm of the gradient."""
 
@@ -40,6 +43,8 @@ class OptimConfig:
         rise = min(1.0, (step + 1) / max(self.warmup, 1))
         falling = self.cooldown * steps
         fall = 1.0 if falling <= 0 else min(1.0, (steps - step) / falling)
+        if self.fall == "cosine":
+            fall = 0.5 - 0.5 * math.cos(math.pi * fall)
         return min(rise, fall)
 
 

@@ -187,7 +187,7 @@ def _first_sound_scene(folder: ShardFolder) -> StoredScene:
     said = ""
     for number in range(min(8, len(folder))):
         try:
-            return folder.read(number, [0])
+            return folder.read(number, [0], depth=folder.has_depth(number))
         except DAMAGE as error:
             said = said or f"{folder.key(number)} ({error})"
     raise KaleidosceneError(f"{folder.name}: the first scenes are all damaged, {said}.")

@@ -21,8 +21,8 @@ from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.checkpoints import resolve
-from kaleidoscene.families.kaleido.checkpoint import FAMILY, load_model, read_weights
+from kaleidoscene.families.checkpoints import read_weights, resolve
+from kaleidoscene.families.kaleido.checkpoint import FAMILY, load_model
 from kaleidoscene.families.kaleido.distillation import Distillation, KaleidoDistillation, student_settings
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.plan import KaleidoPlan, token_grid

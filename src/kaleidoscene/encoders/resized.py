@@ -1,0 +1,66 @@
+"""DINOv2 with patches of another size than it was trained with, on images as they are (RnG, method B.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kaleidoscene.encoders.features import IMAGENET_MEAN, IMAGENET_STD
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.pretrained import locate
+
+
+class ResizedDinoV2(nn.Module):
+    """A frozen DINOv2 whose patch kernel and position embedding are brought to another grid; images are not enlarged.
+
+    Args:
+        model: A ``transformers.Dinov2Model`` or ``Dinov2WithRegistersModel``, which is changed.
+        patch_size: Pixels along a patch.
+    """
+
+    def __init__(self, model: Any, patch_size: int) -> None:
+        super().__init__()
+        embeddings = model.embeddings
+        old: nn.Conv2d = embeddings.patch_embeddings.projection
+        new = nn.Conv2d(old.in_channels, old.out_channels, patch_size, patch_size)
+        size = (patch_size, patch_size)
+        kernel = nn.functional.interpolate(old.weight.data, size, mode="bilinear", align_corners=False)
+        new.weight.data, new.bias.data = kernel, old.bias.data.clone()  # pyright: ignore[reportOptionalMemberAccess]
+        embeddings.patch_embeddings.projection = new
+        # The class itself brings its position embedding to as many patches as an image has.
+        embeddings.patch_size = embeddings.config.patch_size = patch_size
+        self.model = model.eval().requires_grad_(False)
+        self.special = 1 + getattr(model.config, "num_register_tokens", 0)
+        self.channels: int = model.config.hidden_size
+
+    @classmethod
+    def from_pretrained(cls, source: str, patch_size: int) -> ResizedDinoV2:
+        """Load from a folder or a hub id, for example ``facebook/dinov2-with-registers-large``.
+
+        Raises:
+            KaleidosceneError: The library or the weights are not there.
+        """
+        try:
+            from transformers import AutoModel  # noqa: PLC0415  an extra
+        except ImportError as error:
+            raise KaleidosceneError("DINOv2 features need transformers: pip install 'kaleidoscene[codecs]'.") from error
+        try:
+            name, folder = locate(source)
+            model = AutoModel.from_pretrained(name, subfolder=folder)
+        except (OSError, ValueError) as error:
+            raise KaleidosceneError(
+                f"No DINOv2 at {source!r}: expected a folder or hub id with config.json and weights."
+            ) from error
+        if model.config.model_type not in ("dinov2", "dinov2_with_registers"):
+            raise KaleidosceneError(f"{source}: a {model.config.model_type}, expected a DINOv2.")
+        return cls(model, patch_size)
+
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "batch refs 3 h w"]) -> Float[Tensor, "batch refs tokens feature"]:
+        """Normalised patch tokens, row by row, of RGB in [0, 1]."""
+        mean, std = (images.new_tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
+        tokens = self.model(((images - mean) / std).flatten(0, 1)).last_hidden_state[:, self.special :]
+        return tokens.unflatten(0, images.shape[:2])

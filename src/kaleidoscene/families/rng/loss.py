@@ -1,0 +1,130 @@
+"""Losses of RnG: colours, points with a confidence, cameras (section 3.3, eq. 7 to 10; method B.7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from kaleidoscene.choices import check_choices
+
+_KEPT, _FEW = 0.98, 1000
+_FARTHEST = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RngLoss:
+    """The training objective; weights are those of the authors' release."""
+
+    points: float = 0.2
+    cameras: float = 1.0
+    confidence: float = 0.2
+    """Of the logarithm of the confidence (alpha)."""
+    camera_error: Literal["l1", "huber"] = "l1"
+    """The release has ``l1``, the paper ``huber``."""
+    discount: float = 0.6
+    """An estimate of the camera head counts so much less than the one after it."""
+    foreground_steps: int = 0
+    """Steps at the start in which the background counts next to nothing: a quarter of the training."""
+    repeated: float = 0.16
+    """Share of the targets that are one of the sources (method B.12, 5)."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not 0 <= self.repeated <= 1:
+            raise ValueError(f"repeated is a share of the targets, got {self.repeated}.")
+
+
+def image_loss(
+    colours: Float[Tensor, "*batch 3 h w"],
+    truth: Float[Tensor, "*batch 3 h w"],
+    foreground: Bool[Tensor, "*batch h w"] | None,
+) -> Float[Tensor, ""]:
+    """Mean square error; with ``foreground`` that of its pixels, and a thousandth of that of all."""
+    error = (colours - truth).square()
+    if foreground is None:
+        return error.mean()
+    inside = foreground[..., None, :, :].expand_as(error)
+    return _mean(error, inside) + 1e-3 * error.mean()
+
+
+def point_loss(
+    points: Float[Tensor, "n h w 3"],
+    confidence: Float[Tensor, "n h w"],
+    truth: Float[Tensor, "n h w 3"],
+    foreground: Bool[Tensor, "n h w"],
+    *,
+    alpha: float,
+    background: bool,
+) -> Float[Tensor, ""]:
+    """Points of the foreground with and without confidence, their normals, and all points.
+
+    Args:
+        points: Of the network.
+        confidence: Theirs.
+        truth: True points, zero in the background.
+        foreground: Where there is a surface.
+        alpha: Weight of the logarithm of the confidence.
+        background: Whether points of the background count as much (they are pulled to the origin).
+    """
+    error = (points - truth).norm(dim=-1)
+    inside, sure = error[foreground], confidence[foreground]
+    weighted = sure * inside - alpha * sure.log()
+    surface = _without_worst(weighted) + _without_worst(inside) + normal_loss(points, truth, foreground)
+    everywhere = (points - truth).abs().mean()
+    return 0.5 * surface + 0.5 * everywhere if background else surface + 0.01 * everywhere
+
+
+def normal_loss(
+    points: Float[Tensor, "n h w 3"], truth: Float[Tensor, "n h w 3"], foreground: Bool[Tensor, "n h w"]
+) -> Float[Tensor, ""]:
+    """Mean of 1 - cos between the normals of both surfaces, at one, two and four pixels' distance."""
+    total = points.new_zeros(())
+    for step in (1, 2, 4):
+        coarse = (slice(None), slice(None, None, step), slice(None, None, step))
+        ours, theirs, there = points[coarse], truth[coarse], foreground[coarse]
+        if min(ours.shape[1:3]) < 2:
+            continue
+        whole = there[:, :-1, :-1] & there[:, 1:, :-1] & there[:, :-1, 1:]
+        cosine = (_normals(ours) * _normals(theirs)).sum(-1)
+        total = total + _mean(1 - cosine, whole) / 3
+    return total
+
+
+def camera_loss(
+    estimates: Float[Tensor, "iterations batch views 9"],
+    truth: Float[Tensor, "batch views 9"],
+    *,
+    discount: float,
+    kind: Literal["l1", "huber"],
+) -> Float[Tensor, ""]:
+    """Error of translation, quaternion and half of that of the angles of view, over all estimates of the head."""
+    difference = estimates - truth
+    error = difference.abs()
+    if kind == "huber":
+        error = torch.where(error < 1, 0.5 * error.square(), error - 0.5)
+    translation = error[..., :3].clamp_max(_FARTHEST).mean((1, 2, 3))
+    rotation, lens = error[..., 3:7].mean((1, 2, 3)), error[..., 7:].mean((1, 2, 3))
+    goes = len(estimates)
+    weights = discount ** torch.arange(goes - 1, -1, -1, dtype=error.dtype, device=error.device)
+    return (weights * (translation + rotation + 0.5 * lens)).mean()
+
+
+def _normals(points: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n rows columns 3"]:
+    down, right = points[:, 1:, :-1] - points[:, :-1, :-1], points[:, :-1, 1:] - points[:, :-1, :-1]
+    return torch.nn.functional.normalize(torch.linalg.cross(down, right), dim=-1)
+
+
+def _mean(x: Tensor, where: Tensor) -> Float[Tensor, ""]:
+    """Over some places, of which there may be none."""
+    return (x * where).sum() / where.sum().clamp_min(1)
+
+
+def _without_worst(errors: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Mean without the largest 2 %, where there are enough to tell."""
+    if len(errors) > _FEW:
+        errors = errors.sort().values[: int(_KEPT * len(errors))]
+    return errors.mean() if len(errors) else errors.sum()

@@ -1,0 +1,141 @@
+"""Rendering with RnG: photographs to a scene, a scene and cameras to images, depths and points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.encoders.features import FeatureEncoder
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.rng.camera_encoding import decode_cameras
+from kaleidoscene.families.rng.model import Dense, Rng, Sources
+from kaleidoscene.families.rng.scene import RngScene
+from kaleidoscene.families.rng.settings import RngSettings
+from kaleidoscene.families.rng.world import SourceWorld, first_pose
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import invert
+from kaleidoscene.geometry.rays import plucker_rays
+from kaleidoscene.nn.precision import exact
+from kaleidoscene.rendering.capabilities import Capabilities
+from kaleidoscene.rendering.renderer import OnStep, PlainRenderer, Rendering, Scene, check_references
+
+CAPABILITIES = Capabilities(
+    needs_cameras=False, estimates_cameras=True, renders_depth=True, renders_points=True, takes_back_views=False,
+    any_lens=True,
+)  # fmt: skip
+NOTHING_MET = 0.01
+"""Points whose coordinates in the world of the first source sum up to less are background (method B.10)."""
+Precision = Literal["fp32", "bf16", "fp16"]
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class RngRenderer(PlainRenderer):
+    """An RnG network, ready to render.
+
+    Args:
+        model: The network, in evaluation mode.
+        settings: Of its checkpoint.
+        features: Frozen encoder of sources, where the network has none of its own.
+        precision: Autocast type of matrix products; heads and geometry stay fp32.
+    """
+
+    def __init__(
+        self,
+        model: Rng,
+        settings: RngSettings,
+        features: FeatureEncoder | None = None,
+        *,
+        precision: Precision = "fp32",
+    ) -> None:
+        self.model, self.settings, self.features, self.precision = model, settings, features, precision
+        self.image_size = settings.image_size
+        self.capabilities = replace(CAPABILITIES, estimates_cameras=settings.model.camera is not None)
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "batch refs 3 h w"], cameras: Cameras | None) -> RngScene:
+        """Make a scene of photographs.
+
+        Args:
+            images: RGB in [0, 1]; the first one fixes the world.
+            cameras: ``(batch, refs)``. The network does not look at them: they say in which world, of what unit,
+                targets are asked for (of them all the first one and its distance from the origin).
+
+        Raises:
+            KaleidosceneError: See :class:`kaleidoscene.rendering.renderer.Renderer`; the first camera is at the origin.
+        """
+        check_references(images, cameras, self.image_size, needs_cameras=False)
+        features = None if self.features is None else self.features(images)
+        with self._autocast(images):
+            sources = self.model.encode(images, features)
+        world = SourceWorld.itself(len(images), images) if cameras is None else SourceWorld.of(cameras)
+        estimated = None if sources.cameras is None else world.leave(self._estimated(sources.cameras[-1]))
+        return RngScene(sources, world, estimated if cameras is None else cameras, estimated)
+
+    def _estimated(self, numbers: Float[Tensor, "batch views 9"]) -> Cameras:
+        """Cameras in the world of the first source, which by definition stands where it stands."""
+        cameras = decode_cameras(numbers, self.image_size)
+        poses = cameras.world_from_cam.clone()
+        poses[:, 0] = first_pose(poses)
+        return replace(cameras, world_from_cam=poses)
+
+    @torch.no_grad()
+    def render(
+        self,
+        scene: Scene,
+        cameras: Cameras,
+        *,
+        seeds: Sequence[int],
+        independent: bool = False,
+        on_step: OnStep | None = None,
+    ) -> Rendering:
+        """Render targets, none of which sees another; nothing about them is random.
+
+        Raises:
+            KaleidosceneError: No targets, or not one seed for each.
+        """
+        del independent
+        assert isinstance(scene, RngScene)
+        targets = cameras.batch_shape[1]
+        if not targets:
+            raise KaleidosceneError("There is nothing to render: zero targets.")
+        if len(seeds) != targets:
+            raise KaleidosceneError(f"{targets} targets need as many seeds, got {len(seeds)}.")
+        inside, step = scene.world.enter(cameras), self.settings.targets_at_once
+        parts = []
+        for first in range(0, targets, step):
+            parts.append(self._some(scene.sources, inside[:, first : first + step]))
+            if on_step is not None:
+                on_step(min(first + step, targets), targets)
+        colours, points, confidence = (
+            torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("colours", "points", "confidence")
+        )
+        depths = depth_of(points, inside) * scene.world.scale.to(points)[:, None, None, None]
+        return Rendering(colours, cameras, depths, scene.world.leave_points(points), confidence)
+
+    def _some(self, sources: Sources, cameras: Cameras) -> Dense:
+        rays = plucker_rays(cameras.to(sources.keys[0].device).to(torch.float32))
+        with self._autocast(rays):
+            return self.model.render(sources, rays)
+
+    def _autocast(self, like: Tensor) -> torch.autocast:
+        kind = like.device.type
+        if self.precision == "fp32":
+            return torch.autocast(kind, enabled=False)
+        return torch.autocast(kind, dtype=_TYPES[self.precision])
+
+
+def depth_of(points: Float[Tensor, "batch views h w 3"], cameras: Cameras) -> Float[Tensor, "batch views h w"]:
+    """Depth along the optical axis of the points of a view, 0 where nothing is met (method B.11).
+
+    Args:
+        points: In the world of the first source.
+        cameras: They were seen with, in the same world.
+    """
+    to_camera = invert(exact(cameras.world_from_cam)).to(points)
+    depth = torch.einsum("bvhwi,bvi->bvhw", points, to_camera[..., 2, :3]) + to_camera[..., 2, 3, None, None]
+    return depth.clamp_min(0) * (points.abs().sum(-1) > NOTHING_MET)

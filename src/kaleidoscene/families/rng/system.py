@@ -1,0 +1,52 @@
+"""A loaded RnG checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from kaleidoscene.encoders.resized import ResizedDinoV2
+from kaleidoscene.errors import unknown_name
+from kaleidoscene.families.rng.checkpoint import FAMILY, load_model
+from kaleidoscene.families.rng.plan import plan
+from kaleidoscene.families.rng.renderer import Precision, RngRenderer
+from kaleidoscene.geometry.poses import focal_over_side
+from kaleidoscene.rendering.system import PlainSystem
+
+_PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+class RngSystem(PlainSystem):
+    """An RnG network that is ready to render."""
+
+    family = FAMILY
+
+    def __init__(self, renderer: RngRenderer) -> None:
+        self.renderer = self._own = renderer
+        self.plan = plan(renderer.settings)
+
+    @property
+    def focal_over_height(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of the views it was trained on."""
+        h, w = self.image_size
+        return focal_over_side(self._own.settings.field_of_view) * min(h, w) / h
+
+    @property
+    def method_note(self) -> dict[str, Any]:
+        """That cameras are its own, and which attention it has."""
+        return {"attention": self._own.settings.model.attention}
+
+
+def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> RngSystem:
+    """Load a checkpoint folder.
+
+    Raises:
+        KaleidosceneError: It does not load strictly, or the encoder that it names is missing.
+    """
+    if precision not in _PRECISIONS:
+        raise unknown_name("precision", precision, _PRECISIONS)
+    model, settings = load_model(folder, device)
+    features = None
+    if settings.model.encoder.kind == "dinov2":
+        features = ResizedDinoV2.from_pretrained(settings.model.encoder.source, settings.model.patch_size).to(device)
+    return RngSystem(RngRenderer(model, settings, features, precision=cast(Precision, precision)))
