@@ -18,6 +18,7 @@ from kaleidoscene.families.registry import load_folder, require
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
+from kaleidoscene.geometry.upright import level_up
 from kaleidoscene.images.fitting import describe_fit
 from kaleidoscene.machine import check_device
 from kaleidoscene.memory import check_memory
@@ -153,6 +154,9 @@ class Model:
     def estimate_cameras(self, capture: Capture, *, masked: bool = False) -> Capture:
         """A capture of images of one size with the cameras that the model estimates, in the world of its scenes.
 
+        The origin of that world stays the origin, since its unit is told from there. Up is told by cameras that are
+        held level (:func:`kaleidoscene.geometry.upright.level_up`).
+
         Args:
             capture: Images without cameras.
             masked: Lay its masks on white.
@@ -174,7 +178,8 @@ class Model:
             own[0, 2] += w / 2 - 0.5 * self.image_size[1] / scale
             own[1, 2] += h / 2 - 0.5 * self.image_size[0] / scale
             frames.append(replace(frame, image_size=(h, w), world_from_cam=pose.double(), intrinsics=own))
-        return replace(capture, frames=tuple(frames))
+        up = level_up(cameras[0])
+        return replace(capture, frames=tuple(frames), centre=torch.zeros(3), upward=up)
 
     def render(
         self, capture: Capture, *, cameras: Cameras, seed: int = 0, plan: RenderPlan | None = None

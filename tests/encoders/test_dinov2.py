@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from kaleidoscene.encoders.features import IMAGENET_MEAN, IMAGENET_STD, DinoV2
+from kaleidoscene.encoders.resized import ResizedDinoV2
 from kaleidoscene.errors import KaleidosceneError
 
 
@@ -36,3 +37,29 @@ def test_a_missing_encoder_is_named(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(KaleidosceneError, match="No DINOv2 at"):
         DinoV2.from_pretrained(str(tmp_path / "nothing"), 16)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("registers", [0, 3])
+def test_patches_of_another_size_on_images_as_they_are(tmp_path, registers):
+    """RnG's encoder: a kernel of 14 pixels brought to 8, positions to the grid; images are not enlarged."""
+    transformers = pytest.importorskip("transformers")
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14)
+    if registers:
+        config = transformers.Dinov2WithRegistersConfig(**sizes, num_register_tokens=registers)
+        model = transformers.Dinov2WithRegistersModel(config)
+    else:
+        model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
+    model.save_pretrained(tmp_path / "dino")
+    encoder = ResizedDinoV2.from_pretrained(str(tmp_path / "dino"), 8)
+    kernel = torch.nn.functional.interpolate(
+        model.embeddings.patch_embeddings.projection.weight, (8, 8), mode="bilinear", align_corners=False
+    )
+    torch.testing.assert_close(encoder.model.embeddings.patch_embeddings.projection.weight, kernel)
+    images = torch.rand(2, 3, 3, 16, 40)
+    features = encoder(images)
+    assert features.shape == (2, 3, 2 * 5, 32) and not features.requires_grad
+    torch.testing.assert_close(encoder(images[1:, 2:]), features[1:, 2:], rtol=1e-4, atol=1e-5)
+    assert not encoder(images.flip(-1)).allclose(features)  # places count
+    with pytest.raises(KaleidosceneError, match="No DINOv2 at"):
+        ResizedDinoV2.from_pretrained(str(tmp_path / "nothing"), 8)

@@ -32,6 +32,7 @@ class ResizedDinoV2(nn.Module):
         embeddings.patch_embeddings.projection = new
         # The class itself brings its position embedding to as many patches as an image has.
         embeddings.patch_size = embeddings.config.patch_size = patch_size
+        embeddings.patch_embeddings.patch_size = size
         self.model = model.eval().requires_grad_(False)
         self.special = 1 + getattr(model.config, "num_register_tokens", 0)
         self.channels: int = model.config.hidden_size

@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from kaleidoscene.api import load
+from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.batches import ViewBatches
 from kaleidoscene.datasets.shards import ShardFolder
@@ -18,6 +20,7 @@ from kaleidoscene.families.rng.loss import RngLoss
 from kaleidoscene.families.rng.recipes import RECIPES, rng_debug, rng_objaverse_40k
 from kaleidoscene.families.rng.renderer import RngRenderer
 from kaleidoscene.families.rng.task import RngTask
+from kaleidoscene.families.rng.world import first_pose
 from kaleidoscene.geometry.poses import random_rotation, rigid
 from kaleidoscene.geometry.rays import plucker_rays, project
 from tests.families.rng.test_world import moved, random_cameras
@@ -191,4 +194,7 @@ def test_from_the_command_line_to_new_views_of_photographs(tmp_path, shards, cap
     render = ["render", str(photos), "--model", run, "--out", str(out), "--trajectory", "orbit", "--frames", "3"]
     assert main([*render, "--num-references", "2"]) == 0
     assert "rng estimates them" in capsys.readouterr().out
+    posed = load(run).estimate_cameras(read_capture(photos))
+    assert posed.origin().equal(torch.zeros(3)) and posed.up().norm() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(posed.cameras.world_from_cam[0].float(), first_pose(torch.zeros(())))
     assert (out / "video.mp4").exists() and json.loads((out / "transforms.json").read_text())["frames"]

@@ -1,0 +1,39 @@
+"""Which way is up, where the world is that of one camera: cameras held level tell it (RnG, method B.10)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.geometry.cameras import Cameras
+
+# Below this share of what there could be, the x axes of the cameras lie so near together that they say nothing.
+_UNDETERMINED = 1e-6
+
+
+def level_up(cameras: Cameras) -> Float[Tensor, " 3"] | None:
+    """The direction to which the x axes of all cameras are most nearly orthogonal, in world axes.
+
+    Cameras without roll have their x axes in the ground plane. Up is sought in the plane that is orthogonal to the x
+    axis of the first camera, and found in closed form: the eigenvector of the smaller eigenvalue of the sum of
+    ``r r^T`` over the other x axes ``r``, laid in that plane. Of its two signs the one is taken that lies nearer to
+    what is up in the images.
+
+    Args:
+        cameras: Of one scene; the first fixes the plane.
+
+    Returns:
+        A unit vector; None where the cameras do not tell it: a single one, or all turned about the first one's x axis.
+    """
+    axes = cameras.world_from_cam[:, :3, :3].double()
+    plane = axes[0, :, 1:]  # y and z of the first camera
+    others = axes[1:, :, 0] @ plane
+    if not len(others):
+        return None
+    values, vectors = torch.linalg.eigh(others.mT @ others / len(others))
+    if float(values[1]) < _UNDETERMINED:
+        return None
+    up = plane @ vectors[:, 0]
+    in_images = -axes[:, :, 1].sum(0)
+    return (up * torch.sign(up @ in_images)).to(cameras.world_from_cam)

@@ -1,0 +1,56 @@
+"""Up from level cameras: exact without noise, near with it, and not made up where nothing tells it."""
+
+import math
+
+import torch
+
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import exp_se3, invert, look_at, random_rotation, rigid
+from kaleidoscene.geometry.upright import level_up
+
+
+def rig(generator: torch.Generator, views: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Level cameras around the origin in the world of the first one, and the true up there."""
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    azimuth = 2 * math.pi * torch.rand(views, generator=generator, dtype=torch.float64)
+    elevation = math.radians(60) * (2 * torch.rand(views, generator=generator, dtype=torch.float64) - 1)
+    eye = torch.stack([elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], dim=-1)
+    poses = look_at(2 * eye, torch.zeros_like(eye), up)
+    turn = rigid(random_rotation(generator=generator, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+    first = turn @ invert(poses[0])
+    return first @ poses, first[:3, :3] @ up
+
+
+def cameras_of(poses: torch.Tensor) -> Cameras:
+    return Cameras.from_field_of_view(poses, 0.8, (24, 40))
+
+
+def test_two_hundred_rigs_without_noise():
+    generator = torch.Generator().manual_seed(0)
+    for number in range(200):
+        poses, up = rig(generator, 2 + number % 7)
+        found = level_up(cameras_of(poses))
+        assert found is not None
+        assert float(found @ up) > 1 - 1e-9, number
+
+
+def test_two_hundred_rigs_whose_cameras_are_two_degrees_off():
+    generator = torch.Generator().manual_seed(1)
+    angles = []
+    for _ in range(200):
+        poses, up = rig(generator, 6)
+        twist = torch.zeros(6, 6, dtype=torch.float64)
+        twist[1:, :3] = math.radians(2) * torch.randn(5, 3, generator=generator, dtype=torch.float64) / math.sqrt(3)
+        found = level_up(cameras_of(poses @ exp_se3(twist)))
+        assert found is not None
+        angles.append(math.degrees(math.acos(min(1.0, float(found @ up)))))
+    angles.sort()
+    assert angles[100] < 1.5 and angles[190] < 6
+
+
+def test_cameras_that_do_not_tell():
+    poses, _ = rig(torch.Generator().manual_seed(2), 3)
+    assert level_up(cameras_of(poses[:1])) is None
+    nod = torch.zeros(3, 6, dtype=torch.float64)
+    nod[:, 0] = torch.tensor([0.0, 0.3, -0.4])
+    assert level_up(cameras_of(poses[0] @ exp_se3(nod))) is None
