@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from kaleidoscene.api import resolve
-from kaleidoscene.families.kaleido.checkpoint import read_settings, read_weights, save_model
+from kaleidoscene.families.checkpoints import read_weights
+from kaleidoscene.families.kaleido.checkpoint import read_settings, save_model
 
 
 def mean_weights(run: Path, others: list[tuple[Path, float]]) -> dict[str, torch.Tensor]:

@@ -13,9 +13,10 @@ from rich.table import Table
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.timing import SPEED, SpeedReport, Timing, describe_machine, matrix_peak, speed_table
-from kaleidoscene.experiments.speed import SUITES, TYPES, BenchSettings, Precision, Stopwatch
+from kaleidoscene.experiments.speed import SUITES, BenchSettings, Stopwatch
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.machine import check_device
+from kaleidoscene.nn.precision import TYPES, Precision
 from kaleidoscene.serialisation import to_plain, write_json
 
 

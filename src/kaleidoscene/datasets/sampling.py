@@ -55,11 +55,16 @@ class ViewSampling:
 
     def mean_views(self) -> float:
         """Views of a scene that a network computes on average: all, but those that mode ``drop`` leaves out."""
-        if self.masking != "drop":
-            return float(self.views)
+        return sum(self.mean_counts()) if self.masking == "drop" else float(self.views)
+
+    def mean_counts(self) -> tuple[float, float]:
+        """References and targets of a scene that can be seen, on average."""
         generator = torch.Generator().manual_seed(0)
         draws = [self.sample(generator) for _ in range(2000)]
-        return sum(draw.visible_references + draw.visible_targets for draw in draws) / len(draws)
+        references, targets = (
+            sum(x) for x in zip(*((d.visible_references, d.visible_targets) for d in draws), strict=True)
+        )
+        return references / len(draws), targets / len(draws)
 
     def sample(self, generator: torch.Generator) -> ViewCounts:
         """Draw the counts of one scene (or of one batch in mode ``drop``)."""

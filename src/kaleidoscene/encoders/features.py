@@ -56,25 +56,44 @@ class DinoV2(nn.Module):
         Raises:
             KaleidosceneError: The library or the weights are not there.
         """
-        try:
-            from transformers import Dinov2Model  # noqa: PLC0415  an extra
-        except ImportError as error:
-            raise KaleidosceneError("DINOv2 features need transformers: pip install 'kaleidoscene[codecs]'.") from error
-        try:
-            name, folder = locate(source)
-            return cls(Dinov2Model.from_pretrained(name, subfolder=folder), token_pixels)
-        except (OSError, ValueError) as error:
-            raise KaleidosceneError(
-                f"No DINOv2 at {source!r}: expected a folder or hub id with config.json and weights."
-            ) from error
+        return cls(read_dinov2(source), token_pixels)
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "batch refs 3 h w"]) -> Float[Tensor, "batch refs tokens feature"]:
-        """Normalised patch tokens (the class token is left out)."""
+        """Normalised patch tokens (class token and registers are left out)."""
         batch, refs, _, h, w = images.shape
         size = (h // self.token_pixels * _PATCH, w // self.token_pixels * _PATCH)
         flat = nn.functional.interpolate(
             images.flatten(0, 1), size, mode="bicubic", antialias=True, align_corners=False
         )
-        tokens = self.model((flat.clamp(0, 1) - self.mean) / self.std).last_hidden_state[:, 1:]
+        tokens = self.model((flat.clamp(0, 1) - self.mean) / self.std).last_hidden_state[
+            :, special_tokens(self.model) :
+        ]
         return tokens.unflatten(0, (batch, refs)).float()
+
+
+def read_dinov2(source: str) -> Any:
+    """A DINOv2 of ``transformers``, with or without registers, from a folder or a hub id.
+
+    Raises:
+        KaleidosceneError: The library or the weights are not there, or are those of another model.
+    """
+    try:
+        from transformers import AutoModel  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise KaleidosceneError("DINOv2 features need transformers: pip install 'kaleidoscene[codecs]'.") from error
+    try:
+        name, folder = locate(source)
+        model = AutoModel.from_pretrained(name, subfolder=folder)
+    except (OSError, ValueError) as error:
+        raise KaleidosceneError(
+            f"No DINOv2 at {source!r}: expected a folder or hub id with config.json and weights."
+        ) from error
+    if model.config.model_type not in ("dinov2", "dinov2_with_registers"):
+        raise KaleidosceneError(f"{source}: a model of type {model.config.model_type!r}, expected a DINOv2.")
+    return model
+
+
+def special_tokens(model: Any) -> int:
+    """Tokens of a DINOv2 before its patches: a class token, and registers where it has any."""
+    return 1 + getattr(model.config, "num_register_tokens", 0)

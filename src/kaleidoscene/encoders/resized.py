@@ -8,9 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kaleidoscene.encoders.features import IMAGENET_MEAN, IMAGENET_STD
-from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.pretrained import locate
+from kaleidoscene.encoders.features import IMAGENET_MEAN, IMAGENET_STD, read_dinov2, special_tokens
 
 
 class ResizedDinoV2(nn.Module):
@@ -34,7 +32,7 @@ class ResizedDinoV2(nn.Module):
         embeddings.patch_size = embeddings.config.patch_size = patch_size
         embeddings.patch_embeddings.patch_size = size
         self.model = model.eval().requires_grad_(False)
-        self.special = 1 + getattr(model.config, "num_register_tokens", 0)
+        self.special = special_tokens(model)
         self.channels: int = model.config.hidden_size
 
     @classmethod
@@ -44,20 +42,7 @@ class ResizedDinoV2(nn.Module):
         Raises:
             KaleidosceneError: The library or the weights are not there.
         """
-        try:
-            from transformers import AutoModel  # noqa: PLC0415  an extra
-        except ImportError as error:
-            raise KaleidosceneError("DINOv2 features need transformers: pip install 'kaleidoscene[codecs]'.") from error
-        try:
-            name, folder = locate(source)
-            model = AutoModel.from_pretrained(name, subfolder=folder)
-        except (OSError, ValueError) as error:
-            raise KaleidosceneError(
-                f"No DINOv2 at {source!r}: expected a folder or hub id with config.json and weights."
-            ) from error
-        if model.config.model_type not in ("dinov2", "dinov2_with_registers"):
-            raise KaleidosceneError(f"{source}: a {model.config.model_type}, expected a DINOv2.")
-        return cls(model, patch_size)
+        return cls(read_dinov2(source), patch_size)
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "batch refs 3 h w"]) -> Float[Tensor, "batch refs tokens feature"]:

@@ -21,15 +21,13 @@ from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.registry import recipe_of
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
+from kaleidoscene.nn.precision import Precision, autocast
 from kaleidoscene.rendering.system import Variable
 from kaleidoscene.training.cost import Placement
 from kaleidoscene.training.distributed import place
 from kaleidoscene.training.optim import Optimisers
 from kaleidoscene.training.recipe import Recipe
 from kaleidoscene.training.world import World
-
-Precision = Literal["fp32", "bf16", "fp16"]
-TYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +141,7 @@ def _train(bench: BenchSettings, precision: Precision, watch: Stopwatch) -> Iter
     ).to(bench.device)  # fmt: skip
 
     def step() -> None:
-        with torch.autocast(bench.device.split(":")[0], TYPES[precision], enabled=precision != "fp32"):
+        with autocast(torch.device(bench.device), precision):
             loss = task.losses(views, 0)["loss"]
         loss.backward()
         optimisers.step()

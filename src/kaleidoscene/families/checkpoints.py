@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.serialisation import from_plain
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.integrity import verify_published
+from kaleidoscene.training.weights import load_weights
 
+Network = TypeVar("Network", bound=nn.Module)
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """Shipped weights, one folder a name."""
 
@@ -101,6 +104,25 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise KaleidosceneError(f"{path}: not readable weights ({error}).") from error
+
+
+def load_network(folder: Path, make: Callable[[], Network], device: str | torch.device) -> Network:
+    """The network of a checkpoint with its weights, in evaluation mode.
+
+    Args:
+        folder: Of the checkpoint.
+        make: Makes it as its settings say; it is called where nothing takes memory.
+        device: Where the network goes.
+
+    Raises:
+        KaleidosceneError: Weights are missing, damaged, or not exactly those of the network.
+    """
+    weights = read_weights(folder)
+    with torch.device("meta"):
+        model = make()
+    model = model.to_empty(device=device)
+    load_weights(model, weights, str(folder / "model.safetensors"))
+    return model.eval().requires_grad_(False)
 
 
 def write_checkpoint(

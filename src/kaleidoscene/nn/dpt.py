@@ -26,6 +26,13 @@ class DPTConfig:
     fused: int = 256
     last: int = 32
 
+    def __post_init__(self) -> None:
+        if any(channels % 4 for channels in self.channels) or self.fused % 8:
+            raise ValueError(
+                f"A dense head places its maps by sines and cosines of two axes: channels {self.channels} must be "
+                f"multiples of 4, and fused {self.fused} one of 8."
+            )
+
 
 def place_embedding(channels: int, size: tuple[int, int], aspect: float, like: Tensor) -> Float[Tensor, "c h w"]:
     """Sines and cosines of a pixel's place, the longer diagonal having length 2, base 100 (VGGT).

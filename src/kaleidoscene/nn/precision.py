@@ -1,7 +1,7 @@
-"""The precision that geometry, norms and the residual stream keep."""
+"""The precision that geometry, norms and the residual stream keep, and that of matrix products."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,17 @@ def exact(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Of matrix products."""
+TYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """For calls of a network: its products are in this precision."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, TYPES[precision])
+
+
 def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
     """Inside of it products keep the precision of their operands, whatever is around it."""
+    # Autocast does not know the meta device, on which operations are counted.
     return nullcontext() if like.is_meta else torch.autocast(like.device.type, enabled=False)

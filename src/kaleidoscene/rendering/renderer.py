@@ -142,6 +142,19 @@ class PlainRenderer:
         )
 
 
+def check_targets(cameras: Cameras, seeds: Sequence[int]) -> None:
+    """Raise if there is nothing to render, or not one seed for each target ``(batch, targets)``.
+
+    Raises:
+        KaleidosceneError: With what is wrong.
+    """
+    targets = cameras.batch_shape[1]
+    if not targets:
+        raise KaleidosceneError("There is nothing to render: zero targets.")
+    if len(seeds) != targets:
+        raise KaleidosceneError(f"{targets} targets need as many seeds, got {len(seeds)}.")
+
+
 def check_references(
     images: Float[Tensor, "batch refs 3 h w"],
     cameras: Cameras | None,

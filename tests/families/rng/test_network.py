@@ -5,9 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.rng.config import RngConfig
+from kaleidoscene.families.rng.config import EncoderConfig, RngConfig
 from kaleidoscene.families.rng.model import Rng
 from kaleidoscene.families.rng.plan import cache_bytes, parameters_of, source_flops, target_flops
+from kaleidoscene.nn.dpt import DPTConfig
 from tests.families.rng.tiny import SIZE, tiny_config, tiny_network
 
 FIELDS = ("colours", "points", "confidence")
@@ -113,7 +114,21 @@ def test_without_a_camera_head():
     assert sources.cameras is None and "camera head" not in network.units()
 
 
+def test_features_go_where_they_are_looked_at():
+    """A network with an encoder of its own would pass them over in silence."""
+    images, _ = inputs(batch=1, dtype=torch.float32)
+    features = torch.rand(1, 3, 6, 24)
+    with pytest.raises(ValueError, match="into no other"):
+        tiny_network().encode(images, features)
+    frozen = tiny_network(encoder=EncoderConfig(kind="dinov2"))
+    assert frozen.encode(images, features).num_views == 3
+    with pytest.raises(ValueError, match="into no other"):
+        frozen.encode(images)
+
+
 def test_wrong_configurations_are_refused():
+    with pytest.raises(ValueError, match="multiples of 4, and fused 12 one of 8"):
+        DPTConfig(fused=12)
     with pytest.raises(ValueError, match="multiple of 4 channels for each of 3 heads"):
         tiny_config(width=30)
     with pytest.raises(ValueError, match=r"dense_layers must rise and lie in 0\.\.4"):
@@ -143,8 +158,9 @@ def test_operations_and_cache_at_the_papers_size():
     assert parameters_of(config) == sum(p.numel() for p in network.parameters())
 
 
-def test_operations_of_a_small_network_are_counted_too():
-    config, size = tiny_config(), (24, 40)
+@pytest.mark.parametrize("attention", ["causal", "full"])
+def test_operations_of_a_small_network_are_counted_too(attention):
+    config, size = tiny_config(attention=attention), (24, 40)
     with torch.device("meta"):  # where no fused kernel hides its products from the counter
         network = Rng(config).requires_grad_(False)
         with FlopCounterMode(display=False) as encoding:

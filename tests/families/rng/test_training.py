@@ -22,7 +22,7 @@ from kaleidoscene.families.rng.renderer import RngRenderer
 from kaleidoscene.families.rng.task import RngTask
 from kaleidoscene.families.rng.world import first_pose
 from kaleidoscene.geometry.poses import random_rotation, rigid
-from kaleidoscene.geometry.rays import plucker_rays, project
+from kaleidoscene.geometry.rays import project
 from tests.families.rng.test_world import moved, random_cameras
 from tests.families.rng.tiny import fresh_network, tiny_network, tiny_settings
 
@@ -132,9 +132,6 @@ def test_rendering_follows_the_given_world():
     rotation = random_rotation(generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     turn = rigid(rotation, torch.zeros(3).double())
     images = torch.rand(1, 2, 3, *SIZE, dtype=torch.float64)
-    renderer._some = lambda sources, inside: renderer.model.render(
-        sources, plucker_rays(inside)
-    )  # fp64, to see it exactly
     found = []
     for given in (cameras, moved(cameras, turn, 3.0)):
         scene = renderer.encode(images, given[:, :2])

@@ -61,7 +61,7 @@ def test_the_given_world_may_be_turned_and_scaled():
 
 def test_where_nothing_is_given_the_world_is_itself():
     cameras = random_cameras()
-    world = SourceWorld.itself(2, cameras.centres)
+    world = SourceWorld.itself(2)
     torch.testing.assert_close(world.enter(cameras).world_from_cam, cameras.world_from_cam)
     points = torch.randn(2, 3, 4, 5, 3, dtype=torch.float64)
     torch.testing.assert_close(world.leave_points(points), points)

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from kaleidoscene.families import checkpoints
-from kaleidoscene.families.checkpoints import read_weights
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.serialisation import to_plain
-from kaleidoscene.training.weights import load_weights
 
 FAMILY, FORMAT_VERSION = "kaleido", 1
 
@@ -38,12 +36,8 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[Kaleid
     Raises:
         KaleidosceneError: The checkpoint is incomplete, damaged, or does not fit this version of the family.
     """
-    settings, weights = read_settings(folder), read_weights(folder)
-    with torch.device("meta"):
-        model = Kaleido(settings.model)
-    model = model.to_empty(device=device)
-    load_weights(model, weights, str(folder / "model.safetensors"))
-    return model.eval().requires_grad_(False), settings
+    settings = read_settings(folder)
+    return checkpoints.load_network(folder, lambda: Kaleido(settings.model), device), settings
 
 
 def save_model(

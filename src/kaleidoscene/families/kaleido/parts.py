@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
@@ -12,9 +11,7 @@ from kaleidoscene.codecs.codec import Codec
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
-
-Precision = Literal["fp32", "bf16", "fp16"]
-TYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from kaleidoscene.nn.precision import TYPES, Precision, autocast
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,4 +46,4 @@ class KaleidoParts:
 
     def autocast(self) -> AbstractContextManager[object]:
         """For calls of the network."""
-        return nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, self.dtype)
+        return autocast(self.device, self.precision)

@@ -14,7 +14,7 @@ from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.encoding import grow_scene, make_scene, with_cache
 from kaleidoscene.families.kaleido.model import Kaleido
-from kaleidoscene.families.kaleido.parts import KaleidoParts, Precision
+from kaleidoscene.families.kaleido.parts import KaleidoParts
 from kaleidoscene.families.kaleido.refinement import depths_of
 from kaleidoscene.families.kaleido.sampling import draw_targets, target_noise
 from kaleidoscene.families.kaleido.scene import KaleidoScene, scale_of_all
@@ -22,8 +22,9 @@ from kaleidoscene.families.kaleido.settings import KaleidoSettings, SamplingConf
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
 from kaleidoscene.nn.positions import ViewPositions
+from kaleidoscene.nn.precision import Precision
 from kaleidoscene.rendering.capabilities import Capabilities
-from kaleidoscene.rendering.renderer import OnStep, Rendering, Scene, check_references
+from kaleidoscene.rendering.renderer import OnStep, Rendering, Scene, check_references, check_targets
 
 CAPABILITIES = Capabilities(samples=True)
 
@@ -152,11 +153,8 @@ class KaleidoRenderer:
             KaleidosceneError: No targets, or not one seed for each.
         """
         assert isinstance(scene, KaleidoScene)
+        check_targets(cameras, seeds)
         batch, targets = cameras.batch_shape
-        if not targets:
-            raise KaleidosceneError("There is nothing to render: zero targets.")
-        if len(seeds) != targets:
-            raise KaleidosceneError(f"{targets} targets need as many seeds, got {len(seeds)}.")
         scene = scene if scene.knows_targets else self.expect(scene, cameras)
         scale = scene.normalisation.scale
         noise = target_noise(batch, scene.latents.shape[2:], seeds)

@@ -12,10 +12,10 @@ from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.families.kaleido.checkpoint import FAMILY, load_model
 from kaleidoscene.families.kaleido.cost import KaleidoCost
-from kaleidoscene.families.kaleido.parts import TYPES, Precision
 from kaleidoscene.families.kaleido.plan import KaleidoPlan, changed_sampling, token_grid
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
+from kaleidoscene.nn.precision import TYPES, Precision
 from kaleidoscene.rendering.ordering import RenderPlan
 from kaleidoscene.serialisation import to_plain
 

@@ -12,7 +12,6 @@ from kaleidoscene.families import checkpoints
 from kaleidoscene.families.rng.model import Rng
 from kaleidoscene.families.rng.settings import RngSettings
 from kaleidoscene.serialisation import to_plain
-from kaleidoscene.training.weights import load_weights
 
 FAMILY, FORMAT_VERSION = "rng", 1
 
@@ -37,12 +36,8 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[Rng, R
     Raises:
         KaleidosceneError: The checkpoint is incomplete, damaged, or does not fit this version of the family.
     """
-    settings, weights = read_settings(folder), checkpoints.read_weights(folder)
-    with torch.device("meta"):
-        model = Rng(settings.model)
-    model = model.to_empty(device=device)
-    load_weights(model, weights, str(folder / "model.safetensors"))
-    return model.eval().requires_grad_(False), settings
+    settings = read_settings(folder)
+    return checkpoints.load_network(folder, lambda: Rng(settings.model), device), settings
 
 
 def save_model(

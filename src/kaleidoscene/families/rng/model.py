@@ -109,6 +109,8 @@ class Rng(nn.Module):
     ) -> Sources:
         """Cameras, keys and values of sources.
 
+        Also where sources see targets: cameras are then told by this pass, which sees none.
+
         Args:
             images: RGB in [0, 1]; the first one fixes the world.
             features: Tokens of a frozen encoder, where the network has none of its own.
@@ -132,7 +134,7 @@ class Rng(nn.Module):
         """
         batch, targets = rays.shape[:2]
         if self.config.attention == "full":
-            return self.joint(sources, rays)[1]
+            return self._dense(self._together(sources, rays)[2], rays.shape[2:4], (batch, targets))
         angles = self._angles(rays.shape[2:4], rays.device)
         x = self.embedder.targets(rays).flatten(0, 1)[:, None]
         seen = []
@@ -156,8 +158,14 @@ class Rng(nn.Module):
         Returns:
             Estimates of cameras, ``(iterations, batch * targets, views, 9)``, and what the targets look like.
         """
+        within, across, seen = self._together(sources, rays)
+        cameras = self._cameras(within[:, :-1], across[:, :-1])
+        return cameras, self._dense(seen, rays.shape[2:4], (rays.shape[0], rays.shape[1]))
+
+    def _together(self, sources: Sources, rays: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Tokens of all views after both blocks of the last layer, and what the dense heads see of targets."""
         assert sources.tokens is not None
-        batch, targets = rays.shape[:2]
+        targets = rays.shape[1]
         target = self.embedder.targets(rays).flatten(0, 1)[:, None]
         x = torch.cat([sources.tokens.repeat_interleave(targets, 0), target.to(sources.tokens.dtype)], dim=1)
         angles, seen, within = self._angles(rays.shape[2:4], x.device), [], x
@@ -166,8 +174,7 @@ class Rng(nn.Module):
             within, x, _ = layer(x, angles, mask=mask)
             if number in self.config.dense_layers:
                 seen.append(torch.cat([within, x], dim=-1)[:, -1])
-        cameras = self._cameras(within[:, :-1], x[:, :-1])
-        return cameras, self._dense(seen, rays.shape[2:4], (batch, targets))
+        return within, x, seen
 
     def with_tokens(self, sources: Sources, images: Tensor, features: Tensor | None = None) -> Sources:
         """Sources that :meth:`joint` can use, whatever the variant."""

@@ -61,19 +61,25 @@ def source_flops(config: RngConfig, references: int, image_size: tuple[int, int]
     if config.encoder.kind == "patch":
         per_token = _block_flops(config, config.mlp_ratio) + 4 * patches * config.width
         flops += references * patches * (config.encoder.depth * per_token + 6 * config.patch_size**2 * config.width)
-    if config.camera is not None:
-        width = 2 * config.width
-        goes = config.camera.iterations * references
-        once = 2 * (9 * width + 3 * width * width + width * width // 2 + 9 * width // 2)
-        block = 2 * 12 * width * width + 4 * references * width
-        flops += goes * (once + config.camera.depth * block)
-    return round(flops)
+    return round(flops) + _camera_flops(config, references)
+
+
+def _camera_flops(config: RngConfig, references: int) -> int:
+    """Of the head that tells cameras."""
+    if config.camera is None:
+        return 0
+    width = 2 * config.width
+    once = 2 * (9 * width + 3 * width * width + width * width // 2 + 9 * width // 2)
+    block = 2 * 12 * width * width + 4 * references * width
+    return config.camera.iterations * references * (once + config.camera.depth * block)
 
 
 def target_flops(config: RngConfig, references: int, image_size: tuple[int, int]) -> int:
-    """Operations of one target from a cache."""
+    """Operations of one target: from a cache, or with all sources anew where these see it."""
     tokens = view_tokens(config, image_size)
     layers = tokens * config.depth * _layer_flops(config, tokens, (references + 1) * tokens)
+    if config.attention == "full":
+        layers *= references + 1
     rays = 2 * (tokens - config.special) * 6 * config.patch_size**2 * config.width
     return round(layers) + rays + dense_flops(config, 3, image_size) + dense_flops(config, 4, image_size)
 

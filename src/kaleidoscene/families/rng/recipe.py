@@ -91,7 +91,7 @@ class RngRecipe(PlainRecipe):
         config, size = self.settings.model, self.settings.image_size
         parameters, out = parameters_of(config), []
         for shape in self.batches.shapes:
-            sources, targets = _mean_counts(self.data.sampling.of(shape.views))
+            sources, targets = self.data.sampling.of(shape.views).mean_counts()
             tokens = round(shape.batch_size * (sources + targets) * view_tokens(config, size))
             whole = max(1, round(sources))
             forward = shape.batch_size * (
@@ -128,12 +128,3 @@ class RngRecipe(PlainRecipe):
     def read_weights(self, folder: Path) -> dict[str, Tensor]:
         """Weights of an RnG checkpoint."""
         return read_weights(folder)
-
-
-def _mean_counts(sampling) -> tuple[float, float]:
-    """Sources and targets of a scene on average."""
-    generator = torch.Generator().manual_seed(0)
-    draws = [sampling.sample(generator) for _ in range(2000)]
-    return tuple(
-        sum(getattr(draw, name) for draw in draws) / len(draws) for name in ("visible_references", "visible_targets")
-    )  # pyright: ignore[reportReturnType]

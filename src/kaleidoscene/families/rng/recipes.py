@@ -62,7 +62,7 @@ def rng_nano() -> RngRecipe:
     steps = 8000
     return RngRecipe(
         settings=RngSettings(model=_nano_network(), image_size=(64, 64), field_of_view=49.1),
-        loss=RngLoss(foreground_steps=steps // 8),
+        loss=RngLoss(foreground_steps=steps // 4),
         data=BatchConfig(
             batch_size=16, depth=True, reference_dropout=0.0,
             augmentation=Augmentation(random_background=0.0),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kaleidoscene.encoders.features import FeatureEncoder
-from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.rng.camera_encoding import decode_cameras
 from kaleidoscene.families.rng.model import Dense, Rng, Sources
 from kaleidoscene.families.rng.scene import RngScene
@@ -20,9 +18,9 @@ from kaleidoscene.families.rng.world import SourceWorld, first_pose
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import invert
 from kaleidoscene.geometry.rays import plucker_rays
-from kaleidoscene.nn.precision import exact
+from kaleidoscene.nn.precision import Precision, autocast, exact
 from kaleidoscene.rendering.capabilities import Capabilities
-from kaleidoscene.rendering.renderer import OnStep, PlainRenderer, Rendering, Scene, check_references
+from kaleidoscene.rendering.renderer import OnStep, PlainRenderer, Rendering, Scene, check_references, check_targets
 
 CAPABILITIES = Capabilities(
     needs_cameras=False, estimates_cameras=True, renders_depth=True, renders_points=True, takes_back_views=False,
@@ -30,8 +28,6 @@ CAPABILITIES = Capabilities(
 )  # fmt: skip
 NOTHING_MET = 0.01
 """Points whose coordinates in the world of the first source sum up to less are background (method B.10)."""
-Precision = Literal["fp32", "bf16", "fp16"]
-_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class RngRenderer(PlainRenderer):
@@ -52,7 +48,8 @@ class RngRenderer(PlainRenderer):
         *,
         precision: Precision = "fp32",
     ) -> None:
-        self.model, self.settings, self.features, self.precision = model, settings, features, precision
+        self.model, self.settings, self.features = model, settings, features
+        self.precision: Precision = precision
         self.image_size = settings.image_size
         self.capabilities = replace(CAPABILITIES, estimates_cameras=settings.model.camera is not None)
 
@@ -69,16 +66,17 @@ class RngRenderer(PlainRenderer):
             KaleidosceneError: See :class:`kaleidoscene.rendering.renderer.Renderer`; the first camera is at the origin.
         """
         check_references(images, cameras, self.image_size, needs_cameras=False)
+        images = images.to(self._like.device)
         features = None if self.features is None else self.features(images)
-        with self._autocast(images):
+        with autocast(images.device, self.precision):
             sources = self.model.encode(images, features)
-        world = SourceWorld.itself(len(images), images) if cameras is None else SourceWorld.of(cameras)
+        world = SourceWorld.itself(len(images)) if cameras is None else SourceWorld.of(cameras)
         estimated = None if sources.cameras is None else world.leave(self._estimated(sources.cameras[-1]))
         return RngScene(sources, world, estimated if cameras is None else cameras, estimated)
 
     def _estimated(self, numbers: Float[Tensor, "batch views 9"]) -> Cameras:
-        """Cameras in the world of the first source, which by definition stands where it stands."""
-        cameras = decode_cameras(numbers, self.image_size)
+        """Cameras in the world of the first source, which by definition stands where it stands; on the CPU, as all."""
+        cameras = decode_cameras(numbers.cpu(), self.image_size)
         poses = cameras.world_from_cam.clone()
         poses[:, 0] = first_pose(poses)
         return replace(cameras, world_from_cam=poses)
@@ -100,12 +98,9 @@ class RngRenderer(PlainRenderer):
         """
         del independent
         assert isinstance(scene, RngScene)
-        targets = cameras.batch_shape[1]
-        if not targets:
-            raise KaleidosceneError("There is nothing to render: zero targets.")
-        if len(seeds) != targets:
-            raise KaleidosceneError(f"{targets} targets need as many seeds, got {len(seeds)}.")
-        inside, step = scene.world.enter(cameras), self.settings.targets_at_once
+        check_targets(cameras, seeds)
+        targets, step = cameras.batch_shape[1], self.settings.targets_at_once
+        inside = scene.world.enter(cameras)
         parts = []
         for first in range(0, targets, step):
             parts.append(self._some(scene.sources, inside[:, first : first + step]))
@@ -118,15 +113,14 @@ class RngRenderer(PlainRenderer):
         return Rendering(colours, cameras, depths, scene.world.leave_points(points), confidence)
 
     def _some(self, sources: Sources, cameras: Cameras) -> Dense:
-        rays = plucker_rays(cameras.to(sources.keys[0].device).to(torch.float32))
-        with self._autocast(rays):
+        rays = plucker_rays(cameras.to(self._like))
+        with autocast(rays.device, self.precision):
             return self.model.render(sources, rays)
 
-    def _autocast(self, like: Tensor) -> torch.autocast:
-        kind = like.device.type
-        if self.precision == "fp32":
-            return torch.autocast(kind, enabled=False)
-        return torch.autocast(kind, dtype=_TYPES[self.precision])
+    @property
+    def _like(self) -> Tensor:
+        """Has the device and precision of the network's weights."""
+        return self.model.embedder.rays.weight
 
 
 def depth_of(points: Float[Tensor, "batch views h w 3"], cameras: Cameras) -> Float[Tensor, "batch views h w"]:

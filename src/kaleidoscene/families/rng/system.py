@@ -9,11 +9,10 @@ from kaleidoscene.encoders.resized import ResizedDinoV2
 from kaleidoscene.errors import unknown_name
 from kaleidoscene.families.rng.checkpoint import FAMILY, load_model
 from kaleidoscene.families.rng.plan import plan
-from kaleidoscene.families.rng.renderer import Precision, RngRenderer
+from kaleidoscene.families.rng.renderer import RngRenderer
 from kaleidoscene.geometry.poses import focal_over_side
+from kaleidoscene.nn.precision import TYPES, Precision
 from kaleidoscene.rendering.system import PlainSystem
-
-_PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 class RngSystem(PlainSystem):
@@ -33,7 +32,7 @@ class RngSystem(PlainSystem):
 
     @property
     def method_note(self) -> dict[str, Any]:
-        """That cameras are its own, and which attention it has."""
+        """Which attention it has."""
         return {"attention": self._own.settings.model.attention}
 
 
@@ -43,8 +42,8 @@ def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> R
     Raises:
         KaleidosceneError: It does not load strictly, or the encoder that it names is missing.
     """
-    if precision not in _PRECISIONS:
-        raise unknown_name("precision", precision, _PRECISIONS)
+    if precision not in TYPES:
+        raise unknown_name("precision", precision, TYPES)
     model, settings = load_model(folder, device)
     features = None
     if settings.model.encoder.kind == "dinov2":

@@ -64,7 +64,6 @@ class Embedder(nn.Module):
 
     Args:
         config: Of the network.
-        encoder: Frozen encoder of source images, where the network does not have its own.
     """
 
     def __init__(self, config: RngConfig) -> None:
@@ -77,10 +76,20 @@ class Embedder(nn.Module):
     def sources(
         self, images: Float[Tensor, "batch views 3 h w"], features: Float[Tensor, "batch views tokens width"] | None
     ) -> Float[Tensor, "batch views all_tokens width"]:
-        """Tokens of sources; ``features`` are those of a frozen encoder."""
+        """Tokens of sources.
+
+        Args:
+            images: RGB in [0, 1].
+            features: Tokens of a frozen encoder, where the network has none of its own, and only there.
+
+        Raises:
+            ValueError: They are missing, or would not be looked at.
+        """
+        if (features is None) != (self.images is not None):
+            raise ValueError("Features of sources go into a network that has no encoder of its own, and into no other.")
         if self.images is not None:
             features = self.images(standardise(images).flatten(0, 1)).unflatten(0, images.shape[:2])
-        assert features is not None, "a network without an encoder takes features"
+        assert features is not None
         special = self.special.of_sources(images.shape[1]).to(features.dtype)
         return torch.cat([special.expand(len(images), -1, -1, -1), features], dim=2)
 

@@ -53,15 +53,17 @@ class SourceWorld:
         return cls(first, scale)
 
     @classmethod
-    def itself(cls, batch: int, like: Tensor) -> SourceWorld:
+    def itself(cls, batch: int) -> SourceWorld:
         """Where nothing is given: the world of the source is the world."""
-        pose = first_pose(like).expand(batch, 4, 4)
-        return cls(pose, torch.ones(batch, dtype=like.dtype, device=like.device))
+        one = torch.ones(batch)
+        return cls(first_pose(one).expand(batch, 4, 4), one)
 
     def enter(self, cameras: Cameras) -> Cameras:
         """Cameras ``(batch, views)`` of the given world in the world of the first source."""
-        first, poses = self._scaled(self.first, 1 / self.scale), cameras.world_from_cam
-        relative = invert(first)[:, None] @ self._scaled(poses, 1 / self.scale[:, None])
+        poses = cameras.world_from_cam
+        scale = self.scale.to(poses)
+        first = self._scaled(self.first.to(poses), 1 / scale)
+        relative = invert(first)[:, None] @ self._scaled(poses, 1 / scale[:, None])
         return replace(cameras, world_from_cam=first_pose(poses) @ relative)
 
     def leave(self, cameras: Cameras) -> Cameras:
