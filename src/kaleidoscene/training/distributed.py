@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -141,6 +142,8 @@ def _shard(model: nn.Module, mesh: DeviceMesh, config: TrainConfig) -> None:
     # Inputs are left alone: the residual stream between blocks stays fp32.
     policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     network = network_of(model)
+    # Nobody writes in place into what a unit returns.
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
     for unit in network.units().values():
         fully_shard(unit, mesh=mesh, mp_policy=policy)
     forwards = network.other_forwards  # the sharded class is another

@@ -107,6 +107,27 @@ def test_targets_of_other_sizes_than_sources():
         network.render(network.encode(images), torch.randn(2, 3, 12, 24, 6))
 
 
+def test_an_estimate_does_not_teach_the_one_it_corrects():
+    """What is known is cut off: the first estimate has no gradient from the second (method B.6)."""
+    head = tiny_network().camera_head
+    tokens = torch.randn(1, 3, 48)
+    for go, reached in ((0, True), (1, False)):
+        head.zero_grad()
+        head(tokens)[go].square().sum().backward()
+        assert bool(head.nothing_yet.grad is not None and head.nothing_yet.grad.abs().sum() > 0) == reached
+
+
+def test_rays_enter_as_the_paper_has_them():
+    """Moments first, then directions, patch by patch (method B.2)."""
+    embedder = tiny_network().embedder
+    rays = torch.randn(1, 1, *SIZE, 6)
+    weight = torch.zeros_like(embedder.rays.weight)
+    weight[0, 0], weight[1, 3 * 64] = 1, 1  # the first pixel's moment and direction along x
+    embedder.rays.weight.data = weight
+    tokens = embedder.targets(rays)[0, 0, 3:]
+    torch.testing.assert_close(tokens[4, :2], torch.stack([rays[0, 0, 8, 8, 3], rays[0, 0, 8, 8, 0]]))
+
+
 def test_without_a_camera_head():
     network = tiny_network(camera=None)
     images, rays = inputs(dtype=torch.float32)

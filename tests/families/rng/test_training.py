@@ -1,6 +1,9 @@
 """Training and rendering of RnG: its task, what it refuses, and a run from the command line to new views."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -32,7 +35,7 @@ SIZE = (16, 24)
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
-    write_synthetic_shards(SyntheticScenes(image_size=(24, 24), views=6, scenes=8, depth=True), folder, workers=1)
+    write_synthetic_shards(SyntheticScenes(image_size=(32, 32), views=6, scenes=8, depth=True), folder, workers=1)
     return folder
 
 
@@ -83,6 +86,14 @@ def test_cutting_a_batch_changes_nothing(batch):
     whole = made._truth(batch, 7)
     for name in ("images", "points"):
         torch.testing.assert_close(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+
+
+def test_the_loss_does_not_depend_on_how_a_batch_is_cut(batch):
+    for start in (0, 99):  # views of the foreground alone, and of all
+        made = task(foreground_steps=start)
+        whole = made.losses(batch, 7)["loss"]
+        parts = [made.losses(_scene(batch, number), 7)["loss"] for number in range(4)]
+        torch.testing.assert_close(torch.stack(parts).mean(), whole, rtol=1e-5, atol=1e-6)
 
 
 def _scene(batch: Views, number: int) -> Views:
@@ -195,3 +206,30 @@ def test_from_the_command_line_to_new_views_of_photographs(tmp_path, shards, cap
     assert posed.origin().equal(torch.zeros(3)) and posed.up().norm() == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(posed.cameras.world_from_cam[0].float(), first_pose(torch.zeros(())))
     assert (out / "video.mp4").exists() and json.loads((out / "transforms.json").read_text())["frames"]
+
+
+@pytest.mark.slow
+def test_two_processes_follow_the_losses_of_one(tmp_path, shards):
+    """Weights in pieces and activations recomputed: the same losses and norms of gradients, beyond rounding."""
+    arguments = [
+        "train", "rng-debug", "--shards", str(shards), "--train.steps", "4",
+        "--train.log-every", "1",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = []
+    for name, start, options in (
+        ("one", [], []),
+        (
+            "two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+            ["--train.sharding", "fsdp", "--train.activation-checkpointing"],
+        ),
+    ):  # fmt: skip
+        command = [sys.executable, *start, "-m", "kaleidoscene", *arguments, "--out", str(tmp_path / name), *options]
+        done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=1500)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Warning" not in done.stderr
+        records = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        found.append([(record["loss"], record["gradient_norm"]) for record in records])
+    assert len(found[0]) == 4
+    for ours, theirs in zip(*found, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)

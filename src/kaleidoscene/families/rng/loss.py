@@ -1,4 +1,8 @@
-"""Losses of RnG: colours, points with a confidence, cameras (section 3.3, eq. 7 to 10; method B.7)."""
+"""Losses of RnG: colours, points with a confidence, cameras (section 3.3, eq. 7 to 10; method B.7).
+
+Means are taken view by view and then over views, where the release takes them over the pixels of a batch: so the loss
+does not depend on how a batch is cut.
+"""
 
 from __future__ import annotations
 
@@ -39,16 +43,13 @@ class RngLoss:
 
 
 def image_loss(
-    colours: Float[Tensor, "*batch 3 h w"],
-    truth: Float[Tensor, "*batch 3 h w"],
-    foreground: Bool[Tensor, "*batch h w"] | None,
+    colours: Float[Tensor, "n 3 h w"], truth: Float[Tensor, "n 3 h w"], foreground: Bool[Tensor, "n h w"] | None
 ) -> Float[Tensor, ""]:
     """Mean square error; with ``foreground`` that of its pixels, and a thousandth of that of all."""
     error = (colours - truth).square()
     if foreground is None:
         return error.mean()
-    inside = foreground[..., None, :, :].expand_as(error)
-    return _mean(error, inside) + 1e-3 * error.mean()
+    return _mean(error.mean(1), foreground) + 1e-3 * error.mean()
 
 
 def point_loss(
@@ -71,9 +72,9 @@ def point_loss(
         background: Whether points of the background count as much (they are pulled to the origin).
     """
     error = (points - truth).norm(dim=-1)
-    inside, sure = error[foreground], confidence[foreground]
-    weighted = sure * inside - alpha * sure.log()
-    surface = _without_worst(weighted) + _without_worst(inside) + normal_loss(points, truth, foreground)
+    weighted = confidence * error - alpha * confidence.log()
+    surface = _without_worst(weighted, foreground) + _without_worst(error, foreground)
+    surface = surface + normal_loss(points, truth, foreground)
     everywhere = (points - truth).abs().mean()
     return 0.5 * surface + 0.5 * everywhere if background else surface + 0.01 * everywhere
 
@@ -114,17 +115,23 @@ def camera_loss(
 
 
 def _normals(points: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n rows columns 3"]:
+    """Unit normals of the surface at each pixel that has neighbours below and to the right."""
     down, right = points[:, 1:, :-1] - points[:, :-1, :-1], points[:, :-1, 1:] - points[:, :-1, :-1]
     return torch.nn.functional.normalize(torch.linalg.cross(down, right), dim=-1)
 
 
-def _mean(x: Tensor, where: Tensor) -> Float[Tensor, ""]:
-    """Over some places, of which there may be none."""
-    return (x * where).sum() / where.sum().clamp_min(1)
+def _mean(x: Float[Tensor, "n rows columns"], where: Bool[Tensor, "n rows columns"]) -> Float[Tensor, ""]:
+    """Over some places of every view, of which there may be none, then over views."""
+    x, where = x.flatten(1), where.flatten(1)
+    return ((x * where).sum(1) / where.sum(1).clamp_min(1)).mean()
 
 
-def _without_worst(errors: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Mean without the largest 2 %, where there are enough to tell."""
-    if len(errors) > _FEW:
-        errors = errors.sort().values[: int(_KEPT * len(errors))]
-    return errors.mean() if len(errors) else errors.sum()
+def _without_worst(errors: Float[Tensor, "n h w"], where: Bool[Tensor, "n h w"]) -> Float[Tensor, ""]:
+    """As :func:`_mean`, without the largest 2 % of a view, where there are enough to tell."""
+    errors, where = errors.flatten(1), where.flatten(1)
+    there = where.sum(1, keepdim=True)
+    dropped = torch.where(there > _FEW, there - (_KEPT * there).long(), 0)
+    worst_first = errors.masked_fill(~where, -torch.inf).sort(dim=1, descending=True).values
+    rank = torch.arange(errors.shape[1], device=errors.device)
+    kept = torch.where((rank >= dropped) & (rank < there), worst_first, 0.0)
+    return (kept.sum(1, keepdim=True) / (there - dropped).clamp_min(1)).mean()

@@ -90,12 +90,14 @@ class RngTask(PlainTask):
         features = None if self.features is None else self.features(images)
         rays = plucker_rays(truth.targets.to(images.device).to(torch.float32))
         sources, dense = self.model(images, rays, features)
-        starts = views.step < self.loss.foreground_steps
+        starts, foreground = views.step < self.loss.foreground_steps, truth.foreground.flatten(0, 1)
         terms = {
-            "image": image_loss(dense.colours, truth.images, truth.foreground if starts else None),
+            "image": image_loss(
+                dense.colours.flatten(0, 1), truth.images.flatten(0, 1), foreground if starts else None
+            ),
             "points": point_loss(
-                dense.points.flatten(0, 1), dense.confidence.flatten(0, 1), truth.points.flatten(0, 1),
-                truth.foreground.flatten(0, 1), alpha=self.loss.confidence, background=not starts,
+                dense.points.flatten(0, 1), dense.confidence.flatten(0, 1), truth.points.flatten(0, 1), foreground,
+                alpha=self.loss.confidence, background=not starts,
             ),
         }  # fmt: skip
         total = terms["image"] + self.loss.points * terms["points"]
