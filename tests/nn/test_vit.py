@@ -61,7 +61,7 @@ def test_the_dense_head_knows_places_and_sizes():
     layers = [torch.ones(2, 3 * 5, 10) for _ in range(4)]
     out = head(layers, (3, 5))
     assert out.shape == (2, 3, 24, 40) and out[0, 0].std() > 0
-    torch.testing.assert_close(out[0], out[1], rtol=1e-3, atol=1e-3 * float(out.std()))
+    torch.testing.assert_close(out[0], out[1], rtol=1e-3, atol=1e-3 * float(out.detach().std()))
 
 
 def test_place_embedding_by_hand():
