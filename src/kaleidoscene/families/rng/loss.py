@@ -1,4 +1,4 @@
-"""Losses of RnG: colours, points with a confidence, cameras (section 3.3, eq. 7 to 10; method B.7).
+"""Losses of RnG: colours, points with a confidence, cameras (section 3.4, eq. 7 to 10; method B.7).
 
 Means are taken view by view and then over views, where the release takes them over the pixels of a batch: so the loss
 does not depend on how a batch is cut.
