@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.registry import read_photographs
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.registry import load_folder, require
@@ -26,6 +27,7 @@ from kaleidoscene.rendering.capabilities import Capabilities
 from kaleidoscene.rendering.fitting import model_lens, prepare_images, prepare_views
 from kaleidoscene.rendering.ordering import Chunk, Finished, RenderPlan, render_in_order
 from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, write_contact_sheet
+from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.renderer import OnStep
 from kaleidoscene.rendering.system import Sampler, System
 
@@ -180,6 +182,38 @@ class Model:
             frames.append(replace(frame, image_size=(h, w), world_from_cam=pose.double(), intrinsics=own))
         up = level_up(cameras[0])
         return replace(capture, frames=tuple(frames), centre=torch.zeros(3), upward=up)
+
+    def reconstruct(self, photographs: Capture | Sequence[str | Path], *, masked: bool = False) -> Reconstruction:
+        """Photographs of one object to a scene: cameras, views with depth, a cloud of points.
+
+        The world is that of the cameras, where there are some; else that of the object: z is up, and the first camera
+        is at distance 1.
+
+        Args:
+            photographs: Image files, or a capture, of which all views are used. Cameras that it has say in which
+                world everything is; a model that estimates cameras does not look at them otherwise.
+            masked: Lay the masks of the capture on white.
+
+        Raises:
+            KaleidosceneError: The model tells no points, or needs cameras and there are none.
+        """
+        capture = photographs if isinstance(photographs, Capture) else read_photographs(photographs)
+        self.require("renders_points", f"Reconstructing {capture.name}")
+        if not capture.is_posed:
+            capture = self.estimate_cameras(capture, masked=masked).upright()
+        images, cameras = self.prepare(capture, masked=masked)
+        origin = capture.origin()
+        inside = SceneNormalisation(origin, torch.ones(())).normalise(cameras)
+        scene = self.system.renderer.encode(images[None], inside.reshape(1, len(capture)))
+        return Reconstruction(self.system, scene, images, cameras, origin, capture.up())
+
+    def open_scene(self, path: str | Path) -> Reconstruction:
+        """A reconstruction that was saved (:meth:`Reconstruction.save`), with the model that made it.
+
+        Raises:
+            KaleidosceneError: The file is damaged, or of another model.
+        """
+        return Reconstruction.load(path, self.system)
 
     def render(
         self, capture: Capture, *, cameras: Cameras, seed: int = 0, plan: RenderPlan | None = None

@@ -131,3 +131,18 @@ def test_presets_take_parameters_by_text():
     }.items():
         with pytest.raises(KaleidosceneError, match=message):
             paths.preset(text, view, 5)
+
+
+def test_cameras_on_a_sphere_look_at_its_middle_from_all_sides():
+    view = paths.View.of(ring(4, seed=3), centre=torch.tensor([0.2, -0.1, 0.3]), up=torch.tensor([0.1, 1.0, 0.2]))
+    cameras = paths.sphere(view, 40)
+    offsets = cameras.centres - view.centre
+    torch.testing.assert_close(offsets.norm(dim=-1), torch.full((40,), view.distance))
+    torch.testing.assert_close((cameras.directions * offsets).sum(-1), -offsets.norm(dim=-1))
+    unit = offsets / view.distance
+    assert unit.mean(0).norm() < 0.05
+    # Evenly spread: no direction is far from a camera, no two cameras are near.
+    probes = torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
+    assert torch.cdist(probes, unit).amin(1).max() < 0.5
+    assert (torch.cdist(unit, unit) + 9 * torch.eye(40)).amin() > 0.3
+    assert (cameras.world_from_cam[:, :3, 0] @ view.up).abs().max() < 1e-5  # held level

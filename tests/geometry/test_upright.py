@@ -2,11 +2,12 @@
 
 import math
 
+import pytest
 import torch
 
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.poses import exp_se3, invert, look_at, random_rotation, rigid
-from kaleidoscene.geometry.upright import level_up
+from kaleidoscene.geometry.poses import exp_se3, invert, look_at, random_rotation, rigid, rotation_angle
+from kaleidoscene.geometry.upright import level_up, rotation_between
 
 
 def rig(generator: torch.Generator, views: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,3 +55,19 @@ def test_cameras_that_do_not_tell():
     nod = torch.zeros(3, 6, dtype=torch.float64)
     nod[:, 0] = torch.tensor([0.0, 0.3, -0.4])
     assert level_up(cameras_of(poses[0] @ exp_se3(nod))) is None
+
+
+def test_the_smallest_rotation_between_directions():
+    draw = torch.Generator().manual_seed(0)
+    eye = torch.eye(3, dtype=torch.float64)
+    for _ in range(50):
+        a, b = torch.randn(2, 3, generator=draw, dtype=torch.float64)
+        turn = rotation_between(a, b)
+        torch.testing.assert_close(turn @ (a / a.norm()), b / b.norm(), rtol=0, atol=1e-12)
+        torch.testing.assert_close(turn @ turn.T, eye, rtol=0, atol=1e-12)
+        assert turn.det() == pytest.approx(1, abs=1e-12)
+        angle = rotation_angle(turn, eye)
+        assert float(angle) == pytest.approx(float(torch.arccos((a @ b) / a.norm() / b.norm())), abs=1e-6)
+        torch.testing.assert_close(rotation_between(a, -a) @ a, -a, rtol=0, atol=1e-12)
+        assert rotation_between(a, -a).det() == pytest.approx(1, abs=1e-12)
+    torch.testing.assert_close(rotation_between(a, a), eye)

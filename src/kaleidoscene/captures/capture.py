@@ -20,6 +20,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import focus_point, mean_centre
 from kaleidoscene.geometry.trajectories import Z_UP, mean_up
+from kaleidoscene.geometry.upright import rotation_between
 from kaleidoscene.images.undistortion import pinhole_of, undistort_image
 
 Centred = Literal["object", "scene"]
@@ -169,6 +170,21 @@ class Capture:
             self.points, positions=self.points.positions - origin.to(self.points.positions)
         )
         return replace(self, frames=tuple(map(moved, self.frames)), centre=torch.zeros(3), points=points)
+
+    def upright(self) -> Capture:
+        """The capture in the world of its object: :meth:`origin` at the world's origin, :meth:`up` its z axis."""
+        centred = self.recentred()
+        turn = torch.eye(4, dtype=torch.float64)
+        turn[:3, :3] = rotation_between(self.up().double(), torch.tensor(Z_UP, dtype=torch.float64))
+
+        def turned(frame: Frame) -> Frame:
+            assert frame.world_from_cam is not None
+            return replace(frame, world_from_cam=turn @ frame.world_from_cam.double())
+
+        points = centred.points and replace(
+            centred.points, positions=centred.points.positions @ turn[:3, :3].T.to(centred.points.positions)
+        )
+        return replace(centred, frames=tuple(map(turned, centred.frames)), centred="object", upward=None, points=points)
 
     def images(self, *, masked: bool = False, only: Sequence[int] | None = None) -> Float[Tensor, "views 3 h w"]:
         """All images as :attr:`cameras` see them, RGB in [0, 1], on white where they are transparent.

@@ -69,7 +69,19 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class PointCloud:
-    """Points of a scene, world units."""
+    """Points of a scene, world units.
+
+    Attributes:
+        positions: In the world.
+        colours: 8 bits.
+        normals: Unit vectors away from the surface.
+        confidence: How sure a point is, in units of whoever told it.
+    """
 
     positions: Float[Tensor, "points 3"]
     colours: UInt8[Tensor, "points 3"] | None = None
+    normals: Float[Tensor, "points 3"] | None = None
+    confidence: Float[Tensor, " points"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)

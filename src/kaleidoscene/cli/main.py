@@ -12,6 +12,7 @@ from kaleidoscene.errors import Failed, Interrupted, KaleidosceneError, unknown_
 
 VERBS = {
     "render": "render new views of a capture",
+    "reconstruct": "a cloud of points, cameras and depth maps from photographs without cameras",
     "train": "train a recipe, or go on with a run",
     "ablate": "run the paper's ablation and set it beside its numbers",
     "evaluate": "score a model or a baseline on a benchmark",

@@ -165,6 +165,27 @@ def _at_elevation(view: View, elevation: float) -> View:
     return replace(view, camera=replace(view.camera, world_from_cam=pose))
 
 
+def sphere(start: Start, frames: int) -> Cameras:
+    """All around the centre at the distance of the start, evenly spread (Fibonacci's lattice), looking at the centre.
+
+    Args:
+        start: Its distance and up count.
+        frames: Number of cameras.
+    """
+    view = as_view(start)
+    _check_frames(frames)
+    like = view.camera.world_from_cam
+    number = torch.arange(frames, dtype=like.dtype, device=like.device)
+    height = 1 - (2 * number + 1) / frames
+    angle = number * (math.pi * (3 - math.sqrt(5)))
+    level = _at_elevation(view, 0.0).camera.centres - view.centre
+    up = torch.nn.functional.normalize(view.up, dim=0)
+    other = torch.linalg.cross(up, level, dim=-1)
+    flat = (1 - height.square()).sqrt()[:, None] * (angle.cos()[:, None] * level + angle.sin()[:, None] * other)
+    offsets = flat + height[:, None] * view.distance * up
+    return _repeat(view, look_at(view.centre + offsets, view.centre.expand(frames, 3), view.up))
+
+
 def spiral(start: Start, frames: int, *, turns: float = 2.0, radius: float = 0.25, depth: float = 0.2) -> Cameras:
     """Circles in the image plane with a swing along the optical axis, looking at the centre (LLFF's path).
 
@@ -287,6 +308,7 @@ def spline(keyframes: Cameras, frames: int, *, closed: bool = False) -> Cameras:
 
 PRESETS: dict[str, Callable[..., Cameras]] = {
     "orbit": orbit,
+    "sphere": sphere,
     "spiral": spiral,
     "lemniscate": lemniscate,
     "dolly": dolly,

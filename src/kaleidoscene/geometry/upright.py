@@ -37,3 +37,17 @@ def level_up(cameras: Cameras) -> Float[Tensor, " 3"] | None:
     up = plane @ vectors[:, 0]
     in_images = -axes[:, :, 1].sum(0)
     return (up * torch.sign(up @ in_images)).to(cameras.world_from_cam)
+
+
+def rotation_between(source: Float[Tensor, " 3"], target: Float[Tensor, " 3"]) -> Float[Tensor, "3 3"]:
+    """The smallest rotation that takes one direction to another; of opposite ones any half turn."""
+    a, b = (torch.nn.functional.normalize(x, dim=0) for x in (source, target))
+    half = a + b
+    if float(half.norm()) < _UNDETERMINED:
+        aside = torch.eye(3, dtype=a.dtype, device=a.device)[a.abs().argmin()]
+        half = torch.nn.functional.normalize(torch.linalg.cross(a, aside, dim=0), dim=0)
+        return 2 * torch.outer(half, half) - torch.eye(3, dtype=a.dtype, device=a.device)
+    half = torch.nn.functional.normalize(half, dim=0)
+    eye = torch.eye(3, dtype=a.dtype, device=a.device)
+    # Two half turns: about the source, and about the bisector.
+    return (2 * torch.outer(half, half) - eye) @ (2 * torch.outer(a, a) - eye)

@@ -40,3 +40,24 @@ def resize_image(image: Float[Tensor, "*batch 3 h w"], size: tuple[int, int]) ->
 def to_bytes(image: Float[Tensor, "3 h w"]) -> np.ndarray:
     """8-bit RGB ``(h, w, 3)`` of an image in [0, 1]."""
     return (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+
+
+_NEAR_TO_FAR = ((0.99, 0.91, 0.14), (0.37, 0.79, 0.38), (0.13, 0.57, 0.55), (0.23, 0.32, 0.55), (0.2, 0.0, 0.3))
+
+
+def depth_picture(depth: Float[torch.Tensor, "h w"], near: float, far: float) -> Float[torch.Tensor, "3 h w"]:
+    """Depth from yellow (near) over green to dark blue (far); white where there is none.
+
+    Args:
+        depth: 0 where there is none.
+        near: Shown as the brightest.
+        far: Shown as the darkest.
+    """
+    stops = torch.tensor(
+        [[0.99, 0.91, 0.14], [0.37, 0.79, 0.38], [0.13, 0.57, 0.55], [0.23, 0.32, 0.55], [0.2, 0.0, 0.3]]
+    )
+    place = ((depth - near) / max(far - near, 1e-12)).clamp(0, 1) * (len(stops) - 1)
+    low = place.floor().clamp(0, len(stops) - 2).long()
+    part = (place - low)[..., None]
+    colours = (1 - part) * stops[low] + part * stops[low + 1]
+    return torch.where(depth[..., None] > 0, colours, 1.0).movedim(-1, 0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.nn.positions import NOMINAL_FOCAL
 from kaleidoscene.rendering.cost import Cost, Plan
 from kaleidoscene.rendering.ordering import RenderPlan
-from kaleidoscene.rendering.renderer import Renderer
+from kaleidoscene.rendering.renderer import Renderer, Scene
 
 
 @runtime_checkable
@@ -123,5 +125,27 @@ class Sampler(Protocol):
 
         Raises:
             ValueError: There is no such sampling.
+        """
+        ...
+
+
+@runtime_checkable
+class SceneKeeper(Protocol):
+    """A system whose scenes can be kept in a file (:mod:`kaleidoscene.rendering.scene_file`)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of architecture and weights: a scene fits no other ones."""
+        ...
+
+    def pack(self, scene: Scene) -> dict[str, Tensor]:
+        """All of a scene that rendering needs, as tensors by name."""
+        ...
+
+    def unpack(self, tensors: dict[str, Tensor]) -> Scene:
+        """Inverse of :meth:`pack`.
+
+        Raises:
+            KaleidosceneError: A tensor is missing, or not of the shape that the network has.
         """
         ...

@@ -40,17 +40,18 @@ def _unprojected(capture: Capture, number: int) -> tuple[Tensor, Tensor]:
 
 
 def write_ply(path: Path, cloud: PointCloud) -> None:
-    """Write a binary PLY with float positions and, where there are some, 8-bit colours."""
-    fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
-    header = "".join(f"property float {name}\n" for name in "xyz")
+    """Write a binary PLY with float positions and, where there are some, normals, 8-bit colours and confidence."""
+    columns: dict[str, Tensor] = dict(zip("xyz", cloud.positions.float().T, strict=True))
+    if cloud.normals is not None:
+        columns |= zip(("nx", "ny", "nz"), cloud.normals.float().T, strict=True)
     if cloud.colours is not None:
-        fields += [(name, "u1") for name in ("red", "green", "blue")]
-        header += "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
-    rows = np.empty(len(cloud.positions), dtype=fields)
-    for axis, name in enumerate("xyz"):
-        rows[name] = cloud.positions[:, axis].float().numpy()
-    if cloud.colours is not None:
-        for axis, name in enumerate(("red", "green", "blue")):
-            rows[name] = cloud.colours[:, axis].numpy()
-    start = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(rows)}\n{header}end_header\n"
+        columns |= zip(("red", "green", "blue"), cloud.colours.T, strict=True)
+    if cloud.confidence is not None:
+        columns["confidence"] = cloud.confidence.float()
+    kinds = {name: ("uchar", "u1") if x.dtype == torch.uint8 else ("float", "<f4") for name, x in columns.items()}
+    rows = np.empty(len(cloud), dtype=[(name, kind) for name, (_, kind) in kinds.items()])
+    for name, column in columns.items():
+        rows[name] = column.numpy()
+    properties = "".join(f"property {word} {name}\n" for name, (word, _) in kinds.items())
+    start = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(rows)}\n{properties}end_header\n"
     save_aside(path, lambda file: file.write(start.encode() + rows.tobytes()))

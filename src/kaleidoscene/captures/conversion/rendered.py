@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kaleidoscene.captures.capture import Centred
 from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.geometry.cameras import Cameras
 
@@ -15,15 +16,21 @@ _DEPTH_LEVELS = 65534
 
 
 def write_rendered_capture(
-    folder: Path, rgba: np.ndarray, cameras: Cameras, *, depth: np.ndarray | None = None
+    folder: Path,
+    rgba: np.ndarray,
+    cameras: Cameras,
+    *,
+    depth: np.ndarray | None = None,
+    centred: Centred = "object",
 ) -> None:
     """Write RGBA views and transforms.json, and depth maps in 16 bits.
 
     Args:
         folder: Empty.
         rgba: ``(views, h, w, 4)``, 8 bits, straight alpha.
-        cameras: ``(views,)``, around an object at the world's origin.
+        cameras: ``(views,)``.
         depth: ``(views, h, w)`` along the optical axis in world units, 0 where there is nothing.
+        centred: See :class:`kaleidoscene.captures.capture.Capture`.
     """
     names = [f"images/{view:03d}.png" for view in range(len(rgba))]
     (folder / "images").mkdir()
@@ -36,4 +43,4 @@ def write_rendered_capture(
         (folder / "depth").mkdir()
         for name, plane in zip(depths, depth, strict=True):
             Image.fromarray(np.round(plane / unit).astype(np.uint16)).save(folder / name)
-    transforms_json.write(folder / "transforms.json", names, cameras, centred="object", depths=depths, depth_unit=unit)
+    transforms_json.write(folder / "transforms.json", names, cameras, centred=centred, depths=depths, depth_unit=unit)

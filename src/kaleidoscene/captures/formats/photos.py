@@ -6,6 +6,8 @@ Frames have no pose. The focal length of a photograph comes from its EXIF, else 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,9 +43,21 @@ def find_video(path: Path) -> Path | None:
 def read_photos(path: Path) -> Capture:
     """Read images in the natural order of their names; what cannot be read is left to the verification."""
     images = [path] if path.is_file() else sorted(list_images(path), key=natural_key)
-    frames, estimated = [], 0
     for image in images:
         inside(path if path.is_dir() else path.parent, image.name, what="an image")
+    name = path.stem if path.is_file() else path.parent.name if path.name == "images" else path.name
+    capture = photographs(name, path, images)
+    others = 0 if path.is_file() else sum(file.suffix.lower() in _NOT_READ for file in path.iterdir())
+    if not others:
+        return capture
+    note = f"{others} files are left out, whose kind is not read ({', '.join(_NOT_READ)})"
+    return replace(capture, notes=(note, *capture.notes))
+
+
+def photographs(name: str, root: Path, images: Sequence[Path]) -> Capture:
+    """A capture of image files in the order given."""
+    frames, estimated = [], 0
+    for image in images:
         try:
             size = image_size(image)
         except ValueError:
@@ -53,15 +67,11 @@ def read_photos(path: Path) -> Capture:
         estimated += focal is None
         frames.append(Frame(image, size, None, intrinsics_of(focal or ESTIMATED_FOCAL * max(size), size)))
     notes = []
-    others = 0 if path.is_file() else sum(file.suffix.lower() in _NOT_READ for file in path.iterdir())
-    if others:
-        notes.append(f"{others} files are left out, whose kind is not read ({', '.join(_NOT_READ)})")
     if len(images) > estimated:
         notes.append(f"focal length of {len(images) - estimated} images from their EXIF")
     if estimated:
         notes.append(f"focal length of {estimated} images estimated as {ESTIMATED_FOCAL} times the longer side")
-    name = path.stem if path.is_file() else path.parent.name if path.name == "images" else path.name
-    return Capture(name, "photos", path, tuple(frames), notes=tuple(notes))
+    return Capture(name, "photos", root, tuple(frames), notes=tuple(notes))
 
 
 def read_video(path: Path) -> Capture:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -64,6 +64,21 @@ def read_capture(path: str | Path, *, format: str | None = None) -> Capture:
         KaleidosceneError: Nothing is there, no format fits, or what is there is bad.
     """
     return verify(scan_capture(path, format=format))
+
+
+def read_photographs(images: Sequence[str | Path]) -> Capture:
+    """Image files without cameras as a capture, in the order given.
+
+    Raises:
+        KaleidosceneError: There are none, or one is missing or cannot be read.
+    """
+    paths = [Path(image).absolute() for image in images]
+    if not paths:
+        raise KaleidosceneError("There are no photographs: the list is empty.")
+    for path in paths:
+        if not path.is_file():
+            raise KaleidosceneError(f"{path}: no such image.")
+    return verify(photos.photographs("photographs", paths[0].parent, paths))
 
 
 def scan_capture(path: str | Path, *, format: str | None = None) -> Capture:

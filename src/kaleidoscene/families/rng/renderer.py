@@ -118,6 +118,11 @@ class RngRenderer(PlainRenderer):
             return self.model.render(sources, rays)
 
     @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._like.device
+
+    @property
     def _like(self) -> Tensor:
         """Has the device and precision of the network's weights."""
         return self.model.embedder.rays.weight

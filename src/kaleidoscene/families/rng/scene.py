@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.rng.config import RngConfig
 from kaleidoscene.families.rng.model import Sources
 from kaleidoscene.families.rng.world import SourceWorld
 from kaleidoscene.geometry.cameras import Cameras
@@ -35,3 +41,51 @@ class RngScene:
     def nbytes(self) -> int:
         """Of keys and values."""
         return self.sources.nbytes
+
+
+def pack(scene: RngScene) -> dict[str, Tensor]:
+    """All of a scene as tensors by name."""
+    sources, world = scene.sources, scene.world
+    tensors = {f"keys.{number}": x for number, x in enumerate(sources.keys)}
+    tensors |= {f"values.{number}": x for number, x in enumerate(sources.values)}
+    tensors |= {"first": world.first, "scale": world.scale, "views": torch.tensor(sources.num_views)}
+    for name, x in (("estimates", sources.cameras), ("tokens", sources.tokens)):
+        if x is not None:
+            tensors[name] = x
+    for name, cameras in (("cameras", scene.cameras), ("estimated", scene.estimated)):
+        if cameras is not None:
+            tensors |= {f"{name}.poses": cameras.world_from_cam, f"{name}.intrinsics": cameras.intrinsics}
+    return tensors
+
+
+def unpack(tensors: Mapping[str, Tensor], config: RngConfig, image_size: tuple[int, int], device: str) -> RngScene:
+    """Inverse of :func:`pack`.
+
+    Args:
+        tensors: By name.
+        config: Of the network that made them.
+        image_size: Of its sources.
+        device: Where it is.
+
+    Raises:
+        KaleidosceneError: A tensor is missing.
+    """
+
+    def cameras(name: str) -> Cameras | None:
+        if f"{name}.poses" not in tensors:
+            return None
+        return Cameras(tensors[f"{name}.poses"], tensors[f"{name}.intrinsics"], image_size)
+
+    def moved(name: str) -> Tensor | None:
+        return tensors[name].to(device) if name in tensors else None
+
+    try:
+        keys, values = (
+            tuple(tensors[f"{name}.{number}"].to(device) for number in range(config.depth))
+            for name in ("keys", "values")
+        )
+        sources = Sources(keys, values, moved("estimates"), int(tensors["views"]), moved("tokens"))
+        world = SourceWorld(tensors["first"], tensors["scale"])
+    except KeyError as error:
+        raise KaleidosceneError(f"The scene has no {error.args[0]!r}.") from error
+    return RngScene(sources, world, cameras("cameras"), cameras("estimated"))

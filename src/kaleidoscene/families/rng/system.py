@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
+
+from torch import Tensor
 
 from kaleidoscene.encoders.resized import ResizedDinoV2
 from kaleidoscene.errors import unknown_name
 from kaleidoscene.families.rng.checkpoint import FAMILY, load_model
 from kaleidoscene.families.rng.plan import plan
 from kaleidoscene.families.rng.renderer import RngRenderer
+from kaleidoscene.families.rng.scene import RngScene, pack, unpack
 from kaleidoscene.geometry.poses import focal_over_side
 from kaleidoscene.nn.precision import TYPES, Precision
+from kaleidoscene.rendering.renderer import Scene
+from kaleidoscene.rendering.scene_file import digest
 from kaleidoscene.rendering.system import PlainSystem
+from kaleidoscene.serialisation import to_plain
 
 
 class RngSystem(PlainSystem):
@@ -34,6 +43,25 @@ class RngSystem(PlainSystem):
     def method_note(self) -> dict[str, Any]:
         """Which attention it has."""
         return {"attention": self._own.settings.model.attention}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of settings and weights."""
+        plain = json.dumps(to_plain(self._own.settings), sort_keys=True)
+        return hashlib.sha256((plain + digest(self._own.model.state_dict())).encode()).hexdigest()
+
+    def pack(self, scene: Scene) -> dict[str, Tensor]:
+        """Keys, values, cameras and the world of a scene."""
+        assert isinstance(scene, RngScene)
+        return pack(scene)
+
+    def unpack(self, tensors: dict[str, Tensor]) -> RngScene:
+        """Inverse of :meth:`pack`.
+
+        Raises:
+            KaleidosceneError: A tensor is missing.
+        """
+        return unpack(tensors, self._own.settings.model, self.image_size, str(self._own.device))
 
 
 def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> RngSystem:

@@ -16,7 +16,7 @@ from kaleidoscene.families.rng.camera_encoding import encode_cameras
 from kaleidoscene.families.rng.checkpoint import describe
 from kaleidoscene.families.rng.initialisation import initialise
 from kaleidoscene.families.rng.loss import RngLoss, camera_loss, image_loss, point_loss
-from kaleidoscene.families.rng.model import Rng
+from kaleidoscene.families.rng.model import Dense, Rng, Sources
 from kaleidoscene.families.rng.plan import view_tokens
 from kaleidoscene.families.rng.renderer import RngRenderer
 from kaleidoscene.families.rng.settings import RngSettings
@@ -24,6 +24,7 @@ from kaleidoscene.families.rng.system import RngSystem
 from kaleidoscene.families.rng.world import SourceWorld
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import plucker_rays, unproject
+from kaleidoscene.nn.precision import no_autocast
 from kaleidoscene.randomness import seeded
 from kaleidoscene.training.task import PlainTask
 
@@ -84,13 +85,19 @@ class RngTask(PlainTask):
         Raises:
             KaleidosceneError: There are no sources, cameras or depths, or views are hidden by masks.
         """
-        truth = self._truth(views, seed)
         n = views.num_references
         images = views.images[:, :n]
+        with no_autocast(images):  # geometry stays exact
+            truth = self._truth(views, seed)
+            rays = plucker_rays(truth.targets.to(images.device).to(torch.float32))
         features = None if self.features is None else self.features(images)
-        rays = plucker_rays(truth.targets.to(images.device).to(torch.float32))
         sources, dense = self.model(images, rays, features)
-        starts, foreground = views.step < self.loss.foreground_steps, truth.foreground.flatten(0, 1)
+        with no_autocast(images):
+            return self._terms(sources, dense, truth, starts=views.step < self.loss.foreground_steps)
+
+    def _terms(self, sources: Sources, dense: Dense, truth: Truth, *, starts: bool) -> dict[str, Tensor]:
+        """The sum of the losses and each of them; ``starts`` where the background counts next to nothing."""
+        foreground = truth.foreground.flatten(0, 1)
         terms = {
             "image": image_loss(
                 dense.colours.flatten(0, 1), truth.images.flatten(0, 1), foreground if starts else None

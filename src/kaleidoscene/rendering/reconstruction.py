@@ -1,0 +1,155 @@
+"""A scene that was made of photographs: its cameras, any view of it with depth, and a complete cloud of points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.trajectories import View, sphere
+from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, fuse
+from kaleidoscene.reconstruction.surface import SurfacePoints
+from kaleidoscene.rendering.renderer import Scene
+from kaleidoscene.rendering.scene_file import read_scene, write_scene
+from kaleidoscene.rendering.system import SceneKeeper, System
+
+OnView = Callable[[int, int], None]
+"""Called with the views done and their total."""
+_IN_ONE_CALL = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What a model knows of photographs.
+
+    Attributes:
+        system: The model; it renders points.
+        scene: Of batch 1.
+        images: The photographs as the model saw them, RGB in [0, 1].
+        cameras: Of the photographs, ``(sources,)``, in the world that everything here is in: that of the capture, or
+            of the model where it estimated them.
+        origin: Of the object, in that world.
+        up: In that world.
+    """
+
+    system: System
+    scene: Scene
+    images: Float[Tensor, "sources 3 h w"]
+    cameras: Cameras
+    origin: Float[Tensor, " 3"]
+    up: Float[Tensor, " 3"]
+
+    def render(self, cameras: Cameras, *, on_view: OnView | None = None) -> PointViews:
+        """Views with depth and points from cameras ``(targets,)`` of the model's image size.
+
+        Raises:
+            KaleidosceneError: There are none.
+        """
+        if not len(cameras):
+            raise KaleidosceneError("There is nothing to render: zero targets.")
+        parts, total = [], len(cameras)
+        for first in range(0, total, _IN_ONE_CALL):
+            chosen = cameras[first : first + _IN_ONE_CALL]
+            parts.append(self._some(chosen))
+            if on_view is not None:
+                on_view(first + len(chosen), total)
+        return PointViews(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("images", "depths", "points")),
+            confidence=torch.cat([part.confidence for part in parts]), cameras=cameras,
+        )  # fmt: skip
+
+    def _some(self, cameras: Cameras) -> PointViews:
+        count = len(cameras)
+        inside = self._moved(cameras, -self.origin).reshape(1, count)
+        rendering = self.system.renderer.render(self.scene, inside, seeds=[0] * count, independent=True)
+        if rendering.depths is None or rendering.points is None or rendering.confidence is None:
+            raise KaleidosceneError(f"{self.system.family} renders no points.")
+        points = rendering.points[0].cpu() + self.origin
+        return PointViews(
+            rendering.images[0].cpu(), rendering.depths[0].cpu(), points, rendering.confidence[0].cpu(), cameras
+        )
+
+    def around(self, frames: int) -> Cameras:
+        """Cameras on a sphere about the object, as far from it as the first source."""
+        return sphere(self.view, frames)
+
+    @property
+    def view(self) -> View:
+        """Where paths about the object start: at the first source."""
+        return View(self.cameras[0], self.origin.to(self.cameras.world_from_cam), self.up)
+
+    def sources(self, *, on_view: OnView | None = None) -> PointViews:
+        """The photographs with the points that are told at their cameras."""
+        return replace(self.render(self.cameras, on_view=on_view), images=self.images)
+
+    def points(
+        self, frames: int = 24, config: FusionConfig | None = None, *, on_view: OnView | None = None
+    ) -> SurfacePoints:
+        """The complete object: points of the sources and of views all around it.
+
+        Args:
+            frames: Views around the object.
+            config: Which of their pixels count; by default as the authors' release.
+            on_view: Progress.
+
+        Raises:
+            KaleidosceneError: No pixel is left.
+        """
+        total, own = frames + len(self.cameras), len(self.cameras)
+        sources = self.sources(on_view=on_view and (lambda done, _: on_view(done, total)))
+        new = None
+        if frames:
+            new = self.render(self.around(frames), on_view=on_view and (lambda done, _: on_view(own + done, total)))
+        centred = [None if views is None else _moved_views(views, -self.origin) for views in (sources, new)]
+        assert centred[0] is not None
+        cloud = fuse(centred[0], centred[1], config or FusionConfig())
+        return replace(cloud, positions=cloud.positions + self.origin)
+
+    def save(self, path: str | Path) -> None:
+        """Write a scene file, from which :meth:`load` goes on without computing the scene again.
+
+        Raises:
+            KaleidosceneError: Scenes of this model cannot be kept.
+        """
+        own = {
+            "images": self.images, "world_from_cam": self.cameras.world_from_cam,
+            "intrinsics": self.cameras.intrinsics, "origin": self.origin, "up": self.up,
+        }  # fmt: skip
+        write_scene(Path(path), _keeper(self.system), self.scene, own)
+
+    @classmethod
+    def load(cls, path: str | Path, system: System) -> Reconstruction:
+        """Read a scene file of :meth:`save`.
+
+        Raises:
+            KaleidosceneError: It is damaged, or of another model.
+        """
+        scene, own = read_scene(Path(path), _keeper(system))
+        try:
+            images = own["images"]
+            cameras = Cameras(own["world_from_cam"], own["intrinsics"], (images.shape[-2], images.shape[-1]))
+            return cls(system, scene, images, cameras, own["origin"], own["up"])
+        except KeyError as error:
+            raise KaleidosceneError(f"{path}: the scene has no {error.args[0]!r}.") from error
+
+    @staticmethod
+    def _moved(cameras: Cameras, by: Tensor) -> Cameras:
+        poses = cameras.world_from_cam.clone()
+        poses[..., :3, 3] += by.to(poses)
+        return replace(cameras, world_from_cam=poses)
+
+
+def _moved_views(views: PointViews, by: Tensor) -> PointViews:
+    return replace(views, points=views.points + by, cameras=Reconstruction._moved(views.cameras, by))
+
+
+def _keeper(system: System) -> SceneKeeper:
+    if not isinstance(system, SceneKeeper):
+        raise KaleidosceneError(f"Scenes of {system.family} cannot be kept in files.")
+    return system

@@ -1,0 +1,225 @@
+"""Photographs become a folder: cameras, depth maps, a cloud of points, and pictures of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from kaleidoscene.api import Model
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.conversion.points import write_ply
+from kaleidoscene.captures.conversion.rendered import write_rendered_capture
+from kaleidoscene.captures.frame_files import frame_size
+from kaleidoscene.captures.frames import PointCloud
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.evaluation.metrics.poses import RelativePoseScore, relative_pose_scores
+from kaleidoscene.folders import whole_folder
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.trajectories import orbit
+from kaleidoscene.geometry.upright import rotation_between
+from kaleidoscene.images.files import write_image
+from kaleidoscene.images.pixels import depth_picture, to_bytes
+from kaleidoscene.reconstruction.drawing import draw_points
+from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, pixel_width
+from kaleidoscene.reconstruction.surface import SurfacePoints
+from kaleidoscene.rendering.outputs import SheetRow, write_contact_sheet, write_video
+from kaleidoscene.rendering.reconstruction import Reconstruction
+from kaleidoscene.workflows.request import parse_indices
+
+WRITTEN = (
+    "cloud.ply", "cloud.glb", "transforms.json", "images/", "depth/", "scene.safetensors", "turntable.mp4",
+    "contact_sheet.png",
+)  # fmt: skip
+_SHOWN = 8
+_DRAWN = 256
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What came of photographs.
+
+    Attributes:
+        points: Of the cloud.
+        poses: How well the model told cameras that are known, if any are.
+    """
+
+    points: int
+    poses: RelativePoseScore | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionJob:
+    """What a reconstruction is made of.
+
+    Attributes:
+        out: Folder to write; it appears when everything is written.
+        model: It renders points.
+        capture: All of its views are used.
+        masked: Lay its masks on white.
+        frames: Views around the object beside those of the sources.
+        fusion: Which pixels become points.
+        turntable: Frames of the video.
+        fps: Of the video.
+        overwrite: Replace the folder.
+        sources: What is read, which the folder must not replace.
+    """
+
+    out: Path
+    model: Model
+    capture: Capture
+    masked: bool = False
+    frames: int = 24
+    fusion: FusionConfig = FusionConfig()
+    turntable: int = 72
+    fps: float = 24.0
+    overwrite: bool = False
+    sources: tuple[Path | None, ...] = ()
+
+    def run(self) -> Reconstructed:
+        """Reconstruct and write.
+
+        Raises:
+            KaleidosceneError: The model tells no points, no object is seen, or the folder cannot be written.
+        """
+        if self.frames < 0 or self.turntable < 1:
+            raise KaleidosceneError(
+                f"A cloud needs 0 or more views around it and 1 or more frames of its turntable, got {self.frames} and "
+                f"{self.turntable}."
+            )
+        with whole_folder(self.out, overwrite=self.overwrite, sources=self.sources) as folder, _progress() as advance:
+            scene = self.model.reconstruct(self.capture, masked=self.masked)
+            views = scene.sources()
+            cloud = scene.points(self.frames, self.fusion, on_view=partial(advance, "views"))
+            self._write_views(folder, views)
+            scene.save(folder / "scene.safetensors")
+            write_cloud(folder, cloud, scene.up)
+            self._write_pictures(folder, scene, views, cloud, partial(advance, "turntable"))
+        return Reconstructed(len(cloud), self._pose_scores(scene))
+
+    def _pose_scores(self, scene: Reconstruction) -> RelativePoseScore | None:
+        """Of the cameras that the model told, where the capture has some to hold them against."""
+        estimated = getattr(scene.scene, "estimated", None)
+        if not self.capture.is_posed or estimated is None or len(self.capture) < 2:
+            return None
+        return relative_pose_scores(estimated.world_from_cam[0], self.capture.cameras.world_from_cam)
+
+    def _write_views(self, folder: Path, views: PointViews) -> None:
+        """Sources as the model saw them, their cameras and depth maps."""
+        pixels = np.stack([to_bytes(image) for image in views.images])
+        rgba = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=-1)
+        centred = self.capture.centred if self.capture.is_posed else "object"
+        write_rendered_capture(folder, rgba, views.cameras, depth=views.depths.numpy(), centred=centred)
+
+    def _write_pictures(
+        self, folder: Path, scene: Reconstruction, views: PointViews, cloud: SurfacePoints, on_frame: Callable
+    ) -> None:
+        """The turntable, coloured and lit side by side, and the contact sheet."""
+        size = 1.5 * pixel_width(scene.cameras)
+        path = _enlarged(orbit(scene.view, self.turntable, elevation=20.0))
+        pictures = folder / "turntable"
+        pictures.mkdir()
+        names = []
+        for number in range(len(path)):
+            sides = [draw_points(cloud, path[number], size=size, lit=lit) for lit in (False, True)]
+            names.append(pictures / f"{number:04d}.png")
+            write_image(names[-1], torch.cat(sides, dim=-1))
+            on_frame(number + 1, len(path))
+        write_video(folder / "turntable.mp4", names, fps=self.fps)
+        shutil.rmtree(pictures)
+        new = scene.render(orbit(scene.view, _SHOWN, elevation=20.0))
+        drawn = _enlarged(new.cameras)
+        rows = [SheetRow("sources", list(views.images)), SheetRow("their depth", depth_pictures(views))]
+        rows += [SheetRow("new views", list(new.images)), SheetRow("their depth", depth_pictures(new))]
+        for label, lit in (("cloud", False), ("its shape", True)):
+            rows.append(SheetRow(label, [draw_points(cloud, camera, size=size, lit=lit) for camera in _each(drawn)]))
+        write_contact_sheet(folder / "contact_sheet.png", rows)
+
+
+def depth_pictures(views: PointViews) -> list[Float[Tensor, "3 h w"]]:
+    """Depth maps in colours, all in one range."""
+    known = views.depths[views.depths > 0]
+    low, high = (float(known.quantile(share)) for share in (0.01, 0.99)) if len(known) else (0.0, 1.0)
+    return [depth_picture(depth, low, high) for depth in views.depths]
+
+
+def write_cloud(folder: Path, cloud: SurfacePoints, up: Float[Tensor, " 3"]) -> None:
+    """A cloud as ``cloud.ply`` in its own world, and as ``cloud.glb`` whose y axis is up, as viewers expect.
+
+    Raises:
+        KaleidosceneError: trimesh is not there.
+    """
+    try:
+        import trimesh  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise KaleidosceneError("GLB files need trimesh: pip install 'kaleidoscene[reconstruction]'.") from error
+    write_ply(
+        folder / "cloud.ply",
+        PointCloud(cloud.positions, cloud.bytes, cloud.normals, cloud.confidence),
+    )
+    turn = rotation_between(up.to(cloud.positions), cloud.positions.new_tensor([0.0, 1.0, 0.0]))
+    points: Any = trimesh.PointCloud((cloud.positions @ turn.T).numpy(), cloud.bytes.numpy())
+    points.export(folder / "cloud.glb")
+
+
+def _each(cameras: Cameras) -> list[Cameras]:
+    return [cameras[number] for number in range(len(cameras))]
+
+
+def _enlarged(cameras: Cameras) -> Cameras:
+    """The same cameras with more pixels."""
+    h, w = cameras.image_size
+    return cameras.resize(_DRAWN, round(w * _DRAWN / h / 2) * 2)
+
+
+def choose_sources(capture: Capture, named: str | None, most: int) -> tuple[Capture, list[str]]:
+    """The images that are named, or evenly spaced ones, and what there is to be said of them.
+
+    Raises:
+        KaleidosceneError: There is no such image, one is named twice, or none is wanted.
+    """
+    if most < 1:
+        raise KaleidosceneError(f"A reconstruction needs at least one image, got {most}.")
+    if named is not None:
+        numbers = parse_indices(named, "--references")
+        if (twice := next((number for number in numbers if numbers.count(number) > 1), None)) is not None:
+            raise KaleidosceneError(f"--references: image {twice} is named twice; name every image once.")
+    else:
+        numbers = sorted(
+            {round(place) for place in torch.linspace(0, len(capture) - 1, min(most, len(capture))).tolist()}
+        )
+    chosen, notes = capture.select(numbers), [f"{capture.name}: {note}." for note in capture.notes]
+    shown = ", ".join(map(str, numbers[:12])) + (" ..." if len(numbers) > 12 else "")
+    notes.append(f"{capture.name}: {len(numbers)} of {len(capture)} images are used ({shown}).")
+    if capture.is_posed:
+        notes.append("Its cameras fix the world, and are held against those that the model tells.")
+    sizes = {frame_size(frame) for frame in chosen.frames}
+    if len(sizes) > 1:
+        h, w = chosen.common_size
+        notes.append(f"Images of {len(sizes)} sizes are cropped about their middle to the smallest sides, {h}x{w}.")
+    return chosen, notes
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each kind of work; yields what is called with a kind, what is done and the total."""
+    columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(kind: str, done: int, total: int) -> None:
+            if kind not in tasks:
+                tasks[kind] = bar.add_task(kind, total=total)
+            bar.update(tasks[kind], completed=done)
+
+        yield advance

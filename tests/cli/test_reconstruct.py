@@ -1,0 +1,163 @@
+"""kaleidoscene reconstruct: from photographs to a folder, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from kaleidoscene.api import load
+from kaleidoscene.captures.checking.run import check_capture
+from kaleidoscene.captures.formats import transforms_json
+from kaleidoscene.captures.formats.registry import read_capture, scan_capture
+from kaleidoscene.cli.main import main
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.checkpoints import write_checkpoint
+from kaleidoscene.families.rng.checkpoint import describe
+from kaleidoscene.geometry.rays import project
+from tests.conftest import ring
+from tests.families.rng.tiny import SIZE, tiny_network, tiny_settings
+
+PHOTO = (40, 66)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Random weights, whose points lie about the origin."""
+    folder = tmp_path_factory.mktemp("model")
+    network = tiny_network()
+    network.points.out.weight.data *= 0.2
+    write_checkpoint(folder, describe(tiny_settings()), network.state_dict())
+    return str(folder)
+
+
+def write_photographs(folder, count=3, *, size=PHOTO, seed=0):
+    folder.mkdir()
+    draw = np.random.default_rng(seed)
+    for number in range(count):
+        Image.fromarray(draw.integers(0, 200, (*size, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def columns_of(path):
+    """Header and rows of a PLY file, read by its own words."""
+    head, _, body = path.read_bytes().partition(b"end_header\n")
+    kinds = {"float": "<f4", "uchar": "u1"}
+    fields = [line.split()[1:] for line in head.decode().splitlines() if line.startswith("property")]
+    return np.frombuffer(body, dtype=[(name, kinds[kind]) for kind, name in fields])
+
+
+def test_photographs_become_a_folder(tmp_path, model, capsys):
+    photos, out = write_photographs(tmp_path / "photos"), tmp_path / "out"
+    arguments = ["reconstruct", str(photos), "--model", model, "--out", str(out), "--frames", "5", "--turntable", "4"]
+    filters = ["--fusion.new-erosion", "0", "--fusion.source-erosion", "0"]
+    assert main([*arguments, *filters, "--json"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    said = json.loads(lines[-1])
+    assert any("3 of 3 images are used (0, 1, 2)" in line for line in lines) and said["poses"] is None
+    rows = columns_of(out / "cloud.ply")
+    assert len(rows) == said["points"] > 0
+    assert rows.dtype.names == ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "confidence")
+    lengths = np.linalg.norm(np.stack([rows[name] for name in ("nx", "ny", "nz")]), axis=0)
+    assert np.allclose(lengths, 1, atol=1e-5) and (rows["confidence"] >= 1).all()
+    cloud = trimesh.load(out / "cloud.ply")
+    assert np.allclose(cloud.vertices[:, 2], rows["z"])
+    # Viewers of GLB take y for up; the world of the object has z up.
+    shown = trimesh.load(out / "cloud.glb").geometry
+    (points,) = shown.values()
+    assert np.allclose(points.vertices[:, 1], rows["z"], atol=1e-5)
+    assert np.array_equal(points.colors[:, 0], rows["red"])
+    capture = read_capture(out)
+    assert capture.is_posed and len(capture) == 3 and capture.centred == "object"
+    assert not [finding for finding in check_capture(scan_capture(out)) if finding.severity == "error"]
+    assert float(capture.cameras.centres[0].norm()) == pytest.approx(1, abs=1e-5)
+    # Depth maps belong to the points: both are of the same pixels.
+    scene = load(model).open_scene(out / "scene.safetensors")
+    views = scene.sources()
+    depths = capture.depths()
+    torch.testing.assert_close(depths, views.depths, rtol=0, atol=float(views.depths.max()) / 30_000)
+    known = views.depths[0] > 0
+    _, depth = project(capture.cameras[0], views.points[0][known])
+    torch.testing.assert_close(depth, depths[0][known], rtol=1e-3, atol=1e-4)
+    for name in ("turntable.mp4", "contact_sheet.png", "images/002.png", "depth/002.png"):
+        assert (out / name).stat().st_size > 0
+    assert not (out / "turntable").exists()
+    assert main([*arguments, *filters]) == 1
+    assert "the output folder is not empty; give --overwrite" in capsys.readouterr().err
+
+
+def test_known_cameras_fix_the_world_and_are_held_against(tmp_path, model, capsys):
+    photos = write_photographs(tmp_path / "photos", 4)
+    cameras = ring(4, PHOTO, seed=1)
+    transforms_json.write(photos / "transforms.json", [f"{n}.png" for n in range(4)], cameras)
+    out = tmp_path / "out"
+    arguments = ["reconstruct", str(photos), "--model", model, "--out", str(out), "--turntable", "1"]
+    assert main([*arguments, "--references", "2,0", "--json", "--fusion.new-erosion", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "Its cameras fix the world" in printed and "AUC@30" in printed
+    poses = json.loads(printed.strip().splitlines()[-1])["poses"]
+    assert set(poses) == {"ra5", "rt5", "auc30"}
+    found = read_capture(out).cameras
+    torch.testing.assert_close(found.world_from_cam, cameras.world_from_cam[[2, 0]], rtol=0, atol=1e-5)
+
+
+def test_what_is_refused_leaves_nothing(tmp_path, model, capsys):
+    photos, out = write_photographs(tmp_path / "photos"), tmp_path / "out"
+
+    def said(*changed: str, source=photos) -> str:
+        assert main(["reconstruct", str(source), "--out", str(out), *changed]) == 1
+        assert not out.exists() and not list(tmp_path.glob(".out*"))
+        return capsys.readouterr().err
+
+    assert "renders_points" not in (text := said("--model", "default")) and "rng" in text
+    ours = ("--model", model)
+    assert "view 7 is out of range" in said(*ours, "--references", "0,7")
+    assert "image 1 is named twice" in said(*ours, "--references", "1,0,1")
+    assert "at least one image, got 0" in said(*ours, "--num-references", "0")
+    assert "0 or more views around it" in said(*ours, "--frames", "-1")
+    with pytest.raises(SystemExit) as stop:
+        main(["reconstruct", str(photos), "--out", str(out), *ours, "--fusion.new-quantile", "2"])
+    assert stop.value.code == 2 and "new_quantile is a share" in capsys.readouterr().err
+    white = tmp_path / "white"
+    white.mkdir()
+    Image.fromarray(np.full((*PHOTO, 3), 255, np.uint8)).save(white / "a.png")
+    assert "No pixel shows an object" in said(*ours, "--frames", "0", source=white)
+    (tmp_path / "none").mkdir()
+    assert "none" in said(*ours, source=tmp_path / "none")
+    (photos / "1.png").write_bytes(b"\x89PNG broken")
+    assert "1.png" in said(*ours)
+
+
+def test_from_python(tmp_path, model):
+    photos = write_photographs(tmp_path / "photos")
+    files = sorted(photos.iterdir())
+    scene = load(model).reconstruct(files)
+    assert len(scene.cameras) == 3
+    views = scene.render(scene.around(4))
+    assert views.images.shape == (4, 3, *SIZE) and views.points.shape == (4, *SIZE, 3)
+    assert torch.equal(load(model).reconstruct(read_capture(photos)).images, scene.images)
+    with pytest.raises(KaleidosceneError, match="zero targets"):
+        scene.render(scene.cameras[:0])
+    with pytest.raises(KaleidosceneError, match="no such image"):
+        load(model).reconstruct([*files, photos / "9.png"])
+    with pytest.raises(KaleidosceneError, match="There are no photographs"):
+        load(model).reconstruct([])
+
+
+def test_the_world_may_be_moved(tmp_path, model):
+    """Cameras of a capture that is turned, scaled and moved: points are, too."""
+    photos = write_photographs(tmp_path / "photos")
+    cameras = ring(3, PHOTO, seed=4)
+    names = [f"{n}.png" for n in range(3)]
+    transforms_json.write(photos / "transforms.json", names, cameras, centred="object")
+    ours = load(model).reconstruct(read_capture(photos)).sources()
+    turned = cameras.world_from_cam.clone()
+    turned[:, :3, 3] *= 3.0
+    transforms_json.write(
+        photos / "transforms.json", names, type(cameras)(turned, cameras.intrinsics, PHOTO), centred="object"
+    )
+    theirs = load(model).reconstruct(read_capture(photos)).sources()
+    torch.testing.assert_close(theirs.points, 3 * ours.points, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(theirs.depths, 3 * ours.depths, rtol=1e-3, atol=1e-4)
