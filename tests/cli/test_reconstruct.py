@@ -98,7 +98,7 @@ def test_known_cameras_fix_the_world_and_are_held_against(tmp_path, model, capsy
     printed = capsys.readouterr().out
     assert "Its cameras fix the world" in printed and "AUC@30" in printed
     poses = json.loads(printed.strip().splitlines()[-1])["poses"]
-    assert set(poses) == {"ra5", "rt5", "auc30"}
+    assert set(poses) == {"ra5", "ra15", "ra30", "rt5", "rt15", "rt30", "auc30"}
     found = read_capture(out).cameras
     torch.testing.assert_close(found.world_from_cam, cameras.world_from_cam[[2, 0]], rtol=0, atol=1e-5)
 

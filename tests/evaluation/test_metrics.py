@@ -286,7 +286,7 @@ def test_relative_poses_by_hand():
     wrong = truth.clone()
     wrong[6] = turned(truth[6], 10.5)
     score = relative_pose_scores(wrong, truth)
-    assert score.ra5 == pytest.approx(100 * 15 / 21)
+    assert score.ra5 == pytest.approx(100 * 15 / 21) and (score.ra15, score.ra30) == (100, 100)
     # The turn is about the optical axis of the second camera of its pairs: directions as the first ones see them stay.
     assert score.rt5 == 100
     assert score.auc30 == pytest.approx(100 * (15 * 30 + 6 * 20) / (21 * 30))
@@ -298,7 +298,7 @@ def test_relative_poses_by_hand():
     together = truth.clone()
     together[:, :3, 3] = 1.0
     collapsed = relative_pose_scores(together, truth)
-    assert (collapsed.ra5, collapsed.rt5, collapsed.auc30) == (100, 0, 0)
+    assert (collapsed.ra5, collapsed.rt5, collapsed.rt15, collapsed.rt30, collapsed.auc30) == (100, 0, 0, 0, 0)
     with pytest.raises(KaleidosceneError, match="at least 2 cameras"):
         relative_pose_scores(truth[:1], truth[:1])
 

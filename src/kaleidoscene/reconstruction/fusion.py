@@ -112,7 +112,7 @@ def object_pixels(views: PointViews, quantile: float, erosion: float, white: flo
     for number, mask in enumerate(shown):
         if quantile and bool(mask.any()):
             least = views.confidence[number][mask].quantile(quantile)
-            kept[number] &= views.confidence[number] > least
+            kept[number] &= views.confidence[number] >= least
     return kept
 
 

@@ -22,12 +22,20 @@ class RelativePoseScore:
 
     Attributes:
         ra5: Share whose relative rotation is less than 5 degrees off.
+        ra15: Likewise, 15 degrees.
+        ra30: Likewise, 30 degrees.
         rt5: Share whose direction of relative translation is less than 5 degrees off, its sign left open.
+        rt15: Likewise, 15 degrees.
+        rt30: Likewise, 30 degrees.
         auc30: Area under the share of pairs below a threshold of 1 to 30 degrees, of the larger of the two angles.
     """
 
     ra5: float
+    ra15: float
+    ra30: float
     rt5: float
+    rt15: float
+    rt30: float
     auc30: float
 
 
@@ -52,7 +60,7 @@ class TrajectoryScore:
 def relative_pose_scores(
     world_from_cam: Float[Tensor, "views 4 4"], truth: Float[Tensor, "views 4 4"]
 ) -> RelativePoseScore:
-    """RA@5, RT@5 and AUC@30 over all unordered pairs (VGGT's evaluation; method D).
+    """RA and RT at 5, 15 and 30 degrees, and AUC@30, over all unordered pairs (VGGT's evaluation; method D).
 
     Raises:
         KaleidosceneError: Fewer than two cameras.
@@ -73,9 +81,10 @@ def relative_pose_scores(
     worst = torch.maximum(rotation, translation)
     counts = torch.histc(worst.clamp_max(_AUC_DEGREES + 0.5), bins=_AUC_DEGREES + 1, min=0, max=_AUC_DEGREES + 1)
     auc = (counts[:_AUC_DEGREES].cumsum(0) / len(worst)).mean()
-    return RelativePoseScore(
-        float((rotation < 5).double().mean() * 100), float((translation < 5).double().mean() * 100), float(auc * 100)
-    )
+    shares = [
+        float((angle < limit).double().mean() * 100) for angle in (rotation, translation) for limit in (5, 15, 30)
+    ]
+    return RelativePoseScore(*shares, auc30=float(auc * 100))
 
 
 def trajectory_errors(world_from_cam: Float[Tensor, "views 4 4"], truth: Float[Tensor, "views 4 4"]) -> TrajectoryScore:

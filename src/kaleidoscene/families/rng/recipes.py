@@ -73,8 +73,10 @@ def rng_nano() -> RngRecipe:
         ),
         train=TrainConfig(
             steps=steps, ema_decay=0.998, log_every=10, validate_every=500, checkpoint_every=250,
+            # Muon is ahead of AdamW at every step of a trial, in cameras most (benchmarks/rng_training.md).
             optim=OptimConfig(
-                learning_rate=1e-3, warmup=200, cooldown=0.9, fall="cosine", weight_decay=0.05, betas=(0.9, 0.95)
+                optimiser="muon", learning_rate=1e-3, warmup=200, cooldown=0.9, fall="cosine", weight_decay=0.05,
+                betas=(0.9, 0.95),
             ),
         ),
     )  # fmt: skip
