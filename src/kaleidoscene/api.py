@@ -26,7 +26,7 @@ from kaleidoscene.memory import check_memory
 from kaleidoscene.rendering.capabilities import Capabilities
 from kaleidoscene.rendering.fitting import model_lens, prepare_images, prepare_views
 from kaleidoscene.rendering.ordering import Chunk, Finished, RenderPlan, render_in_order
-from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, write_contact_sheet
+from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, depth_pictures, write_contact_sheet
 from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.renderer import OnStep
 from kaleidoscene.rendering.system import Sampler, System
@@ -56,17 +56,21 @@ class RenderedViews:
         cameras: In the world of the capture, with the model's lens and size.
         references: What they were made from, as the model saw it.
         capture: The references' capture.
+        depths: Along the optical axis in world units, 0 where nothing is met; None of models that render none.
     """
 
     images: Float[Tensor, "targets 3 h w"]
     cameras: Cameras
     references: Float[Tensor, "refs 3 h w"]
     capture: Capture
+    depths: Float[Tensor, "targets h w"] | None = None
 
     def save(
         self, folder: str | Path, *, overwrite: bool = False, truth: Tensor | None = None, fps: float = 24.0
     ) -> Path:
-        """Write frames, video.mp4, transforms.json and contact_sheet.png; the folder appears when all is written.
+        """Write frames, video.mp4, transforms.json and contact_sheet.png, and depth maps where there are some.
+
+        The folder appears when all is written.
 
         Args:
             folder: Where to.
@@ -78,8 +82,10 @@ class RenderedViews:
         with whole_folder(folder, overwrite=overwrite) as partial:
             writer = FrameWriter(partial, self.cameras, centred=self.capture.centred, fps=fps)
             writer.write(list(range(len(self.images))), self.images)
-            writer.finish()
+            writer.finish([] if self.depths is None else list(self.depths))
             rows = [SheetRow("references", list(self.references)), SheetRow("new views", list(self.images))]
+            if self.depths is not None:
+                rows.append(SheetRow("depth", depth_pictures(self.depths)))
             if truth is not None:
                 rows.append(SheetRow("truth", list(truth)))
             write_contact_sheet(partial / "contact_sheet.png", rows)
@@ -229,7 +235,9 @@ class Model:
         chunks = list(self.render_chunks(capture, cameras=cameras, seed=seed, plan=plan or self.system.default_plan))
         order = torch.tensor([index for chunk in chunks for index in chunk.indices]).argsort()
         images = torch.cat([chunk.images for chunk in chunks])[order]
-        return RenderedViews(images.cpu(), self.lens(cameras), self.prepare(capture)[0], capture)
+        maps = [chunk.depths for chunk in chunks if chunk.depths is not None]
+        depths = torch.cat(maps)[order].cpu() if maps else None
+        return RenderedViews(images.cpu(), self.lens(cameras), self.prepare(capture)[0], capture, depths)
 
     def render_chunks(
         self,

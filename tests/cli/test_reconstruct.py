@@ -161,3 +161,24 @@ def test_the_world_may_be_moved(tmp_path, model):
     theirs = load(model).reconstruct(read_capture(photos)).sources()
     torch.testing.assert_close(theirs.points, 3 * ours.points, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(theirs.depths, 3 * ours.depths, rtol=1e-3, atol=1e-4)
+
+
+def test_depth_maps_beside_frames(tmp_path, model, capsys):
+    """What --depth writes is what Python gives, and is read back as a capture."""
+    photos, out = write_photographs(tmp_path / "photos"), tmp_path / "out"
+    arguments = ["render", str(photos), "--model", model, "--out", str(out), "--frames", "3"]
+    assert main(["render", str(photos), "--out", str(out), "--depth", "--references", "0"]) == 1
+    assert "--depth needs a method that renders depth" in capsys.readouterr().err and not out.exists()
+    assert main([*arguments, "--depth", "--num-references", "3"]) == 0
+    assert "wrote " + str(out / "depth") in capsys.readouterr().out
+    written = read_capture(out)
+    depths = written.depths()
+    loaded = load(model)
+    posed = loaded.estimate_cameras(read_capture(photos))
+    views = loaded.render(posed, cameras=written.cameras)
+    assert views.depths is not None
+    torch.testing.assert_close(depths, views.depths, rtol=0, atol=float(views.depths.max()) / 10_000)
+    views.save(tmp_path / "again")
+    torch.testing.assert_close(read_capture(tmp_path / "again").depths(), depths, rtol=0, atol=1e-3)
+    assert main([*arguments, "--num-references", "3", "--overwrite"]) == 0
+    assert not (out / "depth").exists()

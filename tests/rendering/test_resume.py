@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.rendering.ordering import RenderPlan, render_in_order
+from kaleidoscene.rendering.ordering import Chunk, RenderPlan, render_in_order
 from kaleidoscene.rendering.resume import PartialRendering, is_finished
 from tests.conftest import CAUSAL, ring, tiny_renderer
 
@@ -47,7 +47,7 @@ def test_stopped_anywhere_and_gone_on_gives_the_same_images(tmp_path, plan):
         assert new == 7 - kept
         for index, image in whole.items():
             found = again.finished([index])
-            assert found is not None and torch.equal(found[0], image)
+            assert found is not None and torch.equal(found.images[0], image)
 
 
 def test_another_request_is_refused_unless_overwritten(tmp_path):
@@ -72,3 +72,15 @@ def test_targets_of_one_chunk_are_all_or_none(tmp_path):
     chunk = next(_render(PLANS[0]))
     partial.keep(chunk)
     assert partial.finished([0, 1]) is not None and partial.finished([1, 2]) is None
+
+
+def test_depths_are_kept_beside_images(tmp_path):
+    partial = PartialRendering(tmp_path / "out", {}, overwrite=False)
+    images, depths = torch.rand(2, 3, 5, 7), torch.rand(2, 5, 7)
+    partial.keep(Chunk([4, 1], images, depths))
+    found = partial.finished([1, 4])
+    assert found is not None and found.depths is not None and not found.is_new
+    assert torch.equal(found.images, images[[1, 0]]) and torch.equal(found.depths, depths[[1, 0]])
+    partial.keep(Chunk([2], images[:1]))
+    found = partial.finished([2])
+    assert found is not None and found.depths is None

@@ -50,6 +50,8 @@ class RenderOptions(RequestOptions):
     seed: int = 0
     device: str = "cpu"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    depth: bool = False
+    """Write depth maps too (depth/, in 16 bits, named in transforms.json), of models that render depth."""
     fps: float = 12.0
     overwrite: bool = False
     """Replace the output folder if it is not empty."""
@@ -67,6 +69,8 @@ def main(argv: list[str]) -> None:
         mode=options.mode, chunk=options.chunk, order=options.order, max_references=options.max_references
     )
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
+    if options.depth:
+        model.require("renders_depth", "--depth")
     request = resolve_request(options, model)
     sources = (options.capture, options.cameras_of, options.camera_path, Path(options.model))
     protect(options.out, sources)
@@ -80,6 +84,7 @@ def main(argv: list[str]) -> None:
         job = RenderingJob(
             out=options.out, name=options.model, model=model, request=request, plan=plan, precision=options.precision,
             seed=options.seed, fps=options.fps, overwrite=options.overwrite, capture=options.capture, sources=sources,
+            depth=options.depth,
         )  # fmt: skip
         said |= _run(job)
     if options.json:
@@ -109,5 +114,6 @@ def _run(job: RenderingJob) -> dict[str, Any]:
     print(f"{count} views of {h}x{w} in {seconds:.1f} s.")
     if done.mean is not None:
         print(f"PSNR against the {len(job.request.scored)} real views: {done.mean:.2f} dB.")
-    print("\n".join(f"wrote {job.out / name}" for name in WRITTEN))
+    written = (*WRITTEN, "depth/") if job.depth else WRITTEN
+    print("\n".join(f"wrote {job.out / name}" for name in written))
     return {"seconds": seconds, "psnr": done.mean, "psnr_each": done.scores}

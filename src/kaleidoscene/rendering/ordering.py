@@ -64,16 +64,23 @@ class RenderPlan:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Targets that came out of one call: their places in the request and their images."""
+    """Targets that came out of one call.
+
+    Attributes:
+        indices: Their places in the request.
+        images: RGB in [0, 1].
+        depths: Along the optical axis in world units, 0 where nothing is met; None of renderers that know none.
+        is_new: False where an earlier run had rendered them.
+    """
 
     indices: list[int]
     images: Float[Tensor, "targets 3 h w"]
+    depths: Float[Tensor, "targets h w"] | None = None
     is_new: bool = True
-    """False where an earlier run had rendered it."""
 
 
-Finished = Callable[[list[int]], Tensor | None]
-"""Images of targets that an earlier run rendered, None if one of them is missing."""
+Finished = Callable[[list[int]], Chunk | None]
+"""Targets that an earlier run rendered, None if one of them is missing."""
 
 
 def render_in_order(
@@ -119,17 +126,17 @@ def render_in_order(
             left = [left[i] for i in distance.argsort(stable=True).tolist()]
         indices, left = left[:size], sorted(left[size:])
         chosen = cameras[indices].reshape(1, len(indices))
-        images = finished(indices) if finished is not None else None
-        is_new = images is None
-        if images is None:
+        done = finished(indices) if finished is not None else None
+        if done is None:
             rendering = renderer.render(
                 scene, chosen, seeds=[seed * 1_000_003 + i for i in indices],
                 independent=plan.mode == "independent", on_step=on_step,
             )  # fmt: skip
-            images = rendering.images[0]
-        yield Chunk(indices, images, is_new)
+            depths = None if rendering.depths is None else rendering.depths[0]
+            done = Chunk(indices, rendering.images[0], depths)
+        yield done
         if plan.mode == "autoregressive" and left:
-            scene = _grow(renderer, scene, images[None], chosen, given, plan.max_references)
+            scene = _grow(renderer, scene, done.images[None], chosen, given, plan.max_references)
             generated = torch.cat([known[given:], cameras.centres[indices]])
             room = min(plan.max_references - given, len(generated))
             known = torch.cat([known[:given], generated[len(generated) - room :]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,16 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from kaleidoscene.captures.conversion.rendered import write_depths
 from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.images.files import write_image
-from kaleidoscene.images.pixels import resize_image, to_bytes
+from kaleidoscene.images.pixels import depth_picture, resize_image, to_bytes
+
+
+def depth_name(index: int) -> str:
+    """Name of the depth map of a frame below the output folder."""
+    return f"depth/{index:04d}.png"
 
 
 def frame_name(index: int) -> str:
@@ -34,11 +41,21 @@ class FrameWriter:
         for index, image in zip(indices, images, strict=True):
             write_image(self.folder / frame_name(index), image)
 
-    def finish(self) -> list[Path]:
-        """Write video.mp4 and transforms.json from the frames; returns what there is."""
+    def finish(self, depths: Sequence[Float[Tensor, "h w"]] = ()) -> list[Path]:
+        """Write video.mp4 and transforms.json from the frames; returns what there is.
+
+        Args:
+            depths: Of all frames, world units; they are written as well, in 16 bits.
+        """
         names = [frame_name(index) for index in range(len(self.cameras))]
         paths = [self.folder / name for name in names]
-        transforms_json.write(self.folder / "transforms.json", names, self.cameras, centred=self.centred)
+        maps, unit = None, 1.0
+        if depths:
+            unit = write_depths(self.folder, [depth_name(index) for index in range(len(depths))], depths)
+            maps = [depth_name(index) for index in range(len(depths))]
+        transforms_json.write(
+            self.folder / "transforms.json", names, self.cameras, centred=self.centred, depths=maps, depth_unit=unit
+        )
         write_video(self.folder / "video.mp4", paths, fps=self.fps)
         return [self.folder / "frames", self.folder / "video.mp4", self.folder / "transforms.json"]
 
@@ -65,6 +82,13 @@ def write_video(path: Path, frames: list[Path], *, fps: float) -> None:
         for packet in stream.encode():
             container.mux(packet)
     partial.replace(path)
+
+
+def depth_pictures(depths: Float[Tensor, "views h w"]) -> list[Float[Tensor, "3 h w"]]:
+    """Depth maps in colours, all in one range."""
+    known = depths[depths > 0]
+    low, high = (float(known.quantile(share)) for share in (0.01, 0.99)) if len(known) else (0.0, 1.0)
+    return [depth_picture(depth, low, high) for depth in depths]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.rendering.ordering import Chunk
@@ -21,7 +20,8 @@ REQUEST = "request.json"
 class PartialRendering:
     """The folder ``.NAME.rendering`` beside an output folder ``NAME``, with every finished view and the request.
 
-    Views are kept as they came out (fp32), because in autoregressive rendering the next ones are made from them.
+    Views are kept as they came out (fp32), because in autoregressive rendering the next ones are made from them; depth
+    is a fourth channel.
 
     Args:
         out: The output folder.
@@ -60,15 +60,17 @@ class PartialRendering:
 
     def keep(self, chunk: Chunk) -> None:
         """Put the views of a chunk away."""
-        for index, image in zip(chunk.indices, chunk.images, strict=True):
-            save_aside(self._path(index), lambda file, image=image: np.save(file, image.float().cpu().numpy()))
+        planes = chunk.images if chunk.depths is None else torch.cat([chunk.images, chunk.depths[:, None]], dim=1)
+        for index, view in zip(chunk.indices, planes, strict=True):
+            save_aside(self._path(index), lambda file, view=view: np.save(file, view.float().cpu().numpy()))
 
-    def finished(self, indices: list[int]) -> Tensor | None:
+    def finished(self, indices: list[int]) -> Chunk | None:
         """Views that were put away, None if one of them is missing."""
         paths = [self._path(index) for index in indices]
         if not all(path.is_file() for path in paths):
             return None
-        return torch.stack([torch.from_numpy(np.load(path, allow_pickle=False)) for path in paths])
+        planes = torch.stack([torch.from_numpy(np.load(path, allow_pickle=False)) for path in paths])
+        return Chunk(indices, planes[:, :3], planes[:, 3] if planes.shape[1] > 3 else None, is_new=False)
 
     @property
     def count(self) -> int:

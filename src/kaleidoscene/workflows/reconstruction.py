@@ -29,11 +29,11 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.trajectories import orbit
 from kaleidoscene.geometry.upright import rotation_between
 from kaleidoscene.images.files import write_image
-from kaleidoscene.images.pixels import depth_picture, to_bytes
+from kaleidoscene.images.pixels import to_bytes
 from kaleidoscene.reconstruction.drawing import draw_points
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, pixel_width
 from kaleidoscene.reconstruction.surface import SurfacePoints
-from kaleidoscene.rendering.outputs import SheetRow, write_contact_sheet, write_video
+from kaleidoscene.rendering.outputs import SheetRow, depth_pictures, write_contact_sheet, write_video
 from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.workflows.request import parse_indices
 
@@ -139,18 +139,11 @@ class ReconstructionJob:
         shutil.rmtree(pictures)
         new = scene.render(orbit(scene.view, _SHOWN, elevation=20.0))
         drawn = _enlarged(new.cameras)
-        rows = [SheetRow("sources", list(views.images)), SheetRow("their depth", depth_pictures(views))]
-        rows += [SheetRow("new views", list(new.images)), SheetRow("their depth", depth_pictures(new))]
+        rows = [SheetRow("sources", list(views.images)), SheetRow("their depth", depth_pictures(views.depths))]
+        rows += [SheetRow("new views", list(new.images)), SheetRow("their depth", depth_pictures(new.depths))]
         for label, lit in (("cloud", False), ("its shape", True)):
             rows.append(SheetRow(label, [draw_points(cloud, camera, size=size, lit=lit) for camera in _each(drawn)]))
         write_contact_sheet(folder / "contact_sheet.png", rows)
-
-
-def depth_pictures(views: PointViews) -> list[Float[Tensor, "3 h w"]]:
-    """Depth maps in colours, all in one range."""
-    known = views.depths[views.depths > 0]
-    low, high = (float(known.quantile(share)) for share in (0.01, 0.99)) if len(known) else (0.0, 1.0)
-    return [depth_picture(depth, low, high) for depth in views.depths]
 
 
 def write_cloud(folder: Path, cloud: SurfacePoints, up: Float[Tensor, " 3"]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -17,7 +18,7 @@ from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.camera_path import write_camera_path
 from kaleidoscene.images.files import read_image
 from kaleidoscene.rendering.ordering import RenderPlan
-from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, frame_name, write_contact_sheet
+from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, depth_pictures, frame_name, write_contact_sheet
 from kaleidoscene.rendering.resume import REQUEST, PartialRendering, is_finished
 from kaleidoscene.serialisation import to_plain, write_json
 from kaleidoscene.workflows.request import RenderRequest
@@ -57,6 +58,7 @@ class RenderingJob:
         overwrite: Replace the folder.
         capture: Where the capture lies.
         sources: What is read, which the folder must not replace.
+        depth: Write depth maps, and name them in transforms.json.
     """
 
     out: Path
@@ -70,6 +72,7 @@ class RenderingJob:
     overwrite: bool
     capture: Path
     sources: tuple[Path | None, ...]
+    depth: bool = False
 
     def run(self) -> Rendered:
         """Render what is not there yet.
@@ -112,6 +115,7 @@ class RenderingJob:
             "precision": self.precision, "plan": to_plain(self.plan), "capture": str(self.capture.resolve()),
             "references": request.indices, "seen": seen, "fps": self.fps,
             "cameras": request.cameras.world_from_cam.tolist(),
+            **({"depth": True} if self.depth else {}),
         }  # fmt: skip
 
     def _render(self, partial: PartialRendering) -> None:
@@ -141,15 +145,21 @@ class RenderingJob:
         lens = model.lens(request.cameras)
         write_camera_path(folder / "camera_path.json", lens, fps=self.fps)
         writer = FrameWriter(folder, lens, centred=request.references.centred, fps=self.fps)
+        depths = []
         for index in range(count):
-            images = partial.finished([index])
-            assert images is not None
-            writer.write([index], images)
-        writer.finish()
+            view = partial.finished([index])
+            assert view is not None
+            writer.write([index], view.images)
+            if self.depth:
+                assert view.depths is not None
+                depths.append(view.depths[0])
+        writer.finish(depths)
         shown = range(0, count, -(-count // _SHEET_FRAMES))
         paths = [folder / frame_name(index) for index in range(count)]
         rows = [SheetRow("references", list(model.prepare(request.references, masked=request.masked)[0]))]
         rows.append(SheetRow("new views", [read_image(paths[i])[0] for i in shown]))
+        if depths:
+            rows.append(SheetRow("depth", depth_pictures(torch.stack([depths[i] for i in shown]))))
         scores: list[float] = []
         if request.truth is not None:
             truth, _ = model.prepare(request.truth, masked=request.masked)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from kaleidoscene.captures.capture import Centred
 from kaleidoscene.captures.formats import transforms_json
@@ -38,9 +42,25 @@ def write_rendered_capture(
         Image.fromarray(image).save(folder / name)
     depths, unit = None, 1.0
     if depth is not None:
-        unit = float(depth.max()) / _DEPTH_LEVELS
         depths = [f"depth/{view:03d}.png" for view in range(len(rgba))]
-        (folder / "depth").mkdir()
-        for name, plane in zip(depths, depth, strict=True):
-            Image.fromarray(np.round(plane / unit).astype(np.uint16)).save(folder / name)
+        unit = write_depths(folder, depths, list(torch.from_numpy(depth)))
     transforms_json.write(folder / "transforms.json", names, cameras, centred=centred, depths=depths, depth_unit=unit)
+
+
+def write_depths(folder: Path, names: Sequence[str], depths: Sequence[Float[Tensor, "h w"]]) -> float:
+    """Write depth maps in 16 bits, 0 where nothing is met.
+
+    Args:
+        folder: They come to lie below it.
+        names: Of the files.
+        depths: World units.
+
+    Returns:
+        World units of a level.
+    """
+    unit = max(1e-12, *(float(depth.max()) for depth in depths)) / _DEPTH_LEVELS
+    for name, depth in zip(names, depths, strict=True):
+        (folder / name).parent.mkdir(exist_ok=True)
+        levels = (depth.double() / unit).round().cpu().numpy().astype(np.uint16)
+        Image.fromarray(levels).save(folder / name)
+    return unit
