@@ -71,5 +71,5 @@ def digest(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         x = tensors[name].detach().cpu().contiguous()
         found.update(f"{name} {x.dtype} {tuple(x.shape)};".encode())
-        found.update(memoryview(x.reshape(-1).view(torch.uint8).numpy()))
+        found.update(x.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

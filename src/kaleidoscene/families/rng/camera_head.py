@@ -29,7 +29,9 @@ class CameraHead(nn.Module):
         self.nothing_yet = nn.Parameter(torch.empty(NUMBERS))
         self.embed = nn.Linear(NUMBERS, width)
         self.modulation = nn.Linear(width, 3 * width)
-        self.blocks = nn.ModuleList([ViTBlock(width, heads) for _ in range(config.depth)])
+        self.blocks = nn.ModuleList(
+            [ViTBlock(width, heads, layer_scale=config.layer_scale) for _ in range(config.depth)]
+        )
         self.hidden, self.out = nn.Linear(width, width // 2), nn.Linear(width // 2, NUMBERS)
 
     def forward(self, tokens: Float[Tensor, "batch views width"]) -> Float[Tensor, "iterations batch views 9"]:

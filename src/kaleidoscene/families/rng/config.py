@@ -37,10 +37,12 @@ class CameraHeadConfig:
     Attributes:
         depth: Blocks.
         iterations: Estimates, each of which corrects the one before.
+        layer_scale: First value of LayerScale in its blocks, as VGGT has it; None: without.
     """
 
     depth: int = 4
     iterations: int = 4
+    layer_scale: float | None = 0.01
 
     def __post_init__(self) -> None:
         if self.depth < 1 or self.iterations < 1:

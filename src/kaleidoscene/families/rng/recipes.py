@@ -52,8 +52,8 @@ def rng_objaverse_15k() -> RngRecipe:
 def _nano_network() -> RngConfig:
     return RngConfig(
         width=192, depth=6, heads=3, registers=4, layer_scale=0.1, encoder=EncoderConfig(kind="patch", depth=2),
-        camera=CameraHeadConfig(depth=2), dense=DPTConfig(channels=(48, 64, 96, 96), fused=48, last=24),
-        dense_layers=(1, 2, 4, 5),
+        camera=CameraHeadConfig(depth=2, layer_scale=None), dense_layers=(1, 2, 4, 5),
+        dense=DPTConfig(channels=(48, 64, 96, 96), fused=48, last=24),
     )  # fmt: skip
 
 
@@ -99,8 +99,8 @@ def rng_debug() -> RngRecipe:
     base = rng_nano()
     network = replace(
         _nano_network(), width=32, depth=4, heads=2, registers=2, encoder=EncoderConfig(kind="patch", depth=1),
-        camera=CameraHeadConfig(depth=1, iterations=2), dense=DPTConfig(channels=(8, 12, 16, 16), fused=8, last=8),
-        dense_layers=(0, 1, 2, 3),
+        camera=CameraHeadConfig(depth=1, iterations=2, layer_scale=None), dense_layers=(0, 1, 2, 3),
+        dense=DPTConfig(channels=(8, 12, 16, 16), fused=8, last=8),
     )  # fmt: skip
     return replace(
         base,
