@@ -67,7 +67,8 @@ def rng_of_vggt(weights: Mapping[str, Tensor], config: RngConfig, *, seed: int =
             raise KaleidosceneError(f"{name} is {ours} in this network, VGGT's weights have {theirs}.")
     if unknown := sorted(found.keys() - first.keys()):
         raise KaleidosceneError(f"VGGT's weights have {unknown[0]}, which this network does not.")
-    return {name: first[name] if name in fresh else found[name].float() for name in first}
+    # Copies: two heads begin as one and are trained apart.
+    return {name: first[name] if name in fresh else found[name].float().clone() for name in first}
 
 
 def read_vggt(folder: Path) -> dict[str, Tensor]:
