@@ -18,6 +18,7 @@ from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.datasets.synthetic.writing import write_synthetic_shards
 from kaleidoscene.datasets.views import Views
+from kaleidoscene.encoders.vgg19 import PerceptualDistance
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.rng.loss import RngLoss
 from kaleidoscene.families.rng.recipes import RECIPES, rng_debug, rng_objaverse_40k
@@ -26,6 +27,7 @@ from kaleidoscene.families.rng.task import RngTask
 from kaleidoscene.families.rng.world import first_pose
 from kaleidoscene.geometry.poses import random_rotation, rigid
 from kaleidoscene.geometry.rays import project
+from tests.encoders.test_vgg19 import write_mat
 from tests.families.rng.test_world import moved, random_cameras
 from tests.families.rng.tiny import fresh_network, tiny_network, tiny_settings
 
@@ -233,3 +235,18 @@ def test_two_processes_follow_the_losses_of_one(tmp_path, shards):
     assert len(found[0]) == 4
     for ours, theirs in zip(*found, strict=True):
         assert theirs == pytest.approx(ours, rel=1e-4)
+
+
+def test_the_perceptual_term_is_added_where_its_weights_are(batch, tmp_path):
+    write_mat(tmp_path / "vgg.mat")
+    plain, distance = task(), PerceptualDistance.read(tmp_path / "vgg.mat")
+    for words, given in (({"perceptual": 0.5}, None), ({}, distance)):
+        with pytest.raises(KaleidosceneError, match="The perceptual loss and its weights come together"):
+            RngTask(plain.settings, RngLoss(**words), None, given)
+    seen = RngTask(plain.settings, replace(plain.loss, perceptual=0.5), None, distance)
+    seen.model = plain.model
+    without, with_it = plain.losses(batch, 3), seen.losses(batch, 3)
+    assert with_it["perceptual"] > 0
+    torch.testing.assert_close(with_it["loss"], without["loss"] + 0.5 * with_it["perceptual"])
+    with_it["loss"].backward()
+    assert not any(name.startswith("perceptual") for name, _ in seen.model.named_parameters())

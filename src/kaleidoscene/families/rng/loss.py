@@ -23,6 +23,8 @@ _FARTHEST = 100.0
 class RngLoss:
     """The training objective; weights are those of the authors' release."""
 
+    perceptual: float = 0.0
+    """Of a distance of VGG19's features; the paper has 0.5 and needs --perceptual-weights."""
     points: float = 0.2
     cameras: float = 1.0
     confidence: float = 0.2

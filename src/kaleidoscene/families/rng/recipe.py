@@ -16,6 +16,7 @@ from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.encoders.resized import ResizedDinoV2
+from kaleidoscene.encoders.vgg19 import PerceptualDistance
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import read_weights
 from kaleidoscene.families.rng.checkpoint import FAMILY
@@ -39,6 +40,8 @@ class RngOptions:
 
     features: str | None = None
     """Folder or hub id to load the recipe's DINOv2 from."""
+    perceptual_weights: Path | None = None
+    """``imagenet-vgg-verydeep-19.mat`` of MatConvNet, for --loss.perceptual."""
     train: TrainConfig = TrainConfig()
     data: BatchConfig = BatchConfig()
     loss: RngLoss = RngLoss()
@@ -51,6 +54,7 @@ class RngRecipe(PlainRecipe):
 
     settings: RngSettings
     loss: RngLoss = RngLoss()
+    perceptual_weights: Path | None = None
 
     family = FAMILY
 
@@ -69,7 +73,7 @@ class RngRecipe(PlainRecipe):
             settings = replace(settings, model=replace(settings.model, encoder=encoder))
         return replace(
             self, settings=settings, train=options.train, data=options.data, loss=options.loss,
-            synthetic=options.synthetic,
+            synthetic=options.synthetic, perceptual_weights=options.perceptual_weights,
         )  # fmt: skip
 
     @property
@@ -119,11 +123,13 @@ class RngRecipe(PlainRecipe):
 
     def make_task(self, device: str) -> RngTask:
         """The task of a run, its network still without weights."""
-        features, encoder = None, self.settings.model.encoder
+        features, encoder, perceptual = None, self.settings.model.encoder, None
         if encoder.kind == "dinov2":
             features = ResizedDinoV2.from_pretrained(encoder.source, self.settings.model.patch_size).to(device)
+        if self.perceptual_weights is not None:
+            perceptual = PerceptualDistance.read(self.perceptual_weights).to(device)
         with torch.device("meta"):
-            return RngTask(self.settings, self.loss, features)
+            return RngTask(self.settings, self.loss, features, perceptual)
 
     def read_weights(self, folder: Path) -> dict[str, Tensor]:
         """Weights of an RnG checkpoint."""

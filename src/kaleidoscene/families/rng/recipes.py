@@ -23,7 +23,7 @@ def rng_objaverse_40k() -> RngRecipe:
     steps = 40_000
     return RngRecipe(
         settings=RngSettings(model=RngConfig()),
-        loss=RngLoss(foreground_steps=steps // 4),
+        loss=RngLoss(foreground_steps=steps // 4, perceptual=0.5),
         data=BatchConfig(
             batch_size=96, share_counts=6, depth=True, reference_dropout=0.0, augmentation=Augmentation.none(),
             # One to six sources, where the paper has four: users have any number (open choice).

@@ -1,4 +1,4 @@
-"""Training of RnG: sources once, targets from their keys and values, three losses."""
+"""Training of RnG: sources once, targets from their keys and values, losses of colours, points and cameras."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
+from kaleidoscene.encoders.vgg19 import PerceptualDistance
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.rng.camera_encoding import encode_cameras
 from kaleidoscene.families.rng.checkpoint import describe
@@ -53,8 +54,19 @@ class RngTask(PlainTask):
 
     family = "rng"
 
-    def __init__(self, settings: RngSettings, loss: RngLoss, features: FeatureEncoder | None = None) -> None:
-        self.settings, self.loss, self.features = settings, loss, features
+    def __init__(
+        self,
+        settings: RngSettings,
+        loss: RngLoss,
+        features: FeatureEncoder | None = None,
+        perceptual: PerceptualDistance | None = None,
+    ) -> None:
+        if (perceptual is None) != (loss.perceptual == 0):
+            raise KaleidosceneError(
+                "The perceptual loss and its weights come together: give --perceptual-weights FILE "
+                "(imagenet-vgg-verydeep-19.mat of MatConvNet), or --loss.perceptual 0."
+            )
+        self.settings, self.loss, self.features, self.perceptual = settings, loss, features, perceptual
         self.model: nn.Module = Rng(settings.model)
 
     def describe(self) -> dict[str, Any]:
@@ -76,7 +88,7 @@ class RngTask(PlainTask):
         return RngSystem(RngRenderer(model, self.settings, self.features))
 
     def losses(self, views: Views, seed: int) -> dict[str, Tensor]:
-        """The loss to minimise and its three parts.
+        """The loss to minimise and its parts.
 
         Args:
             views: 3D scenes with depth; sources come first.
@@ -108,6 +120,9 @@ class RngTask(PlainTask):
             ),
         }  # fmt: skip
         total = terms["image"] + self.loss.points * terms["points"]
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual(dense.colours.flatten(0, 1), truth.images.flatten(0, 1))
+            total = total + self.loss.perceptual * terms["perceptual"]
         if sources.cameras is not None:
             true = encode_cameras(truth.sources).to(sources.cameras)
             terms["cameras"] = camera_loss(
