@@ -23,7 +23,7 @@ from kaleidoscene.families.rng.checkpoint import save_model as save_rng
 from kaleidoscene.rendering.capabilities import PHRASES, Capabilities
 from kaleidoscene.rendering.cost import Plan
 from kaleidoscene.rendering.renderer import Renderer, Scene
-from kaleidoscene.rendering.system import Sampler, System
+from kaleidoscene.rendering.system import Sampler, SceneKeeper, System
 from kaleidoscene.training.network import network_of
 from kaleidoscene.training.recipe import Recipe
 from kaleidoscene.training.task import Task
@@ -127,6 +127,23 @@ def test_capabilities_are_kept(made):
         renderer.encode(images, ring(2, other, batch=(1,)))
     with pytest.raises(KaleidosceneError, match="at least one reference"):
         renderer.encode(images[:, :0], cameras[:, :0])
+    broken = images.clone()
+    broken[0, 1, 2, 3, 4] = torch.nan
+    with pytest.raises(KaleidosceneError, match="References have values that are not finite"):
+        renderer.encode(broken, cameras[:, :2])
+
+
+def test_kept_scenes_render_the_same(made):
+    system, _, _ = made
+    if not isinstance(system, SceneKeeper):
+        return  # tests/rendering/test_scene_file.py: it is refused
+    renderer, cameras = system.renderer, ring(4, system.image_size, batch=(1,))
+    scene = renderer.encode(torch.rand(1, 2, 3, *system.image_size), cameras[:, :2])
+    again = system.unpack(system.pack(scene))
+    ours, theirs = (renderer.render(one, cameras[:, 2:], seeds=[0, 1]) for one in (scene, again))
+    assert ours.images.equal(theirs.images)
+    if ours.points is not None:
+        assert ours.points.equal(theirs.points)
 
 
 def test_what_no_family_can_is_refused_by_naming_who_can():

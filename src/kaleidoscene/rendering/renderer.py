@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -180,6 +181,8 @@ def check_references(
         raise KaleidosceneError(
             f"References are {size[0]}x{size[1]}, the model renders {image_size[0]}x{image_size[1]}."
         )
+    if not bool(torch.isfinite(images).all()):
+        raise KaleidosceneError("References have values that are not finite (NaN or infinite).")
     if cameras is None:
         if needs_cameras:
             raise KaleidosceneError("References without cameras: estimate them with 'kaleidoscene pose' first.")
