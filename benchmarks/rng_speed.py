@@ -1,9 +1,9 @@
 """RnG with and without its cache at the paper's size on this CPU, and the small weights from photographs to a cloud.
 
-    python -m benchmarks.rng_speed [--counts 1 4 8 16] [--photographs FOLDER] [--skip-paper]
+    python -m benchmarks.rng_speed [--counts 1 4 8 16] [--photographs FOLDER] [--no-paper]
 
-The paper's network has random weights, which changes no time: 256 px, one target, bf16 products, DINOv2 (large, with registers)
-for the sources. "Uncached" computes sources and target, as without a cache; "cached" the target alone.
+The paper's network has random weights, which changes no time: 256 px, one target, bf16 products, DINOv2 (large, with
+registers) for the sources. "Uncached" computes sources and target, as without a cache; "cached" the target alone.
 """
 
 import argparse
@@ -106,11 +106,12 @@ def small_rows(photographs: Path) -> list[str]:
         ReconstructionJob(out=Path(scratch) / "out", model=model, capture=capture).run()
         whole = time.perf_counter() - began
     h, w = model.image_size
-    return [
-        f"The small weights ({h}x{w}), {len(capture)} photographs: 24 views with points after {rendered - started:.1f} s; fusing "
-        f"{len(sources) + 24} views to {len(cloud)} points {fused - fusing:.2f} s; `reconstruct` with all its files "
-        f"(video, pictures, PLY, GLB, scene) {whole:.1f} s."
-    ]  # fmt: skip
+    parts = (
+        f"The small weights ({h}x{w}), {len(capture)} photographs: 24 views with points {rendered - started:.1f} s",
+        f"fusing {len(sources) + 24} views to {len(cloud)} points {fused - fusing:.2f} s",
+        f"`reconstruct` with all its files (video, pictures, PLY, GLB, scene) {whole:.1f} s.",
+    )
+    return ["; ".join(parts)]
 
 
 def main() -> None:

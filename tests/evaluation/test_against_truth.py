@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from kaleidoscene.captures.conversion.points import write_ply
 from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.frames import PointCloud
 from kaleidoscene.cli.main import main
 from tests.conftest import REPOSITORY
 
@@ -50,6 +52,27 @@ def test_boxes_have_the_distance_and_overlap_of_boxes(tmp_path, capsys):
     mean, total = found["chamfer of 100000 samples, mean"], found["chamfer of 100000 samples, sum"]
     assert 0.01 < mean < 1 / 6 and total == pytest.approx(2 * mean)
     assert found["chamfer of 100000 samples, squared, mean"] < mean**1.2
+
+
+def test_a_cloud_beside_a_true_mesh(tmp_path, capsys):
+    """Points drawn from the surface are near it; a cloud of half its size is not, unless boxes are compared."""
+    trimesh = pytest.importorskip("trimesh")
+    truth = box(tmp_path / "a.ply", (1, 2, 3))
+    points = np.asarray(trimesh.load(truth).sample(50_000, seed=5), dtype=np.float32)
+    colours = np.full((len(points), 3), 90, np.uint8)
+    cloud = PointCloud(torch.from_numpy(points), torch.from_numpy(colours), torch.from_numpy(0 * points))
+    write_ply(tmp_path / "cloud.ply", cloud)
+    found = numbers_of([tmp_path / "cloud.ply", truth], capsys)
+    assert len(found) == 3 and all(0 < value < 0.03 for value in found.values())
+    trimesh.PointCloud(points / 2, colours).export(tmp_path / "half.glb")
+    half = numbers_of([tmp_path / "half.glb", truth], capsys)
+    assert half["chamfer of points and 100000 samples, in unit boxes, mean"] < 0.01
+    assert half["chamfer of points and 100000 samples, as they stand, sum"] > 1
+    assert main(["compare", str(truth), str(tmp_path / "cloud.ply")]) == 1
+    assert "cloud.ply: a mesh without faces" in capsys.readouterr().err
+    write_ply(tmp_path / "none.ply", PointCloud(torch.zeros(0, 3)))
+    assert main(["compare", str(tmp_path / "none.ply"), str(truth)]) == 1
+    assert "none.ply" in capsys.readouterr().err
 
 
 def test_what_has_holes_has_no_volume(tmp_path, capsys):

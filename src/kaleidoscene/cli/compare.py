@@ -11,7 +11,7 @@ import tyro
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.evaluation.against_truth import MESHES, compare_cameras, compare_meshes
+from kaleidoscene.evaluation.against_truth import MESHES, compare_cameras, compare_cloud, compare_meshes, is_cloud
 from kaleidoscene.evaluation.benchmark_run import IDENTITY
 from kaleidoscene.evaluation.comparison import compare, write_comparison
 from kaleidoscene.evaluation.documents import schema_of
@@ -25,12 +25,12 @@ from kaleidoscene.serialisation import write_aside
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
     """Put reports of one protocol side by side, with paired differences and published rows; or reports of bench; or one
-    mesh or the cameras of one capture beside true ones.
+    mesh, a cloud of points, or the cameras of one capture beside true ones.
     """
 
     reports: tyro.conf.Positional[tuple[Path, ...]]
-    """Reports, or folders that kaleidoscene evaluate wrote; the first is compared with. Or a mesh and the true one, or
-    a capture and one with true cameras of the same images."""
+    """Reports, or folders that kaleidoscene evaluate wrote; the first is compared with. Or a mesh or a cloud and the
+    true mesh, or a capture and one with true cameras of the same images."""
     names: tuple[str, ...] = ()
     """What to call them; by default their methods."""
     out: Path | None = None
@@ -87,7 +87,7 @@ def _compare_with_truth(options: CompareOptions) -> None:
     ours, truth = options.reports
     numbers: Mapping[str, float | None]
     if any(path.suffix.lower() in MESHES for path in (ours, truth)):
-        numbers = compare_meshes(ours, truth)
+        numbers = compare_cloud(ours, truth) if is_cloud(ours) else compare_meshes(ours, truth)
     else:
         numbers = compare_cameras(read_capture(ours), read_capture(truth))
     for name, value in numbers.items():

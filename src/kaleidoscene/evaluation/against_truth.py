@@ -7,13 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.frame_files import frame_size
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
-from kaleidoscene.evaluation.metrics.shape import chamfer_sampled, chamfer_vertices, volume_iou
+from kaleidoscene.evaluation.metrics.shape import (
+    Points,
+    chamfer,
+    chamfer_sampled,
+    chamfer_vertices,
+    unit_box,
+    volume_iou,
+)
 
 MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 """Files that are taken for meshes, by their ending."""
@@ -43,12 +51,73 @@ def compare_meshes(mesh: Path, truth: Path) -> dict[str, float | None]:
     return {**numbers, _IOU: volume_iou(*both) if closed else None}
 
 
+def compare_cloud(cloud: Path, truth: Path) -> dict[str, float | None]:
+    """Chamfer distances of a cloud of points and 100000 points drawn from a true surface, by the names of variants.
+
+    Raises:
+        KaleidosceneError: A file is not readable, or a library is missing.
+    """
+    points, samples = read_points(cloud), read_samples(truth)
+    boxed = unit_box(points), unit_box(samples)
+    return {
+        "chamfer of points and 100000 samples, in unit boxes, mean": chamfer(*boxed),
+        "chamfer of points and 100000 samples, in unit boxes, sum": chamfer(*boxed, combine="sum"),
+        "chamfer of points and 100000 samples, as they stand, sum": chamfer(points, samples, combine="sum"),
+    }
+
+
+def is_cloud(path: Path) -> bool:
+    """Whether a PLY or GLB file has points and no faces.
+
+    Raises:
+        KaleidosceneError: It is not readable.
+    """
+    return not _faces(_load(path))
+
+
+def read_points(path: Path) -> Points:
+    """All points of a file without faces.
+
+    Raises:
+        KaleidosceneError: It is not readable, or has none.
+    """
+    loaded = _load(path)
+    parts = list(loaded.geometry.values()) if hasattr(loaded, "geometry") else [loaded]
+    found = [np.asarray(part.vertices, dtype=np.float64).reshape(-1, 3) for part in parts]
+    if not sum(map(len, found)):
+        raise KaleidosceneError(f"{path}: a cloud without points.")
+    return np.concatenate(found)
+
+
+def read_samples(path: Path, count: int = 100_000) -> Points:
+    """Points drawn uniformly from a surface, the same ones each time.
+
+    Raises:
+        KaleidosceneError: It is not readable, or has no faces.
+    """
+    return np.asarray(read_surface(path).sample(count, seed=np.random.default_rng([0, 1])), dtype=np.float64)
+
+
 def read_surface(path: Path) -> Any:
     """A file as one ``trimesh.Trimesh``.
 
     Raises:
         KaleidosceneError: It is missing, damaged, or has no faces.
     """
+    import trimesh  # noqa: PLC0415  an extra; _load says so
+
+    loaded = _load(path, force="mesh")
+    if not isinstance(loaded, trimesh.Trimesh) or not len(loaded.faces):
+        raise KaleidosceneError(f"{path}: a mesh without faces.")
+    return loaded
+
+
+def _faces(loaded: Any) -> bool:
+    parts = loaded.geometry.values() if hasattr(loaded, "geometry") else [loaded]
+    return any(len(getattr(part, "faces", ())) for part in parts)
+
+
+def _load(path: Path, **options: Any) -> Any:
     try:
         import trimesh  # noqa: PLC0415  an extra
     except ImportError as error:
@@ -56,12 +125,9 @@ def read_surface(path: Path) -> Any:
     if path.suffix.lower() not in MESHES or not path.is_file():
         raise KaleidosceneError(f"{path}: no mesh file (expected {', '.join(MESHES)}).")
     try:
-        surface = trimesh.load(path, force="mesh")
+        return trimesh.load(path, **options)
     except Exception as error:  # trimesh raises whatever its parsers do
         raise KaleidosceneError(f"{path}: not a readable mesh ({error}).") from error
-    if not isinstance(surface, trimesh.Trimesh) or not len(surface.faces):
-        raise KaleidosceneError(f"{path}: a mesh without faces.")
-    return surface
 
 
 def compare_cameras(capture: Capture, truth: Capture) -> dict[str, float]:
