@@ -21,7 +21,8 @@ from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.baselines import BASELINES
 from kaleidoscene.evaluation.benchmark_run import BenchmarkRun, within
-from kaleidoscene.evaluation.benchmarks import BENCHMARKS, GSO30, NERF_REFERENCES, find_scenes
+from kaleidoscene.evaluation.benchmark_scenes import GSO30, NERF_REFERENCES
+from kaleidoscene.evaluation.benchmarks import BENCHMARKS, find_scenes
 from kaleidoscene.evaluation.comparison import compare, paired_difference
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.evaluation.metrics.registry import ALL_METRICS, IMAGE_METRICS, make_metrics

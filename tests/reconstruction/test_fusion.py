@@ -9,7 +9,8 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
 from kaleidoscene.geometry.rays import camera_rays
-from kaleidoscene.geometry.trajectories import View, sphere
+from kaleidoscene.geometry.trajectories import sphere
+from kaleidoscene.geometry.view import View
 from kaleidoscene.reconstruction.drawing import draw_points
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, fuse, object_pixels, pixel_width
 from kaleidoscene.reconstruction.surface import SurfacePoints

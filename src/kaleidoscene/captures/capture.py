@@ -19,8 +19,8 @@ from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import focus_point, mean_centre
-from kaleidoscene.geometry.trajectories import Z_UP, mean_up
 from kaleidoscene.geometry.upright import rotation_between
+from kaleidoscene.geometry.view import Z_UP, mean_up
 from kaleidoscene.images.undistortion import pinhole_of, undistort_image
 
 Centred = Literal["object", "scene"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.adherence import ESTIMATORS, measure_adherence
-from kaleidoscene.evaluation.benchmarks import BenchmarkScene
+from kaleidoscene.evaluation.benchmark_scenes import BenchmarkScene
 from kaleidoscene.evaluation.metrics.distribution import Features, frechet_distance
 from kaleidoscene.evaluation.metrics.registry import (
     DEPTH_METRICS,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.evaluation.benchmarks import BenchmarkScene
+from kaleidoscene.evaluation.benchmark_scenes import BenchmarkScene
 from kaleidoscene.evaluation.metrics.registry import IMAGE_METRICS, SEQUENCE_METRICS, SequenceMetric, needs_true_depth
 from kaleidoscene.evaluation.protocols import Protocol, Split
 from kaleidoscene.evaluation.run import Box

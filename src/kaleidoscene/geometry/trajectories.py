@@ -9,8 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -18,98 +17,8 @@ from torch import Tensor
 
 from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.normalisation import focus_point
 from kaleidoscene.geometry.poses import interpolate_poses, look_at, rotation_about
-
-Z_UP = (0.0, 0.0, 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """Where a path starts: a single camera, the point it moves about and the direction that counts as up."""
-
-    camera: Cameras
-    centre: Float[Tensor, " 3"]
-    up: Float[Tensor, " 3"]
-
-    @classmethod
-    def of(cls, cameras: Cameras, *, centre: Tensor | None = None, up: Tensor | None = None, start: int = 0) -> View:
-        """The view of camera ``start``.
-
-        Args:
-            cameras: Cameras ``(views,)`` of a capture.
-            centre: Point to move about; by default the point nearest to all optical axes, for a single camera the
-                point of its axis nearest to the world's origin.
-            up: Up in world axes; by default the mean of the cameras' own up directions, laid on a world axis that is
-                within 30 degrees of it.
-            start: Which camera.
-
-        Raises:
-            KaleidosceneError: There is no such camera, or no centre can be told.
-        """
-        if not -len(cameras) <= start < len(cameras):
-            raise KaleidosceneError(f"Camera {start} does not exist: there are {len(cameras)}.")
-        if centre is None:
-            centre = focus_point(cameras) if len(cameras) > 1 else _nearest_on_axis(cameras[0])
-        return cls(cameras[start], centre, mean_up(cameras) if up is None else up)
-
-    @property
-    def distance(self) -> float:
-        """From the camera to the centre."""
-        return float((self.camera.centres - self.centre).norm())
-
-
-@runtime_checkable
-class Posed(Protocol):
-    """Anything with cameras, a point that they are about and an up direction, for example a capture."""
-
-    @property
-    def cameras(self) -> Cameras:
-        """Cameras ``(views,)``."""
-        ...
-
-    def origin(self) -> Tensor:
-        """The point that counts as the middle, world units."""
-        ...
-
-    def up(self) -> Tensor:
-        """The direction that counts as up, world axes."""
-        ...
-
-
-Start = View | Cameras | Posed
-"""Where a path may start: a view, or cameras or a capture, of which the first view is taken."""
-
-
-def as_view(start: Start) -> View:
-    """The view that a path starts from."""
-    if isinstance(start, View):
-        return start
-    if isinstance(start, Cameras):
-        return View.of(start)
-    like = start.cameras.centres
-    return View.of(start.cameras, centre=start.origin().to(like), up=start.up().to(like))
-
-
-def mean_up(cameras: Cameras) -> Float[Tensor, " 3"]:
-    """Mean of the cameras' up directions, snapped to a world axis within 30 degrees."""
-    mean = -cameras.world_from_cam[..., :3, 1].reshape(-1, 3).mean(0)
-    if mean.norm() < 1e-6:
-        return mean.new_tensor(Z_UP)
-    mean = mean / mean.norm()
-    axis = int(mean.abs().argmax())
-    if mean[axis].abs() > math.cos(math.radians(30)):
-        snapped = torch.zeros_like(mean)
-        snapped[axis] = torch.sign(mean[axis])
-        return snapped
-    return mean
-
-
-def _nearest_on_axis(camera: Cameras) -> Float[Tensor, " 3"]:
-    along = -(camera.centres @ camera.directions)
-    if along <= 0:
-        raise KaleidosceneError("A single camera that looks away from the world's origin has no centre; give one.")
-    return camera.centres + along * camera.directions
+from kaleidoscene.geometry.view import Start, View, as_view
 
 
 def _repeat(view: View, poses: Float[Tensor, "frames 4 4"]) -> Cameras:

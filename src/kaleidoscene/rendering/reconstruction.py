@@ -12,7 +12,8 @@ from torch import Tensor
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.trajectories import View, sphere
+from kaleidoscene.geometry.trajectories import sphere
+from kaleidoscene.geometry.view import View
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, fuse
 from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.rendering.renderer import Scene
