@@ -211,7 +211,10 @@ class Model:
         origin = capture.origin()
         inside = SceneNormalisation(origin, torch.ones(())).normalise(cameras)
         scene = self.system.renderer.encode(images[None], inside.reshape(1, len(capture)))
-        return Reconstruction(self.system, scene, images, cameras, origin, capture.up())
+        made = Reconstruction(self.system, scene, images, cameras, origin, capture.up())
+        # Views from all sides will be asked for.
+        around = SceneNormalisation(origin, torch.ones(())).normalise(made.around(24))
+        return replace(made, scene=self.system.renderer.expect(scene, around.reshape(1, len(around))))
 
     def open_scene(self, path: str | Path) -> Reconstruction:
         """A reconstruction that was saved (:meth:`Reconstruction.save`), with the model that made it.

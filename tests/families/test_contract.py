@@ -18,6 +18,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families import registry
 from kaleidoscene.families.kaleido.checkpoint import save_model
 from kaleidoscene.families.kaleido.model import Kaleido
+from kaleidoscene.families.rae3d.checkpoint import save_model as save_rae3d
 from kaleidoscene.families.registry import FAMILIES, load_folder
 from kaleidoscene.families.rng.checkpoint import save_model as save_rng
 from kaleidoscene.rendering.capabilities import PHRASES, Capabilities
@@ -30,6 +31,7 @@ from kaleidoscene.training.task import Task
 from tests.conftest import CAUSAL, randomised, ring, tiny_renderer
 from tests.datasets.test_training_data import scenes
 from tests.families.mean_family import MEAN, MeanNetwork, MeanSettings, MeanTask
+from tests.families.rae3d.tiny import tiny_rae3d, tiny_rae3d_settings
 from tests.families.rng.tiny import tiny_network, tiny_settings
 
 SIZE = (16, 24)
@@ -56,8 +58,14 @@ def _rng(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
+def _rae3d(folder: Path) -> dict[str, torch.Tensor]:
+    weights = dict(tiny_rae3d().named_parameters())
+    save_rae3d(folder, tiny_rae3d_settings(), weights)
+    return weights
+
+
 # One for every family: writes a small checkpoint with random weights, and returns these.
-MAKERS = {"kaleido": _kaleido, "mean": _mean, "rng": _rng}
+MAKERS = {"kaleido": _kaleido, "mean": _mean, "rng": _rng, "rae3d": _rae3d}
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +147,7 @@ def test_kept_scenes_render_the_same(made):
         return  # tests/rendering/test_scene_file.py: it is refused
     renderer, cameras = system.renderer, ring(4, system.image_size, batch=(1,))
     scene = renderer.encode(torch.rand(1, 2, 3, *system.image_size), cameras[:, :2])
+    scene = renderer.expect(scene, cameras[:, 2:])
     again = system.unpack(system.pack(scene))
     ours, theirs = (renderer.render(one, cameras[:, 2:], seeds=[0, 1]) for one in (scene, again))
     assert ours.images.equal(theirs.images)

@@ -9,7 +9,7 @@ from typing import Any
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.formats.registry import FORMATS, read_capture
-from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.evaluation.protocols import ESCHERNET_GSO, ESCHERNET_RTMV, FirstViews, Split, hold_out
 from kaleidoscene.files import read_json
 

@@ -152,3 +152,29 @@ def enlarge(x: Float[Tensor, "n c h w"], size: tuple[int, int]) -> Tensor:
 
 def _placed(x: Tensor, aspect: float) -> Tensor:
     return x + 0.1 * place_embedding(x.shape[1], (x.shape[2], x.shape[3]), aspect, x)
+
+
+def head_flops(config: DPTConfig, width: int, grid: tuple[int, int], image_size: tuple[int, int], out: int) -> int:
+    """Operations of a head on one view: multiply-adds times two of its convolutions.
+
+    Args:
+        config: Of the head.
+        width: Channels of a token of a layer.
+        grid: Rows and columns of tokens.
+        image_size: ``(height, width)`` of the map.
+        out: Channels of the map.
+    """
+    channels, fused, last = config.channels, config.fused, config.last
+    cells = grid[0] * grid[1]
+    quarter = -(-grid[0] // 2) * -(-grid[1] // 2)
+    places = (16 * cells, 4 * cells, cells, quarter)
+    multiplied = sum(cells * width * c for c in channels)
+    multiplied += cells * (16 * channels[0] ** 2 + 4 * channels[1] ** 2) + quarter * 9 * channels[3] ** 2
+    multiplied += sum(p * 9 * c * fused for p, c in zip(places, channels, strict=True))
+    for number, p in enumerate(places):
+        units = 2 if number == 3 else 4
+        larger = 4 * places[0] if number == 0 else places[number - 1]
+        multiplied += p * units * 9 * fused**2 + larger * fused**2
+    multiplied += 4 * places[0] * 9 * fused * (fused // 2)
+    multiplied += image_size[0] * image_size[1] * (9 * (fused // 2) * last + last * out)
+    return 2 * multiplied

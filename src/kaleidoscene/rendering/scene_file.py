@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.rendering.renderer import Scene
 from kaleidoscene.rendering.system import SceneKeeper
-from kaleidoscene.serialisation import save_aside
+from kaleidoscene.serialisation import save_aside, to_plain
 
 VERSION = 1
 _SCENE, _OWN = "scene.", "own."
@@ -63,6 +64,17 @@ def read_scene(path: Path, keeper: SceneKeeper) -> tuple[Scene, dict[str, Tensor
     own = {name.removeprefix(_OWN): x for name, x in tensors.items() if name.startswith(_OWN)}
     kept = {name.removeprefix(_SCENE): x for name, x in tensors.items() if name.startswith(_SCENE)}
     return keeper.unpack(kept), own
+
+
+def fingerprint_of(settings: Any, model: nn.Module) -> str:
+    """A checksum of a network's settings and weights.
+
+    Args:
+        settings: A dataclass.
+        model: The network.
+    """
+    plain = json.dumps(to_plain(settings), sort_keys=True)
+    return hashlib.sha256((plain + digest(model.state_dict())).encode()).hexdigest()
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

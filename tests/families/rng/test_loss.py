@@ -27,10 +27,12 @@ def test_images_by_hand():
     foreground = torch.zeros(2, 4, 5, dtype=torch.bool)
     foreground[0, 0, :2] = True
     everywhere = 0.25 * 3 / colours.numel()
-    assert float(image_loss(colours, truth, None)) == pytest.approx(everywhere)
+    assert float(image_loss(colours, truth, foreground, starts=False)) == pytest.approx(everywhere)
     # Half of the foreground of one of two views.
-    assert float(image_loss(colours, truth, foreground)) == pytest.approx(0.125 / 2 + 1e-3 * everywhere)
-    assert float(image_loss(colours, truth, foreground & False)) == pytest.approx(1e-3 * everywhere)
+    assert float(image_loss(colours, truth, foreground, starts=True)) == pytest.approx(0.125 / 2 + 1e-3 * everywhere)
+    assert float(image_loss(colours, truth, foreground & False, starts=True)) == pytest.approx(1e-3 * everywhere)
+    extra = image_loss(colours, truth, foreground, starts=False, extra=2.0)
+    assert float(extra) == pytest.approx(everywhere + 2 * 0.125 / 2)
 
 
 def test_points_by_hand():

@@ -35,6 +35,9 @@ class RngLoss:
     """An estimate of the camera head counts so much less than the one after it."""
     foreground_steps: int = 0
     """Steps at the start in which the background counts next to nothing: a quarter of the training."""
+    foreground: float = 0.0
+    """After these, weight of the mean error of the foreground's colours beside that of all pixels: ours, for views
+    whose background is so large that a small network paints nothing else (0 in the paper)."""
     repeated: float = 0.16
     """Share of the targets that are one of the sources (method B.12, 5)."""
 
@@ -45,13 +48,26 @@ class RngLoss:
 
 
 def image_loss(
-    colours: Float[Tensor, "n 3 h w"], truth: Float[Tensor, "n 3 h w"], foreground: Bool[Tensor, "n h w"] | None
+    colours: Float[Tensor, "n 3 h w"],
+    truth: Float[Tensor, "n 3 h w"],
+    foreground: Bool[Tensor, "n h w"],
+    *,
+    starts: bool,
+    extra: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Mean square error; with ``foreground`` that of its pixels, and a thousandth of that of all."""
+    """Mean square error of all pixels; at the start that of the foreground, and a thousandth of that of all.
+
+    Args:
+        colours: Of the network.
+        truth: Real ones.
+        foreground: Where there is a surface.
+        starts: Whether the background counts next to nothing yet.
+        extra: Weight of the foreground's own mean error afterwards.
+    """
     error = (colours - truth).square()
-    if foreground is None:
-        return error.mean()
-    return _mean(error.mean(1), foreground) + 1e-3 * error.mean()
+    if starts:
+        return _mean(error.mean(1), foreground) + 1e-3 * error.mean()
+    return error.mean() + (extra * _mean(error.mean(1), foreground) if extra else 0.0)
 
 
 def point_loss(

@@ -9,6 +9,7 @@ import torch
 from kaleidoscene.families.rng.config import RngConfig
 from kaleidoscene.families.rng.model import Rng
 from kaleidoscene.families.rng.settings import RngSettings
+from kaleidoscene.nn.dpt import head_flops
 from kaleidoscene.rendering.cost import Cost, PlainPlan
 
 # Peak of one block's activations without gradients, in residual streams of one fp32 token.
@@ -81,7 +82,9 @@ def target_flops(config: RngConfig, references: int, image_size: tuple[int, int]
     if config.attention == "full":
         layers *= references + 1
     rays = 2 * (tokens - config.special) * 6 * config.patch_size**2 * config.width
-    return round(layers) + rays + dense_flops(config, 3, image_size) + dense_flops(config, 4, image_size)
+    grid = config.grid(image_size)
+    heads = sum(head_flops(config.dense, 2 * config.width, grid, image_size, out) for out in (3, 4))
+    return round(layers) + rays + heads
 
 
 def _block_flops(config: RngConfig, ratio: float) -> float:
@@ -91,22 +94,3 @@ def _block_flops(config: RngConfig, ratio: float) -> float:
 def _layer_flops(config: RngConfig, frame_keys: int, all_keys: int) -> float:
     """Of one token in one layer."""
     return 2 * _block_flops(config, config.mlp_ratio) + 4 * config.width * (frame_keys + all_keys)
-
-
-def dense_flops(config: RngConfig, out: int, image_size: tuple[int, int]) -> int:
-    """Operations of a dense head on one view."""
-    rows, columns = config.grid(image_size)
-    channels, fused, last = config.dense.channels, config.dense.fused, config.dense.last
-    width, cells = 2 * config.width, rows * columns
-    quarter = -(-rows // 2) * -(-columns // 2)
-    places = (16 * cells, 4 * cells, cells, quarter)
-    multiplied = sum(cells * width * c for c in channels)
-    multiplied += cells * (16 * channels[0] ** 2 + 4 * channels[1] ** 2) + quarter * 9 * channels[3] ** 2
-    multiplied += sum(p * 9 * c * fused for p, c in zip(places, channels, strict=True))
-    for number, p in enumerate(places):
-        units = 2 if number == 3 else 4
-        larger = 4 * places[0] if number == 0 else places[number - 1]
-        multiplied += p * units * 9 * fused**2 + larger * fused**2
-    multiplied += 4 * places[0] * 9 * fused * (fused // 2)
-    multiplied += image_size[0] * image_size[1] * (9 * (fused // 2) * last + last * out)
-    return 2 * multiplied

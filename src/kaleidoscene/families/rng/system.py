@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -19,9 +17,8 @@ from kaleidoscene.families.rng.scene import RngScene, pack, unpack
 from kaleidoscene.geometry.poses import focal_over_side
 from kaleidoscene.nn.precision import TYPES, Precision
 from kaleidoscene.rendering.renderer import Scene
-from kaleidoscene.rendering.scene_file import digest
+from kaleidoscene.rendering.scene_file import fingerprint_of
 from kaleidoscene.rendering.system import PlainSystem
-from kaleidoscene.serialisation import to_plain
 
 
 class RngSystem(PlainSystem):
@@ -47,8 +44,7 @@ class RngSystem(PlainSystem):
     @cached_property
     def fingerprint(self) -> str:
         """Of settings and weights."""
-        plain = json.dumps(to_plain(self._own.settings), sort_keys=True)
-        return hashlib.sha256((plain + digest(self._own.model.state_dict())).encode()).hexdigest()
+        return fingerprint_of(self._own.settings, self._own.model)
 
     def pack(self, scene: Scene) -> dict[str, Tensor]:
         """Keys, values, cameras and the world of a scene."""

@@ -112,7 +112,8 @@ class RngTask(PlainTask):
         foreground = truth.foreground.flatten(0, 1)
         terms = {
             "image": image_loss(
-                dense.colours.flatten(0, 1), truth.images.flatten(0, 1), foreground if starts else None
+                dense.colours.flatten(0, 1), truth.images.flatten(0, 1), foreground, starts=starts,
+                extra=self.loss.foreground,
             ),
             "points": point_loss(
                 dense.points.flatten(0, 1), dense.confidence.flatten(0, 1), truth.points.flatten(0, 1), foreground,

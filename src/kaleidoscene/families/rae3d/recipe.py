@@ -1,0 +1,126 @@
+"""What a training run of 3DRAE is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+
+from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
+from kaleidoscene.encoders.vgg19 import PerceptualDistance
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.checkpoints import read_weights
+from kaleidoscene.families.rae3d.checkpoint import FAMILY
+from kaleidoscene.families.rae3d.loss import Rae3dLoss
+from kaleidoscene.families.rae3d.plan import decode_flops, encode_flops, parameters_of, plan, view_tokens
+from kaleidoscene.families.rae3d.settings import Rae3dSettings
+from kaleidoscene.families.rae3d.system import load_features
+from kaleidoscene.families.rae3d.task import Rae3dTask
+from kaleidoscene.rendering.cost import Plan
+from kaleidoscene.training.config import TrainConfig
+from kaleidoscene.training.cost import Placement, TrainingCost
+from kaleidoscene.training.recipe import PlainRecipe
+
+# Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
+# is kept; bytes of a trained parameter: weight, gradient, two moments of AdamW and the running average.
+_KEPT_STREAMS, _RECOMPUTED_STREAMS, _BYTES_PER_PARAMETER = 21, 1, 4 + 4 + 8 + 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rae3dOptions:
+    """What of a recipe may be changed where it is started."""
+
+    features: str | None = None
+    """Folder or hub id to load the recipe's DINOv2 from."""
+    perceptual_weights: Path | None = None
+    """``imagenet-vgg-verydeep-19.mat`` of MatConvNet, for --loss.perceptual."""
+    train: TrainConfig = TrainConfig()
+    data: BatchConfig = BatchConfig()
+    loss: Rae3dLoss = Rae3dLoss()
+    synthetic: tyro.conf.AvoidSubcommands[SyntheticScenes | None] = SyntheticScenes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rae3dRecipe(PlainRecipe):
+    """One training run."""
+
+    settings: Rae3dSettings
+    loss: Rae3dLoss = Rae3dLoss()
+    perceptual_weights: Path | None = None
+
+    family = FAMILY
+
+    @property
+    def options(self) -> Rae3dOptions:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What a command line may change."""
+        return Rae3dOptions(train=self.train, data=self.data, loss=self.loss, synthetic=self.synthetic)
+
+    def changed(self, options: Rae3dOptions) -> Rae3dRecipe:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The recipe with other options."""
+        settings = self.settings
+        if options.features is not None:
+            if settings.model.encoder.kind == "image":
+                raise KaleidosceneError("--features: this recipe trains its own encoder of images.")
+            encoder = replace(settings.model.encoder, source=options.features)
+            settings = replace(settings, model=replace(settings.model, encoder=encoder))
+        return replace(
+            self, settings=settings, train=options.train, data=options.data, loss=options.loss,
+            synthetic=options.synthetic, perceptual_weights=options.perceptual_weights,
+        )  # fmt: skip
+
+    @property
+    def plan(self) -> Plan:
+        """What rendering with its network costs."""
+        return plan(self.settings)
+
+    @property
+    def remark(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the costs of training leave out."""
+        return "without DINOv2" if self.settings.model.encoder.kind == "dinov2" else ""
+
+    def identity(self) -> dict[str, Any]:
+        """The loss."""
+        return {"loss": self.loss}
+
+    def training_costs(self, placement: Placement) -> Sequence[TrainingCost]:
+        """Cost of a step."""
+        config, size = self.settings.model, self.settings.image_size
+        parameters, out = parameters_of(config), []
+        decoders = 1 + (config.points is not None)
+        for shape in self.batches.shapes:
+            sources, targets = self.data.sampling.of(shape.views).mean_counts()
+            whole, one = max(1, round(sources)), max(1, round(targets))
+            forward = shape.batch_size * (encode_flops(config, whole, size) + decode_flops(config, one, size))
+            kept = _RECOMPUTED_STREAMS if placement.checkpointing else _KEPT_STREAMS
+            view, latents = view_tokens(config, size), config.tokens
+            decoded = targets * (view + latents) if config.decoder == "full" else targets * view + latents
+            streams = config.neck_depth * (sources * view + latents) + decoders * config.decoder_depth * decoded
+            shared = placement.processes * placement.parts
+            pixels = shape.batch_size * targets * size[0] * size[1] / shared
+            dense = 40 * pixels * config.points.fused if config.points else 0
+            out.append(TrainingCost(
+                parameters=parameters, tokens=round(shape.batch_size * (sources + targets) * view),
+                flops=round((4 if placement.checkpointing else 3) * forward),
+                state_bytes=_BYTES_PER_PARAMETER * parameters // placement.shards,
+                activation_bytes=int(4 * config.width * kept * streams * shape.batch_size / shared + dense),
+            ))  # fmt: skip
+        return out
+
+    def make_task(self, device: str) -> Rae3dTask:
+        """The task of a run, its network still without weights."""
+        features = load_features(self.settings, device)
+        perceptual = None
+        if self.perceptual_weights is not None:
+            perceptual = PerceptualDistance.read(self.perceptual_weights).to(device)
+        with torch.device("meta"):
+            return Rae3dTask(self.settings, self.loss, features, perceptual)
+
+    def read_weights(self, folder: Path) -> dict[str, Tensor]:
+        """Weights of a 3DRAE checkpoint."""
+        return read_weights(folder)

@@ -1,0 +1,92 @@
+"""Runs of 3DRAE as functions: the paper's, and small ones for a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
+from kaleidoscene.datasets.transforms import Augmentation
+from kaleidoscene.families.rae3d.config import EncoderConfig, Rae3dConfig
+from kaleidoscene.families.rae3d.loss import Rae3dLoss
+from kaleidoscene.families.rae3d.recipe import Rae3dRecipe
+from kaleidoscene.families.rae3d.settings import Rae3dSettings
+from kaleidoscene.nn.dpt import DPTConfig
+from kaleidoscene.training.config import TrainConfig
+from kaleidoscene.training.optim import OptimConfig
+
+
+def rae3d_paper() -> Rae3dRecipe:
+    """The paper's autoencoder: 1024 tokens, 6 to 18 views of a scene, 120K steps; needs --shards."""
+    return Rae3dRecipe(
+        settings=Rae3dSettings(model=Rae3dConfig()),
+        loss=Rae3dLoss(perceptual=1.0, gradients=0.0),
+        data=BatchConfig(
+            batch_size=32, depth=True, reference_dropout=0.0, augmentation=Augmentation.none(),
+            sampling=ViewSampling(views=18, kind="uniform", masking="drop"),
+        ),
+        synthetic=None,
+        train=TrainConfig(
+            steps=120_000, precision="bf16", device="cuda", sharding="ddp", compile=True, accumulate=None, workers=8,
+            activation_checkpointing=True,
+            optim=OptimConfig(
+                learning_rate=2e-4, warmup=8000, cooldown=0.933, fall="cosine", betas=(0.9, 0.95)
+            ),
+        ),
+    )  # fmt: skip
+
+
+def rae3d_nano() -> Rae3dRecipe:
+    """For a CPU: 64 px, 128 tokens, one to six views of procedural objects and scans with depth."""
+    return Rae3dRecipe(
+        settings=Rae3dSettings(
+            model=Rae3dConfig(
+                width=192, heads=6, patch_size=8, tokens=128, neck_depth=6, decoder_depth=4, decoder="causal",
+                encoder=EncoderConfig(kind="image"), points=DPTConfig(channels=(48, 64, 96, 96), fused=48, last=24),
+                point_layers=(0, 1, 2, 3),
+            ),
+            image_size=(64, 64), field_of_view=49.1,
+        ),
+        data=BatchConfig(
+            batch_size=16, depth=True, reference_dropout=0.0, augmentation=Augmentation(random_background=0.0),
+            sampling=ViewSampling(views=9, kind="uniform", masking="drop", max_targets=3),
+        ),
+        synthetic=SyntheticScenes(
+            image_size=(64, 64), views=10, scenes=20480, wide_share=0.2, near_share=0.2, depth=True
+        ),
+        train=TrainConfig(
+            steps=8000, ema_decay=0.998, log_every=10, validate_every=500, checkpoint_every=250,
+            optim=OptimConfig(
+                optimiser="muon", learning_rate=1e-3, warmup=200, cooldown=0.9, fall="cosine", betas=(0.9, 0.95)
+            ),
+        ),
+    )  # fmt: skip
+
+
+def rae3d_debug() -> Rae3dRecipe:
+    """A tiny run that ends in seconds on a CPU, for tests and first steps."""
+    base = rae3d_nano()
+    network = replace(
+        base.settings.model, width=24, heads=3, tokens=12, neck_depth=2, decoder_depth=4,
+        points=DPTConfig(channels=(8, 12, 16, 16), fused=8, last=8),
+    )  # fmt: skip
+    return replace(
+        base,
+        settings=replace(base.settings, model=network, image_size=(32, 32)),
+        data=replace(base.data, batch_size=4, sampling=replace(base.data.sampling, views=4)),
+        synthetic=SyntheticScenes(image_size=(32, 32), views=4, scenes=16, scenes_per_shard=8, depth=True),
+        train=replace(
+            base.train, steps=30, validate_every=30, checkpoint_every=10, workers=0, precision="fp32",
+            optim=replace(base.train.optim, optimiser="adamw"),
+        ),
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Callable[[], Rae3dRecipe]] = {
+    "rae3d-debug": rae3d_debug,
+    "rae3d-nano": rae3d_nano,
+    "rae3d-paper": rae3d_paper,
+}
+"""Every recipe by the name the command line knows it by."""

@@ -1,0 +1,145 @@
+"""Training of 3DRAE: some views to tokens, disturbed, to the views that were not given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from kaleidoscene.datasets.views import Views
+from kaleidoscene.encoders.features import FeatureEncoder
+from kaleidoscene.encoders.vgg19 import PerceptualDistance
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.rae3d.checkpoint import describe
+from kaleidoscene.families.rae3d.initialisation import initialise
+from kaleidoscene.families.rae3d.loss import Rae3dLoss, gradient_loss, point_loss
+from kaleidoscene.families.rae3d.model import Decoded, Rae3d
+from kaleidoscene.families.rae3d.plan import view_tokens
+from kaleidoscene.families.rae3d.renderer import Rae3dRenderer
+from kaleidoscene.families.rae3d.settings import Rae3dSettings
+from kaleidoscene.families.rae3d.system import Rae3dSystem
+from kaleidoscene.families.rae3d.world import RelativeWorld
+from kaleidoscene.geometry.rays import plucker_rays, unproject
+from kaleidoscene.nn.precision import no_autocast
+from kaleidoscene.randomness import draw_noise, seeded
+from kaleidoscene.training.task import PlainTask
+
+_HIDING, _NOISE = 21, 22
+
+
+class Rae3dTask(PlainTask):
+    """Losses of a batch of posed views."""
+
+    family = "rae3d"
+
+    def __init__(
+        self,
+        settings: Rae3dSettings,
+        loss: Rae3dLoss,
+        features: FeatureEncoder | None = None,
+        perceptual: PerceptualDistance | None = None,
+    ) -> None:
+        if (perceptual is None) != (loss.perceptual == 0):
+            raise KaleidosceneError(
+                "The perceptual loss and its weights come together: give --perceptual-weights FILE "
+                "(imagenet-vgg-verydeep-19.mat of MatConvNet), or --loss.perceptual 0."
+            )
+        self.settings, self.loss, self.features, self.perceptual = settings, loss, features, perceptual
+        self.model: nn.Module = Rae3d(settings.model)
+
+    def describe(self) -> dict[str, Any]:
+        """The ``config.json`` of a checkpoint."""
+        return describe(self.settings)
+
+    def initialise(self, unit: nn.Module) -> None:
+        """Give first weights to a part of the network."""
+        initialise(unit)
+
+    def tokens(self, views: Views) -> int:
+        """Of views, and the latents beside each that is encoded or decoded."""
+        h, w = views.images.shape[-2:]
+        batch, count = views.images.shape[:2]
+        return batch * (count * view_tokens(self.settings.model, (h, w)) + self.settings.model.tokens)
+
+    def system(self, model: nn.Module) -> Rae3dSystem:
+        """The network as it stands, ready to render."""
+        assert isinstance(model, Rae3d)
+        return Rae3dSystem(Rae3dRenderer(model, self.settings, self.features))
+
+    def losses(self, views: Views, seed: int) -> dict[str, Tensor]:
+        """The loss to minimise and its parts.
+
+        Args:
+            views: Posed 3D scenes; references come first, the others are scored.
+            seed: With the place of a scene in the run it tells which references are hidden, and the noise.
+
+        Raises:
+            KaleidosceneError: There are no references or cameras, or views are hidden by masks.
+        """
+        cameras, n = views.cameras, views.num_references
+        if cameras is None:
+            raise KaleidosceneError("3DRAE learns from views with cameras.")
+        if not n:
+            raise KaleidosceneError("3DRAE has no tokens without references: data.reference_dropout must be 0.")
+        if views.present is not None:
+            raise KaleidosceneError("3DRAE hides no views by masks: data.sampling.masking must be drop or none.")
+        images, device = views.images, views.images.device
+        with no_autocast(images):  # geometry stays exact
+            inside = RelativeWorld.of(cameras[:, :n], cameras[:, n:]).enter(cameras)
+            rays = plucker_rays(inside.to(device).to(torch.float32))
+        numbers = views.numbers or tuple(range(len(images)))
+        visible = self._visible(numbers, n, seed).to(device)
+        features = None if self.features is None else self.features(images[:, :n])
+        decoded = self.model(
+            images[:, :n], rays[:, :n], visible, rays[:, n:], features, self._noise(numbers, seed, device)
+        )
+        with no_autocast(images):
+            return self._terms(decoded, views, RelativeWorld.of(cameras[:, :n], cameras[:, n:]))
+
+    def _terms(self, decoded: Decoded, views: Views, world: RelativeWorld) -> dict[str, Tensor]:
+        n, loss = views.num_references, self.loss
+        images, truth = decoded.images.flatten(0, 1), views.images[:, n:].flatten(0, 1)
+        terms = {"image": (images - truth).square().mean(), "gradients": gradient_loss(images, truth)}
+        total = terms["image"] + loss.gradients * terms["gradients"]
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual(images, truth)
+            total = total + loss.perceptual * terms["perceptual"]
+        if decoded.points is not None and decoded.confidence is not None and views.depth is not None:
+            assert views.cameras is not None
+            depth = views.depth[:, n:] / world.scale.to(views.depth)[:, None, None, None]
+            inside = world.enter(views.cameras)[:, n:]
+            points = unproject(inside.to(depth.device).to(depth.dtype), depth).flatten(0, 1)
+            terms["points"] = point_loss(
+                decoded.points.flatten(0, 1), decoded.confidence.flatten(0, 1), points, (depth > 0).flatten(0, 1),
+                alpha=loss.confidence,
+            )  # fmt: skip
+            total = total + loss.points * terms["points"]
+        return {"loss": total} | {name: term.detach() for name, term in terms.items()}
+
+    def _visible(self, numbers: tuple[int, ...], references: int, seed: int) -> Bool[Tensor, "batch references"]:
+        """Which references are seen: of few scenes not all (method C.4)."""
+        rows, (low, high) = [], self.loss.masked_share
+        for number in numbers:
+            draw = seeded(seed, _HIDING, number)
+            hides, everything, share = torch.rand(3, generator=draw).tolist()
+            hidden = 0
+            if hides < self.loss.masked:
+                part = 1.0 if everything < self.loss.all_hidden else low + (high - low) * share
+                hidden = round(part * references)
+            order = torch.randperm(references, generator=draw)
+            rows.append(order >= hidden)
+        return torch.stack(rows)
+
+    def _noise(
+        self, numbers: tuple[int, ...], seed: int, device: torch.device
+    ) -> Float[Tensor, "batch latents width"] | None:
+        """What is added to the tokens, of a standard deviation of its own for every scene."""
+        if not self.loss.noise:
+            return None
+        config = self.settings.model
+        generators = [seeded(seed, _NOISE, number) for number in numbers]
+        sizes = torch.stack([torch.rand((), generator=generator) for generator in generators]) * self.loss.noise
+        noise = draw_noise((len(numbers), config.tokens, config.width), generators)
+        return (sizes[:, None, None] * noise).to(device)
