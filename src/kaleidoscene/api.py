@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.formats.registry import read_photographs
+from kaleidoscene.captures.formats.registry import read_capture, read_photographs
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.registry import load_folder, require
@@ -160,7 +160,7 @@ class Model:
         return model_lens(self.system, cameras)
 
     def estimate_cameras(self, capture: Capture, *, masked: bool = False) -> Capture:
-        """A capture of images of one size with the cameras that the model estimates, in the world of its scenes.
+        """A capture of images with the cameras that the model estimates, in the world of its scenes.
 
         The origin of that world stays the origin, since its unit is told from there. Up is told by cameras that are
         held level (:func:`kaleidoscene.geometry.upright.level_up`).
@@ -183,32 +183,42 @@ class Model:
         for frame, pose, matrix in zip(capture.frames, cameras.world_from_cam[0], cameras.intrinsics[0], strict=True):
             own = matrix.clone().double()
             own[:2] /= scale
-            own[0, 2] += w / 2 - 0.5 * self.image_size[1] / scale
-            own[1, 2] += h / 2 - 0.5 * self.image_size[0] / scale
-            frames.append(replace(frame, image_size=(h, w), world_from_cam=pose.double(), intrinsics=own))
+            top, left = capture.crop_offset(frame)
+            own[0, 2] += left + w / 2 - 0.5 * self.image_size[1] / scale
+            own[1, 2] += top + h / 2 - 0.5 * self.image_size[0] / scale
+            frames.append(replace(frame, world_from_cam=pose.double(), intrinsics=own))
         up = level_up(cameras[0])
         return replace(capture, frames=tuple(frames), centre=torch.zeros(3), upward=up)
 
-    def reconstruct(self, photographs: Capture | Sequence[str | Path], *, masked: bool = False) -> Reconstruction:
+    def reconstruct(
+        self, photographs: Capture | str | Path | Sequence[str | Path], *, masked: bool = False
+    ) -> Reconstruction:
         """Photographs of one object to a scene: cameras, views with depth, a cloud of points.
 
         The world is that of the cameras, where there are some; else that of the object: z is up, and the first camera
         is at distance 1.
 
         Args:
-            photographs: Image files, or a capture, of which all views are used. Cameras that it has say in which
-                world everything is; a model that estimates cameras does not look at them otherwise.
+            photographs: Image files, or a capture or where one lies, of which all views are used. Cameras that it has
+                say in which world everything is; a model that estimates cameras does not look at them otherwise.
             masked: Lay the masks of the capture on white.
 
         Raises:
             KaleidosceneError: The model tells no points, or needs cameras and there are none.
         """
+        if isinstance(photographs, str | Path):
+            photographs = read_capture(photographs)
         capture = photographs if isinstance(photographs, Capture) else read_photographs(photographs)
         self.require("renders_points", f"Reconstructing {capture.name}")
         if not capture.is_posed:
             capture = self.estimate_cameras(capture, masked=masked).upright()
         images, cameras = self.prepare(capture, masked=masked)
         origin = capture.origin()
+        if float((cameras.centres[0] - origin).norm()) < 1e-6:
+            raise KaleidosceneError(
+                f"{capture.name}: the first camera stands where the object should be, at {origin.tolist()}; give "
+                "images without cameras, or several with."
+            )
         inside = SceneNormalisation(origin, torch.ones(())).normalise(cameras)
         scene = self.system.renderer.encode(images[None], inside.reshape(1, len(capture)))
         made = Reconstruction(self.system, scene, images, cameras, origin, capture.up())

@@ -1,6 +1,7 @@
 """kaleidoscene reconstruct: from photographs to a folder, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,12 @@ from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import write_checkpoint
 from kaleidoscene.families.rng.checkpoint import describe
+from kaleidoscene.geometry.poses import random_rotation
 from kaleidoscene.geometry.rays import project
+from kaleidoscene.geometry.upright import level_up
+from kaleidoscene.images.files import read_image
+from kaleidoscene.reconstruction.fusion import FusionConfig
+from kaleidoscene.workflows.reconstruction import ReconstructionJob
 from tests.conftest import ring
 from tests.families.rng.tiny import SIZE, tiny_network, tiny_settings
 
@@ -138,6 +144,11 @@ def test_from_python(tmp_path, model):
     files = sorted(photos.iterdir())
     scene = load(model).reconstruct(files)
     assert len(scene.cameras) == 3
+    # The world is the object's: cameras that are held level have z up.
+    up = level_up(scene.cameras)
+    assert up is not None
+    torch.testing.assert_close(up, torch.tensor([0.0, 0.0, 1.0]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(scene.up, torch.tensor([0.0, 0.0, 1.0]))
     views = scene.render(scene.around(4))
     assert views.images.shape == (4, 3, *SIZE) and views.points.shape == (4, *SIZE, 3)
     assert torch.equal(load(model).reconstruct(read_capture(photos)).images, scene.images)
@@ -150,20 +161,59 @@ def test_from_python(tmp_path, model):
 
 
 def test_the_world_may_be_moved(tmp_path, model):
-    """Cameras of a capture that is turned, scaled and moved: points are, too."""
+    """Cameras of a capture that is turned, scaled and moved: points are, too, and pictures of them are the same."""
     photos = write_photographs(tmp_path / "photos")
     cameras = ring(3, PHOTO, seed=4)
     names = [f"{n}.png" for n in range(3)]
-    transforms_json.write(photos / "transforms.json", names, cameras, centred="object")
-    ours = load(model).reconstruct(read_capture(photos)).sources()
-    turned = cameras.world_from_cam.clone()
-    turned[:, :3, 3] *= 3.0
-    transforms_json.write(
-        photos / "transforms.json", names, type(cameras)(turned, cameras.intrinsics, PHOTO), centred="object"
-    )
-    theirs = load(model).reconstruct(read_capture(photos)).sources()
-    torch.testing.assert_close(theirs.points, 3 * ours.points, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(theirs.depths, 3 * ours.depths, rtol=1e-3, atol=1e-4)
+    transforms_json.write(photos / "transforms.json", names, cameras, centred="scene")
+    ours = load(model).reconstruct(read_capture(photos))
+    turn = random_rotation(generator=torch.Generator().manual_seed(5))
+    move = torch.tensor([40.0, -70.0, 90.0])
+    poses = cameras.world_from_cam.clone()
+    poses[:, :3, :3] = turn @ poses[:, :3, :3]
+    poses[:, :3, 3] = 3.0 * poses[:, :3, 3] @ turn.T + move
+    transforms_json.write(photos / "transforms.json", names, replace(cameras, world_from_cam=poses), centred="scene")
+    theirs = load(model).reconstruct(read_capture(photos))
+    torch.testing.assert_close(theirs.origin, 3.0 * turn @ ours.origin + move, rtol=1e-4, atol=1e-3)
+    a, b = ours.sources(), theirs.sources()
+    torch.testing.assert_close(b.depths, 3 * a.depths, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(b.points, 3 * a.points @ turn.T + move, rtol=1e-3, atol=3e-2)
+    # Squares of a drawing are as large in pixels, wherever the world's zero is.
+    assert theirs.view.distance == pytest.approx(3 * ours.view.distance, rel=1e-4)
+    drawn = []
+    job = {"frames": 0, "fusion": FusionConfig(source_erosion=0.0, cell=0.0), "turntable": 1}
+    for name, capture in (("a", ours), ("b", theirs)):
+        del capture
+        out = tmp_path / name
+        if name == "a":
+            transforms_json.write(photos / "transforms.json", names, cameras, centred="scene")
+        else:
+            moved = replace(cameras, world_from_cam=poses)
+            transforms_json.write(photos / "transforms.json", names, moved, centred="scene")
+        ReconstructionJob(out=out, model=load(model), capture=read_capture(photos), **job).run()
+        drawn.append(read_image(out / "contact_sheet.png")[0])
+    assert (drawn[0] - drawn[1]).abs().mean() < 0.02
+
+
+def test_photographs_of_different_sizes(tmp_path, model, capsys):
+    """Upright and lying ones: the middle of each is seen, and lenses follow."""
+    photos = write_photographs(tmp_path / "photos", 2)
+    draw = np.random.default_rng(3)
+    Image.fromarray(draw.integers(0, 200, (66, 40, 3), dtype=np.uint8)).save(photos / "2.png")
+    out = tmp_path / "out"
+    arguments = ["reconstruct", str(photos), "--model", model, "--out", str(out), "--turntable", "1", "--frames", "0"]
+    assert main([*arguments, "--fusion.source-erosion", "0"]) == 0
+    assert "Images of 2 sizes are cropped about their middle to the smallest sides, 40x40" in capsys.readouterr().out
+    loaded = load(model)
+    posed = loaded.estimate_cameras(read_capture(photos))
+    seen = loaded.prepare(posed)[1]
+    # As the model sees them all have the lens that it told, about the middle.
+    middle = torch.tensor([SIZE[1] / 2, SIZE[0] / 2]).expand(3, 2)
+    torch.testing.assert_close(seen.intrinsics[:, :2, 2], middle, rtol=0, atol=0.5)
+    told = loaded.system.renderer.encode(loaded.prepare(posed)[0][None], None).cameras
+    torch.testing.assert_close(seen.intrinsics[:, 0, 0], told.intrinsics[0, :, 0, 0], rtol=1e-4, atol=1e-4)
+    render = ["render", str(photos), "--model", model, "--out", str(tmp_path / "views"), "--frames", "2"]
+    assert main(render) == 0
 
 
 def test_depth_maps_beside_frames(tmp_path, model, capsys):

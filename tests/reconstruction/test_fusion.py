@@ -8,11 +8,11 @@ import torch
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
-from kaleidoscene.geometry.rays import camera_rays
+from kaleidoscene.geometry.rays import camera_rays, unproject
 from kaleidoscene.geometry.trajectories import sphere
 from kaleidoscene.geometry.view import View
 from kaleidoscene.reconstruction.drawing import draw_points
-from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, fuse, object_pixels, pixel_width
+from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, fuse, object_pixels, pixel_width, recoloured
 from kaleidoscene.reconstruction.surface import SurfacePoints
 
 SIZE, RADIUS = (48, 60), 0.4
@@ -72,6 +72,35 @@ def test_points_take_the_colours_of_sources_that_see_them():
     inner = ((sources.cameras.centres[0] - new.positions) * new.positions).sum(-1) > 0.3
     assert taken[inner].float().mean() > 0.98
     torch.testing.assert_close(new.colours[taken], colour_of(new.positions[taken]), rtol=0, atol=0.06)
+
+
+def test_the_source_that_sees_a_point_most_squarely_colours_it():
+    sources = views_of_a_sphere(around(2))
+    red, green = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.8, 0.1])
+    shown = (sources.depths > 0)[:, None]
+    painted = torch.where(shown, torch.stack([red, green])[:, :, None, None], 1.0)
+    grey = views_of_a_sphere(around(9), colour=lambda points: torch.full_like(points, 0.25))
+    cloud, own = fuse(replace(sources, images=painted), grey, ALL), fuse(sources, None, ALL)
+    points, colours = cloud.positions[len(own) :], cloud.colours[len(own) :]
+    facing = [((centre - points) * points).sum(-1) for centre in sources.cameras.centres]
+    for ours, theirs, colour in ((*facing, red), (*facing[::-1], green)):
+        sure = (ours > 0.32) & (ours > theirs + 0.05)
+        assert sure.sum() > 50
+        torch.testing.assert_close(colours[sure], colour.expand(int(sure.sum()), 3), rtol=0, atol=1e-5)
+
+
+def test_what_stands_behind_something_is_not_seen():
+    """A wall before the camera, and points on it, behind it and in front of it."""
+    camera = Cameras.from_field_of_view(look_at(torch.tensor([0.0, -2.0, 0.0]), torch.zeros(3), UP), 0.7, SIZE)
+    cameras = camera.reshape(1)
+    depths = torch.full((1, *SIZE), 2.0)
+    wall = PointViews(torch.full((1, 3, *SIZE), 0.5), depths, unproject(cameras, depths), depths, cameras)
+    points = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, -0.5, 0.0]])
+    toward = torch.tensor([[0.0, -1.0, 0.0]]).expand(3, 3)
+    cloud = SurfacePoints(points, toward, torch.zeros(3, 3), torch.ones(3))
+    assert torch.equal(recoloured(cloud, wall, 0.03).colours[:, 0], torch.tensor([0.5, 0.0, 0.0]))
+    away = SurfacePoints(points, -toward, torch.zeros(3, 3), torch.ones(3))
+    assert not recoloured(away, wall, 0.03).colours.any()
 
 
 def test_filters_drop_what_they_say():

@@ -181,9 +181,7 @@ class Capture:
             assert frame.world_from_cam is not None
             return replace(frame, world_from_cam=turn @ frame.world_from_cam.double())
 
-        points = centred.points and replace(
-            centred.points, positions=centred.points.positions @ turn[:3, :3].T.to(centred.points.positions)
-        )
+        points = centred.points and centred.points.turned(turn[:3, :3])
         return replace(centred, frames=tuple(map(turned, centred.frames)), centred="object", upward=None, points=points)
 
     def images(self, *, masked: bool = False, only: Sequence[int] | None = None) -> Float[Tensor, "views 3 h w"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jaxtyping import Float, UInt8
@@ -85,3 +85,9 @@ class PointCloud:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def turned(self, rotation: Float[Tensor, "3 3"]) -> PointCloud:
+        """Positions and normals turned about the world's origin."""
+        turn = rotation.T.to(self.positions)
+        normals = None if self.normals is None else self.normals @ turn
+        return replace(self, positions=self.positions @ turn, normals=normals)

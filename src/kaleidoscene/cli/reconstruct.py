@@ -29,7 +29,7 @@ class ReconstructOptions:
     out: Path
     """Folder to write; it appears when everything is written."""
     model: str = "rng"
-    """A shipped model that tells points, a checkpoint or run folder, or a hub id."""
+    """A shipped model that renders points, a checkpoint or run folder, or a hub id."""
     format: str | None = None
     """Read the capture as this format instead of detecting it."""
     references: str | None = None
@@ -58,7 +58,9 @@ def main(argv: list[str]) -> None:
     model = load(options.model, device=options.device, precision=options.precision)
     model.require("renders_points", f"Reconstructing {options.capture.name}")
     capture = read_capture(options.capture, format=options.format)
-    chosen, notes = choose_sources(capture, options.references, options.num_references)
+    chosen, notes = choose_sources(
+        capture, options.references, options.num_references, estimates=model.capabilities.estimates_cameras
+    )
     print("\n".join(notes))
     started = time.perf_counter()
     done = ReconstructionJob(

@@ -82,7 +82,7 @@ def read_points(path: Path) -> Points:
         KaleidosceneError: It is not readable, or has none.
     """
     loaded = _load(path)
-    parts = list(loaded.geometry.values()) if hasattr(loaded, "geometry") else [loaded]
+    parts = loaded.dump() if hasattr(loaded, "dump") else [loaded]  # of a scene each where its node places it
     found = [np.asarray(part.vertices, dtype=np.float64).reshape(-1, 3) for part in parts]
     if not sum(map(len, found)):
         raise KaleidosceneError(f"{path}: a cloud without points.")

@@ -12,7 +12,7 @@ from torch import Tensor
 from kaleidoscene.evaluation.metrics.registry import IMAGE_METRICS
 from kaleidoscene.evaluation.protocols import Split
 from kaleidoscene.evaluation.run import Score
-from kaleidoscene.images.pixels import to_bytes
+from kaleidoscene.images.pixels import colour_ramp, to_bytes
 from kaleidoscene.serialisation import save_aside
 
 _SHOWN = 4
@@ -26,11 +26,7 @@ def picture_name(scene: str, references: int) -> str:
 def error_map(image: Float[Tensor, "3 h w"], truth: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
     """Mean absolute error of the channels from white (0) over orange to black (0.5 and more)."""
     error = ((image - truth).abs().mean(0) * 2).clamp(0, 1)
-    stops = torch.tensor([[1.0, 1.0, 1.0], [0.9, 0.62, 0.0], [0.0, 0.0, 0.0]])
-    place = error * 2
-    low = place.floor().clamp(0, 1).long()
-    part = (place - low)[..., None]
-    return ((1 - part) * stops[low] + part * stops[low + 1]).movedim(-1, 0)
+    return colour_ramp(error, ((1.0, 1.0, 1.0), (0.9, 0.62, 0.0), (0.0, 0.0, 0.0)))
 
 
 def write_scene_pictures(folder: Path, score: Score, truth: Float[Tensor, "n 3 h w"], split: Split) -> None:

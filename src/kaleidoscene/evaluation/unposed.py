@@ -99,9 +99,15 @@ def score_unposed(
         split: Which are sources and targets.
         count: Sources.
         fusion: Which pixels count for the shape.
+
+    Raises:
+        KaleidosceneError: There are not so many sources.
     """
     sources, targets = list(split.sources[:count]), list(split.targets)
+    if not 0 < count <= len(split.sources):
+        raise KaleidosceneError(f"{count} sources were asked for, the split has {len(split.sources)}.")
     scene = renderer.encode(truth.images[None, sources], truth.cameras[sources].reshape(1, count))
+    scene = renderer.expect(scene, truth.cameras.reshape(1, len(truth.cameras)))
     numbers: dict[str, float] = {}
     estimated = getattr(scene, "estimated", None)
     if estimated is not None and count > 1:
@@ -163,8 +169,10 @@ def _some(points: Float[Tensor, "n 3"]) -> Float[np.ndarray, "m 3"]:
 
 
 def render_some(renderer: Renderer, scene: Scene, cameras: Cameras) -> Rendering:
-    """Targets ``(targets,)`` of one scene, each by itself."""
-    return renderer.render(scene, cameras.reshape(1, len(cameras)), seeds=[0] * len(cameras), independent=True)
+    """Targets ``(targets,)`` of one scene, each by itself; on the CPU."""
+    made = renderer.render(scene, cameras.reshape(1, len(cameras)), seeds=[0] * len(cameras), independent=True)
+    moved = [None if x is None else x.cpu() for x in (made.depths, made.points, made.confidence)]
+    return Rendering(made.images.cpu(), made.cameras, *moved)
 
 
 def point_views(rendering: Rendering) -> PointViews:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -45,6 +47,17 @@ def to_bytes(image: Float[Tensor, "3 h w"]) -> np.ndarray:
 _NEAR_TO_FAR = ((0.99, 0.91, 0.14), (0.37, 0.79, 0.38), (0.13, 0.57, 0.55), (0.23, 0.32, 0.55), (0.2, 0.0, 0.3))
 
 
+def colour_ramp(
+    values: Float[torch.Tensor, "h w"], stops: Sequence[tuple[float, float, float]]
+) -> Float[torch.Tensor, "3 h w"]:
+    """Numbers from 0 to 1 as colours between evenly spaced stops."""
+    colours = torch.tensor(stops)
+    place = values.clamp(0, 1) * (len(stops) - 1)
+    low = place.floor().clamp(0, len(stops) - 2).long()
+    part = (place - low)[..., None]
+    return ((1 - part) * colours[low] + part * colours[low + 1]).movedim(-1, 0)
+
+
 def depth_picture(depth: Float[torch.Tensor, "h w"], near: float, far: float) -> Float[torch.Tensor, "3 h w"]:
     """Depth from yellow (near) over green to dark blue (far); white where there is none.
 
@@ -53,11 +66,4 @@ def depth_picture(depth: Float[torch.Tensor, "h w"], near: float, far: float) ->
         near: Shown as the brightest.
         far: Shown as the darkest.
     """
-    stops = torch.tensor(
-        [[0.99, 0.91, 0.14], [0.37, 0.79, 0.38], [0.13, 0.57, 0.55], [0.23, 0.32, 0.55], [0.2, 0.0, 0.3]]
-    )
-    place = ((depth - near) / max(far - near, 1e-12)).clamp(0, 1) * (len(stops) - 1)
-    low = place.floor().clamp(0, len(stops) - 2).long()
-    part = (place - low)[..., None]
-    colours = (1 - part) * stops[low] + part * stops[low + 1]
-    return torch.where(depth[..., None] > 0, colours, 1.0).movedim(-1, 0)
+    return torch.where(depth > 0, colour_ramp((depth - near) / max(far - near, 1e-12), _NEAR_TO_FAR), 1.0)

@@ -16,7 +16,10 @@ from kaleidoscene.reconstruction.surface import SurfacePoints, eroded, normals_o
 
 @dataclass(frozen=True, kw_only=True)
 class FusionConfig:
-    """Which pixels become points; the defaults are those of the authors' release, whose images have 256 pixels."""
+    """Which pixels become points; the filters are those of the authors' release, whose images have 256 pixels.
+
+    Colours from sources, the tolerance and the cells are ours.
+    """
 
     white: float = 12 / 255
     """A pixel is background if its three channels together are less than this from white."""
@@ -83,7 +86,7 @@ def fuse(sources: PointViews, new: PointViews | None, config: FusionConfig = Fus
         inner = max(config.source_erosion, 3 / sources.images.shape[-2])
         seen = replace(sources, depths=sources.depths * object_pixels(sources, 0.0, inner, config.white))
         for part in _parts(new, config.new_quantile, config.new_erosion, config):
-            parts.append(_recoloured(part, seen, config.tolerance) if config.source_colours else part)
+            parts.append(recoloured(part, seen, config.tolerance) if config.source_colours else part)
     cloud = SurfacePoints.concatenate(parts)
     if not len(cloud):
         raise KaleidosceneError(
@@ -128,8 +131,14 @@ def _parts(views: PointViews, quantile: float, erosion: float, config: FusionCon
     return parts
 
 
-def _recoloured(part: SurfacePoints, sources: PointViews, tolerance: float) -> SurfacePoints:
-    """Points with the colour of the source that sees them most squarely; what none sees keeps its own."""
+def recoloured(part: SurfacePoints, sources: PointViews, tolerance: float) -> SurfacePoints:
+    """Points with the colour of the source that sees them most squarely; what none sees keeps its own.
+
+    Args:
+        part: The points.
+        sources: With their depths, 0 where nothing is to be taken from them.
+        tolerance: A source sees a point if its depth differs by less than this share.
+    """
     best, colours = torch.zeros(len(part)), part.colours.clone()
     for number in range(len(sources)):
         camera = sources.cameras[number]

@@ -122,7 +122,9 @@ class Reconstruction:
             "images": self.images, "world_from_cam": self.cameras.world_from_cam,
             "intrinsics": self.cameras.intrinsics, "origin": self.origin, "up": self.up,
         }  # fmt: skip
-        write_scene(Path(path), _keeper(self.system), self.scene, own)
+        keeper, path = _keeper(self.system), Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_scene(path, keeper, self.scene, own)
 
     @classmethod
     def load(cls, path: str | Path, system: System) -> Reconstruction:

@@ -31,7 +31,7 @@ from kaleidoscene.geometry.upright import rotation_between
 from kaleidoscene.images.files import write_image
 from kaleidoscene.images.pixels import to_bytes
 from kaleidoscene.reconstruction.drawing import draw_points
-from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, pixel_width
+from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews
 from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.rendering.outputs import SheetRow, depth_pictures, write_contact_sheet, write_video
 from kaleidoscene.rendering.reconstruction import Reconstruction
@@ -97,6 +97,7 @@ class ReconstructionJob:
                 f"A cloud needs 0 or more views around it and 1 or more frames of its turntable, got {self.frames} and "
                 f"{self.turntable}."
             )
+        check_libraries()
         with whole_folder(self.out, overwrite=self.overwrite, sources=self.sources) as folder, _progress() as advance:
             scene = self.model.reconstruct(self.capture, masked=self.masked)
             views = scene.sources()
@@ -125,7 +126,7 @@ class ReconstructionJob:
         self, folder: Path, scene: Reconstruction, views: PointViews, cloud: SurfacePoints, on_frame: Callable
     ) -> None:
         """The turntable, coloured and lit side by side, and the contact sheet."""
-        size = 1.5 * pixel_width(scene.cameras)
+        size = 1.5 * scene.view.distance / float(scene.cameras.intrinsics[0, 1, 1])
         path = _enlarged(orbit(scene.view, self.turntable, elevation=20.0))
         pictures = folder / "turntable"
         pictures.mkdir()
@@ -146,16 +147,27 @@ class ReconstructionJob:
         write_contact_sheet(folder / "contact_sheet.png", rows)
 
 
+def check_libraries() -> None:
+    """Raise if a cloud could not be written in the end.
+
+    Raises:
+        KaleidosceneError: trimesh is not there.
+    """
+    try:
+        import trimesh  # noqa: F401, PLC0415  an extra
+    except ImportError as error:
+        raise KaleidosceneError("GLB files need trimesh: pip install 'kaleidoscene[reconstruction]'.") from error
+
+
 def write_cloud(folder: Path, cloud: SurfacePoints, up: Float[Tensor, " 3"]) -> None:
     """A cloud as ``cloud.ply`` in its own world, and as ``cloud.glb`` whose y axis is up, as viewers expect.
 
     Raises:
         KaleidosceneError: trimesh is not there.
     """
-    try:
-        import trimesh  # noqa: PLC0415  an extra
-    except ImportError as error:
-        raise KaleidosceneError("GLB files need trimesh: pip install 'kaleidoscene[reconstruction]'.") from error
+    check_libraries()
+    import trimesh  # noqa: PLC0415  an extra
+
     write_ply(
         folder / "cloud.ply",
         PointCloud(cloud.positions, cloud.bytes, cloud.normals, cloud.confidence),
@@ -175,8 +187,16 @@ def _enlarged(cameras: Cameras) -> Cameras:
     return cameras.resize(_DRAWN, round(w * _DRAWN / h / 2) * 2)
 
 
-def choose_sources(capture: Capture, named: str | None, most: int) -> tuple[Capture, list[str]]:
+def choose_sources(
+    capture: Capture, named: str | None, most: int, *, estimates: bool = True
+) -> tuple[Capture, list[str]]:
     """The images that are named, or evenly spaced ones, and what there is to be said of them.
+
+    Args:
+        capture: To choose from.
+        named: Numbers, or None.
+        most: How many are taken where none are named.
+        estimates: Whether the model tells cameras by itself.
 
     Raises:
         KaleidosceneError: There is no such image, one is named twice, or none is wanted.
@@ -195,7 +215,8 @@ def choose_sources(capture: Capture, named: str | None, most: int) -> tuple[Capt
     shown = ", ".join(map(str, numbers[:12])) + (" ..." if len(numbers) > 12 else "")
     notes.append(f"{capture.name}: {len(numbers)} of {len(capture)} images are used ({shown}).")
     if capture.is_posed:
-        notes.append("Its cameras fix the world, and are held against those that the model tells.")
+        held = ", and are held against those that the model tells" if estimates and len(numbers) > 1 else ""
+        notes.append(f"Its cameras fix the world{held}.")
     sizes = {frame_size(frame) for frame in chosen.frames}
     if len(sizes) > 1:
         h, w = chosen.common_size

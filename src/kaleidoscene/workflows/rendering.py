@@ -18,7 +18,14 @@ from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.camera_path import write_camera_path
 from kaleidoscene.images.files import read_image
 from kaleidoscene.rendering.ordering import RenderPlan
-from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, depth_pictures, frame_name, write_contact_sheet
+from kaleidoscene.rendering.outputs import (
+    FrameWriter,
+    SheetRow,
+    depth_name,
+    depth_pictures,
+    frame_name,
+    write_contact_sheet,
+)
 from kaleidoscene.rendering.resume import REQUEST, PartialRendering, is_finished
 from kaleidoscene.serialisation import to_plain, write_json
 from kaleidoscene.workflows.request import RenderRequest
@@ -82,7 +89,8 @@ class RenderingJob:
         """
         said, request = self._identity(), self.request
         frames = [frame_name(index) for index in range(len(request.cameras))]
-        if is_finished(self.out, said, [*frames, *WRITTEN[1:]]) and not self.overwrite:
+        depths = [depth_name(index) for index in range(len(request.cameras))] if self.depth else []
+        if is_finished(self.out, said, [*frames, *depths, *WRITTEN[1:]]) and not self.overwrite:
             return Rendered(False)
         # The final folder is made first: one that cannot be written must not cost a rendering.
         with whole_folder(self.out, overwrite=self.overwrite, sources=self.sources) as folder:

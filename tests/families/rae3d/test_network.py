@@ -184,3 +184,15 @@ def test_wrong_configurations_are_refused():
     frozen = Rae3d(tiny_rae3d_config(encoder=EncoderConfig(kind="dinov2")))
     with pytest.raises(ValueError, match="no encoder of its own"):
         frozen.encode(*some_views())
+
+
+def test_features_of_a_view_that_is_not_seen_have_no_influence():
+    network = tiny_rae3d(encoder=EncoderConfig(kind="dinov2"))
+    images, rays, visible = some_views()
+    features = torch.randn(2, 4, 6, 24)
+    visible[0, 1] = False
+    tokens = network.encode(images, rays, visible, features)
+    features[0, 1] = torch.nan
+    assert torch.equal(network.encode(images, rays, visible, features), tokens)
+    features[0, 2] = torch.randn(6, 24)
+    assert not torch.allclose(network.encode(images, rays, visible, features)[0], tokens[0], atol=1e-3)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kaleidoscene.api import load
+from kaleidoscene.api import Model, load
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.batches import ViewBatches
@@ -144,6 +144,36 @@ def test_rendering_does_not_depend_on_the_given_world_or_on_chunks():
     torch.testing.assert_close(other.images, whole.images, rtol=0, atol=1e-4)
     torch.testing.assert_close(other.depths, 4 * whole.depths, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(other.points, 4 * whole.points, rtol=1e-3, atol=1e-3)
+
+
+def test_a_reconstruction_has_one_unit_for_all_that_is_asked_of_it():
+    system = Rae3dSystem(Rae3dRenderer(tiny_rae3d(), tiny_rae3d_settings()))
+    bus = read_capture("examples/captures/school_bus").select([0, 3])
+    scene = Model(system).reconstruct(bus)
+    cameras = scene.around(6)
+    whole = scene.render(cameras)
+    torch.testing.assert_close(scene.render(cameras[4:5]).images[0], whole.images[4], rtol=0, atol=1e-5)
+    torch.testing.assert_close(scene.render(cameras[:2]).points, whole.points[:2], rtol=1e-4, atol=1e-4)
+
+
+def test_points_near_the_first_camera_are_background():
+    network = tiny_rae3d()
+    torch.nn.init.zeros_(network.points.head.out.weight)
+    torch.nn.init.zeros_(network.points.head.out.bias)
+    renderer = Rae3dRenderer(network, tiny_rae3d_settings())
+    cameras = ring(3, SIZE, batch=(1,))
+    scene = renderer.encode(torch.rand(1, 2, 3, *SIZE), cameras[:, :2])
+    assert not renderer.render(scene, cameras[:, 2:], seeds=[0]).depths.any()
+    network.points.head.out.bias.data[2] = 0.5
+    assert renderer.render(scene, cameras[:, :1], seeds=[0]).depths.all()  # before the first camera
+
+
+def test_the_background_is_pulled_to_the_first_camera(batch):
+    losses, more = task().losses(batch, 3), task(background=0.5).losses(batch, 3)
+    torch.testing.assert_close(more["loss"], losses["loss"] + 0.5 * more["background"])
+    assert more["background"] > 0
+    covered = replace(batch, depth=torch.ones_like(batch.depth))
+    assert task(background=0.5).losses(covered, 3)["background"] == 0
 
 
 def test_scenes_of_other_networks_do_not_fit():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kaleidoscene.captures.capture import Centred
 from kaleidoscene.captures.formats import transforms_json
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 
 # Of 16 bits the highest number stands for an unknown depth.
@@ -57,7 +58,13 @@ def write_depths(folder: Path, names: Sequence[str], depths: Sequence[Float[Tens
 
     Returns:
         World units of a level.
+
+    Raises:
+        KaleidosceneError: A depth is not finite.
     """
+    for name, depth in zip(names, depths, strict=True):
+        if not bool(torch.isfinite(depth).all()):
+            raise KaleidosceneError(f"{name}: the depth map has values that are not finite.")
     unit = max(1e-12, *(float(depth.max()) for depth in depths)) / _DEPTH_LEVELS
     for name, depth in zip(names, depths, strict=True):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -20,6 +20,8 @@ class Rae3dLoss:
         gradients: Of differences of neighbouring pixels at four scales, which need no weights: ours, for where those
             of the other are not at hand.
         points: Of the points; their term is left out where depth is not known.
+        background: Of the size of points where the depth is 0, which says that nothing is met there: they are pulled to
+            the first camera, where nothing can be met. 0 for places, whose depth is 0 where it is not known (ours).
         confidence: Of the logarithm of the confidence.
         noise: Largest standard deviation of what is added to the tokens (tau); that of a scene is uniform below it.
         masked: Share of the scenes some of whose references are hidden.
@@ -30,6 +32,7 @@ class Rae3dLoss:
     perceptual: float = 0.0
     gradients: float = 1.0
     points: float = 1.0
+    background: float = 0.0
     confidence: float = 0.2
     noise: float = 0.8
     masked: float = 0.1

@@ -19,13 +19,13 @@ from kaleidoscene.training.optim import OptimConfig
 
 
 def rae3d_paper() -> Rae3dRecipe:
-    """The paper's autoencoder: 1024 tokens, 6 to 18 views of a scene, 120K steps; needs --shards."""
+    """The paper's autoencoder: 1024 tokens, 18 views of a scene (paper: 6 to 18), 120K steps; needs --shards."""
     return Rae3dRecipe(
         settings=Rae3dSettings(model=Rae3dConfig()),
         loss=Rae3dLoss(perceptual=1.0, gradients=0.0),
         data=BatchConfig(
             batch_size=32, depth=True, reference_dropout=0.0, augmentation=Augmentation.none(),
-            sampling=ViewSampling(views=18, kind="uniform", masking="drop"),
+            sampling=ViewSampling(views=18, kind="uniform", masking="none"),
         ),
         synthetic=None,
         train=TrainConfig(
@@ -49,6 +49,7 @@ def rae3d_nano() -> Rae3dRecipe:
             ),
             image_size=(64, 64), field_of_view=49.1,
         ),
+        loss=Rae3dLoss(background=1.0),
         data=BatchConfig(
             batch_size=16, depth=True, reference_dropout=0.0, augmentation=Augmentation(random_background=0.0),
             sampling=ViewSampling(views=9, kind="uniform", masking="drop", max_targets=3),

@@ -25,6 +25,9 @@ CAPABILITIES = Capabilities(
     needs_cameras=True, renders_depth=True, renders_points=True, takes_back_views=False, any_lens=True
 )  # fmt: skip
 
+NOTHING_MET = 0.01
+"""Points whose coordinates in the world of the first view sum up to less are background."""
+
 
 class Rae3dRenderer(PlainRenderer):
     """A 3DRAE network, ready to render.
@@ -121,10 +124,11 @@ class Rae3dRenderer(PlainRenderer):
         points, confidence = (
             torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("points", "confidence")
         )
+        met = points.abs().sum(-1) > NOTHING_MET
         points = scene.world.leave_points(points)
         to_camera = invert(exact(cameras.world_from_cam)).to(points)
         depth = torch.einsum("bvhwi,bvi->bvhw", points, to_camera[..., 2, :3]) + to_camera[..., 2, 3, None, None]
-        return Rendering(images, cameras, depth.clamp_min(0), points, confidence)
+        return Rendering(images, cameras, depth.clamp_min(0) * met, points, confidence)
 
     def _rays(self, scene: Rae3dScene, cameras: Cameras) -> Tensor:
         return plucker_rays(scene.world.enter(cameras).to(torch.float32).to(self.device))

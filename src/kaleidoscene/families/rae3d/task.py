@@ -116,6 +116,10 @@ class Rae3dTask(PlainTask):
                 alpha=loss.confidence,
             )  # fmt: skip
             total = total + loss.points * terms["points"]
+            if loss.background:
+                nothing = (depth == 0).flatten(0, 1)[..., None]
+                terms["background"] = torch.where(nothing, decoded.points.flatten(0, 1), 0.0).abs().mean()
+                total = total + loss.background * terms["background"]
         return {"loss": total} | {name: term.detach() for name, term in terms.items()}
 
     def _visible(self, numbers: tuple[int, ...], references: int, seed: int) -> Bool[Tensor, "batch references"]:
