@@ -5,18 +5,27 @@
 
 The second takes the mean of the weights of several checkpoints of one network, half of RUN here ("model soup",
 Wortsman et al. 2022: runs that start from the same weights often are better together than any of them).
-This is how src/kaleidoscene/weights/default was made.
+This is how the folders of src/kaleidoscene/weights were made; RUN may be of any family.
 """
 
 import argparse
-from dataclasses import replace
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from kaleidoscene.api import resolve
-from kaleidoscene.families.checkpoints import read_weights
-from kaleidoscene.families.kaleido.checkpoint import read_settings, save_model
+from kaleidoscene.families.checkpoints import read_weights, resolve, write_checkpoint
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
+
+
+def network_of(folder: Path) -> dict[str, Any]:
+    """Everything that a checkpoint says of itself but how views are drawn with it."""
+    settings = read_description(folder)["settings"]
+    return {name: value for name, value in settings.items() if name not in ("sampling", "render_plan")}
 
 
 def mean_weights(run: Path, others: list[tuple[Path, float]]) -> dict[str, torch.Tensor]:
@@ -26,8 +35,7 @@ def mean_weights(run: Path, others: list[tuple[Path, float]]) -> dict[str, torch
         raise SystemExit("Shares must be at least 0 and at most 1 together.")
     mean = {name: left * tensor.float() for name, tensor in read_weights(run).items()}
     for folder, share in others:
-        theirs, ours = read_settings(folder), read_settings(run)
-        if replace(theirs, sampling=ours.sampling) != ours:
+        if network_of(folder) != network_of(run):
             raise SystemExit(f"{folder}: another network, image size or lens than {run}.")
         for name, tensor in read_weights(folder).items():
             mean[name] += share * tensor.float()
@@ -36,14 +44,16 @@ def mean_weights(run: Path, others: list[tuple[Path, float]]) -> dict[str, torch
 
 def main(run: str, out: Path, steps: int | None, guidance: float | None, also: list[tuple[str, str]]) -> None:
     folder = resolve(run)
-    settings = read_settings(folder)
-    sampling = settings.sampling
+    description = read_description(folder)
+    sampling = description["settings"].get("sampling")
+    if sampling is None and (steps is not None or guidance is not None):
+        raise SystemExit(f"{folder}: family {description['family']} samples nothing: no --steps, no --guidance.")
     if steps is not None:
-        sampling = replace(sampling, schedule=replace(sampling.schedule, steps=steps))
+        sampling["schedule"]["steps"] = steps
     if guidance is not None:
-        sampling = replace(sampling, guidance=guidance)
+        sampling["guidance"] = guidance
     weights = mean_weights(folder, [(resolve(other), float(share)) for other, share in also])
-    save_model(out, replace(settings, sampling=sampling), weights, dtype=torch.float16)
+    write_checkpoint(out, description, weights, dtype=torch.float16)
     size = (out / "model.safetensors").stat().st_size
     print(f"wrote {out} from {folder}: {size / 2**20:.1f} MiB")
 
