@@ -45,8 +45,8 @@ def mean_weights(run: Path, others: list[tuple[Path, float]]) -> dict[str, torch
 def main(run: str, out: Path, steps: int | None, guidance: float | None, also: list[tuple[str, str]]) -> None:
     folder = resolve(run)
     description = read_description(folder)
-    sampling = description["settings"].get("sampling")
-    if sampling is None and (steps is not None or guidance is not None):
+    sampling = description["settings"].get("sampling", {})
+    if not sampling and (steps is not None or guidance is not None):
         raise SystemExit(f"{folder}: family {description['family']} samples nothing: no --steps, no --guidance.")
     if steps is not None:
         sampling["schedule"]["steps"] = steps

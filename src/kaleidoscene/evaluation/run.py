@@ -16,7 +16,7 @@ from kaleidoscene.evaluation.metrics.image import psnr, ssim
 from kaleidoscene.evaluation.metrics.registry import PairMetric
 from kaleidoscene.evaluation.protocols import FirstViews, Split, SweepAxes, nearest_reference
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.rendering.renderer import Renderer
+from kaleidoscene.rendering.renderer import TARGET_SEEDS, Renderer
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right."""
@@ -116,7 +116,7 @@ def score_scene(
     _check_finite(references, f"{scene.name}: a reference")
     _check_finite(truth, f"{scene.name}: a target")
     made = renderer.encode(references[None], at.reshape(1, count))
-    seeds = [seed * 1_000_003 + target for target in targets]
+    seeds = [seed * TARGET_SEEDS + target for target in targets]
 
     def shoot(cameras: Cameras) -> tuple[Tensor, Tensor | None]:
         ready = renderer.expect(made, cameras.reshape(1, len(targets)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kaleidoscene.errors import unknown_name
 from kaleidoscene.evaluation.baselines import BASELINES, baseline_capabilities
-from kaleidoscene.families import kaleido, rae3d, rng
+from kaleidoscene.families import dit3d, kaleido, rae3d, rng
 from kaleidoscene.families.ablation import Ablation
 from kaleidoscene.families.checkpoints import family_of
 from kaleidoscene.families.family import Family
@@ -16,7 +16,12 @@ from kaleidoscene.rendering.cost import Plan
 from kaleidoscene.rendering.system import System
 from kaleidoscene.training.recipe import Recipe
 
-FAMILIES: dict[str, Family] = {"kaleido": kaleido.FAMILY, "rng": rng.FAMILY, "rae3d": rae3d.FAMILY}
+FAMILIES: dict[str, Family] = {
+    "kaleido": kaleido.FAMILY,
+    "rng": rng.FAMILY,
+    "rae3d": rae3d.FAMILY,
+    "dit3d": dit3d.FAMILY,
+}
 BASELINE = "baseline:"
 """Baselines go by this before their name, beside models."""
 

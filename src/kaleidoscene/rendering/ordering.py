@@ -13,7 +13,7 @@ from torch import Tensor
 from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.rendering.renderer import OnStep, Renderer, Scene
+from kaleidoscene.rendering.renderer import TARGET_SEEDS, OnStep, Renderer, Scene
 
 RenderMode = Literal["joint", "independent", "autoregressive"]
 
@@ -129,7 +129,7 @@ def render_in_order(
         done = finished(indices) if finished is not None else None
         if done is None:
             rendering = renderer.render(
-                scene, chosen, seeds=[seed * 1_000_003 + i for i in indices],
+                scene, chosen, seeds=[seed * TARGET_SEEDS + i for i in indices],
                 independent=plan.mode == "independent", on_step=on_step,
             )  # fmt: skip
             depths = None if rendering.depths is None else rendering.depths[0]

@@ -18,6 +18,15 @@ OnStep = Callable[[int, int], None]
 """Called with the denoising steps done and their total."""
 
 
+TARGET_SEEDS = 1_000_003
+"""The seed of target ``i`` of a request is that of the request times this, plus ``i``."""
+
+
+def request_seed(seeds: Sequence[int]) -> int:
+    """The seed of the request that some targets belong to: what is drawn for a scene as a whole comes from it."""
+    return seeds[0] // TARGET_SEEDS
+
+
 @runtime_checkable
 class Scene(Protocol):
     """What a model made of the references of a batch of scenes."""

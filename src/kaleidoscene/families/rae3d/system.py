@@ -32,6 +32,11 @@ class Rae3dSystem(PlainSystem):
         self.plan = plan(renderer.settings)
 
     @property
+    def autoencoder(self) -> Rae3dRenderer:
+        """The renderer, as what it is."""
+        return self._own
+
+    @property
     def focal_over_height(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Of the views it was trained on."""
         h, w = self.image_size

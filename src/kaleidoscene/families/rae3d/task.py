@@ -29,6 +29,34 @@ from kaleidoscene.training.task import PlainTask
 _HIDING, _NOISE = 21, 22
 
 
+def tokens_of(
+    model: Rae3d,
+    views: Views,
+    visible: Bool[Tensor, "batch views"] | None = None,
+    features: FeatureEncoder | None = None,
+) -> Float[Tensor, "batch latents width"]:
+    """Tokens of all views of a batch, references and targets alike.
+
+    Args:
+        model: The network.
+        views: Posed 3D scenes.
+        visible: Views that are seen; None: all.
+        features: Frozen encoder, where the network has none of its own.
+
+    Raises:
+        KaleidosceneError: There are no cameras.
+    """
+    if views.cameras is None:
+        raise KaleidosceneError("3DRAE makes tokens of views with cameras.")
+    images = views.images
+    with no_autocast(images):
+        inside = RelativeWorld.of(views.cameras).enter(views.cameras)
+        rays = plucker_rays(inside.to(images.device).to(torch.float32))
+    if visible is None:
+        visible = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+    return model.encode(images, rays, visible, None if features is None else features(images))
+
+
 class Rae3dTask(PlainTask):
     """Losses of a batch of posed views."""
 

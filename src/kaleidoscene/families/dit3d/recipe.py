@@ -1,0 +1,102 @@
+"""What a training run of 3DDiT is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+
+from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
+from kaleidoscene.families.checkpoints import read_weights
+from kaleidoscene.families.dit3d.checkpoint import FAMILY, load_autoencoder
+from kaleidoscene.families.dit3d.plan import Dit3dPlan, flops_of, parameters_of
+from kaleidoscene.families.dit3d.settings import Dit3dSettings
+from kaleidoscene.families.dit3d.task import Dit3dLoss, Dit3dTask
+from kaleidoscene.rendering.cost import Plan
+from kaleidoscene.training.config import TrainConfig
+from kaleidoscene.training.cost import Placement, TrainingCost
+from kaleidoscene.training.recipe import PlainRecipe
+
+# Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
+# is kept; bytes of a trained parameter: weight, gradient, two moments of AdamW and the running average.
+_KEPT_STREAMS, _RECOMPUTED_STREAMS, _BYTES_PER_PARAMETER = 24, 1, 4 + 4 + 8 + 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dit3dOptions:
+    """What of a recipe may be changed where it is started."""
+
+    autoencoder: str | None = None
+    """Name, folder or hub id of the 3DRAE whose tokens are drawn."""
+    train: TrainConfig = TrainConfig()
+    data: BatchConfig = BatchConfig()
+    loss: Dit3dLoss = Dit3dLoss()
+    synthetic: tyro.conf.AvoidSubcommands[SyntheticScenes | None] = SyntheticScenes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dit3dRecipe(PlainRecipe):
+    """One training run."""
+
+    settings: Dit3dSettings
+    loss: Dit3dLoss = Dit3dLoss()
+
+    family = FAMILY
+    remark = "without the autoencoder"
+
+    @property
+    def options(self) -> Dit3dOptions:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What a command line may change."""
+        return Dit3dOptions(train=self.train, data=self.data, loss=self.loss, synthetic=self.synthetic)
+
+    def changed(self, options: Dit3dOptions) -> Dit3dRecipe:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The recipe with other options."""
+        settings = self.settings
+        if options.autoencoder is not None:
+            settings = replace(settings, autoencoder=options.autoencoder)
+        return replace(
+            self, settings=settings, train=options.train, data=options.data, loss=options.loss,
+            synthetic=options.synthetic,
+        )  # fmt: skip
+
+    @property
+    def plan(self) -> Plan:
+        """What rendering with its network costs."""
+        return Dit3dPlan(self.settings)
+
+    def identity(self) -> dict[str, Any]:
+        """The loss."""
+        return {"loss": self.loss}
+
+    def training_costs(self, placement: Placement) -> Sequence[TrainingCost]:
+        """Cost of a step."""
+        config = self.settings.model
+        parameters, out = parameters_of(config), []
+        kept = _RECOMPUTED_STREAMS if placement.checkpointing else _KEPT_STREAMS
+        streams = config.depth * config.width + config.head_depth * config.head_width
+        for shape in self.batches.shapes:
+            tokens = shape.batch_size * config.tokens
+            local = tokens / (placement.processes * placement.parts)
+            out.append(TrainingCost(
+                parameters=parameters, tokens=tokens,
+                flops=(4 if placement.checkpointing else 3) * shape.batch_size * flops_of(config),
+                state_bytes=_BYTES_PER_PARAMETER * parameters // placement.shards,
+                activation_bytes=int(4 * kept * streams * local),
+            ))  # fmt: skip
+        return out
+
+    def make_task(self, device: str) -> Dit3dTask:
+        """The task of a run, its network still without weights."""
+        autoencoder = load_autoencoder(self.settings.autoencoder, self.settings.model, device)
+        with torch.device("meta"):
+            return Dit3dTask(self.settings, self.loss, autoencoder)
+
+    def read_weights(self, folder: Path) -> dict[str, Tensor]:
+        """Weights of a 3DDiT checkpoint."""
+        return read_weights(folder)

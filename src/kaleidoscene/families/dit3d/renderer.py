@@ -1,0 +1,172 @@
+"""Rendering with 3DDiT: what is seen, and poses, to the tokens of a whole scene, drawn once; tokens to any view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.families.dit3d.checkpoint import Autoencoder
+from kaleidoscene.families.dit3d.model import Dit3d
+from kaleidoscene.families.dit3d.settings import Dit3dSettings
+from kaleidoscene.families.rae3d.scene import Rae3dScene
+from kaleidoscene.families.rae3d.world import RelativeWorld
+from kaleidoscene.flow.guidance import guide
+from kaleidoscene.flow.solvers import Velocity, integrate
+from kaleidoscene.flow.timesteps import shift
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.rays import plucker_rays
+from kaleidoscene.nn.precision import Precision, autocast
+from kaleidoscene.randomness import draw_noise, seeded
+from kaleidoscene.rendering.capabilities import Capabilities
+from kaleidoscene.rendering.renderer import OnStep, PlainRenderer, Rendering, Scene, check_targets, request_seed
+
+CAPABILITIES = Capabilities(
+    needs_cameras=True, renders_depth=True, renders_points=True, samples=True, takes_back_views=False, any_lens=True
+)
+_NOISE = 34
+
+
+@dataclass(frozen=True, eq=False)
+class Dit3dScene:
+    """References, the poses that will be asked for, and what was drawn for them.
+
+    Attributes:
+        seen: References as the autoencoder keeps them, without tokens.
+        poses: Of targets, in the world of the references; None where they are not known.
+        drawn: Scenes of the autoencoder by the seed of the request that they were drawn for.
+    """
+
+    seen: Rae3dScene
+    poses: Cameras | None = None
+    drawn: dict[int, Rae3dScene] = field(default_factory=dict)
+
+    @property
+    def num_references(self) -> int:
+        """References."""
+        return self.seen.num_references
+
+    @property
+    def cameras(self) -> Cameras:
+        """Of the references, as they were given."""
+        return self.seen.cameras
+
+    @property
+    def nbytes(self) -> int:
+        """Of references and drawn tokens."""
+        return self.seen.nbytes + sum(scene.nbytes for scene in self.drawn.values())
+
+
+class Dit3dRenderer(PlainRenderer):
+    """A 3DDiT network with its autoencoder, ready to render.
+
+    Args:
+        model: The network, in evaluation mode.
+        settings: Of its checkpoint.
+        autoencoder: Makes tokens of what is seen, and views of tokens.
+        precision: Autocast type of the network's matrix products.
+    """
+
+    def __init__(
+        self, model: Dit3d, settings: Dit3dSettings, autoencoder: Autoencoder, *, precision: Precision = "fp32"
+    ) -> None:
+        self.model, self.settings, self.autoencoder = model, settings, autoencoder
+        self.precision: Precision = precision
+        self.image_size = autoencoder.renderer.image_size
+        can = autoencoder.renderer.capabilities
+        self.capabilities = replace(
+            CAPABILITIES, renders_depth=can.renders_depth, renders_points=can.renders_points
+        )  # fmt: skip
+
+    def encode(self, images: Float[Tensor, "batch refs 3 h w"], cameras: Cameras | None) -> Dit3dScene:
+        """Keep references; tokens are drawn when it is known which views will be asked for.
+
+        Args:
+            images: RGB in [0, 1].
+            cameras: ``(batch, refs)``, world units.
+
+        Raises:
+            KaleidosceneError: See :class:`kaleidoscene.rendering.renderer.Renderer`.
+        """
+        return Dit3dScene(self.autoencoder.renderer.encode(images, cameras))
+
+    def expect(self, scene: Scene, cameras: Cameras) -> Dit3dScene:
+        """The scene in units of all cameras, with the poses of these targets ``(batch, targets)`` in its condition."""
+        assert isinstance(scene, Dit3dScene)
+        if scene.poses is not None:
+            return scene
+        world = RelativeWorld.of(scene.cameras, cameras)
+        count, most = cameras.batch_shape[1], self.settings.sampling.poses
+        chosen = sorted({round(n * (count - 1) / max(most - 1, 1)) for n in range(min(most, count))})
+        return Dit3dScene(replace(scene.seen, world=world), cameras[:, chosen])
+
+    @torch.no_grad()
+    def render(
+        self,
+        scene: Scene,
+        cameras: Cameras,
+        *,
+        seeds: Sequence[int],
+        independent: bool = False,
+        on_step: OnStep | None = None,
+    ) -> Rendering:
+        """Decode targets from the tokens of the scene, which are drawn at the first call of a request.
+
+        All targets of a request (:func:`kaleidoscene.rendering.renderer.request_seed`) are views of one drawn scene,
+        in whatever calls they come.
+
+        Raises:
+            KaleidosceneError: No targets, or not one seed for each.
+        """
+        assert isinstance(scene, Dit3dScene)
+        check_targets(cameras, seeds)
+        scene = self.expect(scene, cameras)
+        seed = request_seed(seeds)
+        if seed not in scene.drawn:
+            scene.drawn[seed] = self._draw(scene, seed, on_step)
+        return self.autoencoder.renderer.render(scene.drawn[seed], cameras, seeds=seeds, independent=independent)
+
+    def _draw(self, scene: Dit3dScene, seed: int, on_step: OnStep | None) -> Rae3dScene:
+        """The autoencoder's scene with tokens that are drawn."""
+        sampling, config = self.settings.sampling, self.settings.model
+        condition, poses_alone = (self._condition(scene, seen=seen) for seen in (True, False))
+        batch = len(condition)
+        generators = [seeded(seed, _NOISE, number) for number in range(batch)]
+        noise = draw_noise((batch, config.tokens, config.channels), generators).to(condition)
+        times = shift(torch.linspace(1, 0, sampling.steps + 1, dtype=torch.float64), config.shift)
+        field_of = guide(self._velocity(condition), self._velocity(poses_alone), sampling.guidance)
+        done = None if on_step is None else (lambda step: on_step(step, sampling.steps))
+        tokens = self.autoencoder.statistics.leave(integrate(field_of, noise, times, on_step=done))
+        return replace(scene.seen, tokens=tokens)
+
+    def _velocity(self, condition: Tensor) -> Velocity:
+        labels = None
+        if self.settings.model.classes:
+            labels = condition.new_full((len(condition),), self.settings.model.classes, dtype=torch.long)
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            with autocast(x.device, self.precision):
+                return self.model(x, x.new_full((len(x),), t), condition, labels).float()
+
+        return velocity
+
+    def _condition(self, scene: Dit3dScene, *, seen: bool) -> Float[Tensor, "batch latents channels"]:
+        """Tokens of references and poses, of mean 0 and variance 1; with ``seen`` off of poses alone."""
+        own, world = self.autoencoder.renderer, scene.seen.world
+        assert scene.poses is not None and scene.seen.images is not None
+        images = scene.seen.images
+        both = [scene.cameras, scene.poses]
+        rays = torch.cat([plucker_rays(world.enter(c).to(torch.float32).to(images.device)) for c in both], dim=1)
+        batch, refs, unseen = images.shape[0], images.shape[1], scene.poses.batch_shape[1]
+        blank = images.new_zeros(batch, unseen, *images.shape[2:])
+        visible = torch.arange(refs + unseen, device=images.device).expand(batch, -1) < (refs if seen else 0)
+        features = None
+        if own.features is not None:
+            found = own.features(images)
+            features = torch.cat([found, found.new_zeros(batch, unseen, *found.shape[2:])], dim=1)
+        with autocast(images.device, own.precision):
+            tokens = own.model.encode(torch.cat([images, blank], dim=1), rays, visible, features)
+        return self.autoencoder.statistics.enter(tokens)

@@ -1,0 +1,47 @@
+"""What a 3DDiT checkpoint says of itself beside its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kaleidoscene.families.dit3d.config import Dit3dConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dit3dSampling:
+    """How the tokens of a scene are drawn (method C.6).
+
+    Attributes:
+        steps: Of Euler's method.
+        guidance: Scale of classifier-free guidance; the field without condition knows poses and no image.
+        poses: Most cameras of targets whose poses stand in the condition, evenly chosen.
+    """
+
+    steps: int = 50
+    guidance: float = 2.0
+    poses: int = 12
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.poses < 0:
+            raise ValueError(f"Sampling needs at least 1 step and 0 poses, got {self.steps} and {self.poses}.")
+        if not 0 <= self.guidance < float("inf"):
+            raise ValueError(f"guidance must be at least 0, got {self.guidance}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dit3dSettings:
+    """Everything but the weights that a 3DDiT checkpoint needs.
+
+    Attributes:
+        model: Architecture of the network.
+        autoencoder: Name, folder or hub id of the 3DRAE whose tokens it draws, with their statistics.
+        image_size: ``(height, width)`` of the autoencoder.
+        field_of_view: Degrees of the views it was trained on.
+        sampling: How tokens are drawn by default.
+    """
+
+    model: Dit3dConfig
+    autoencoder: str = "rae3d"
+    image_size: tuple[int, int] = (224, 224)
+    field_of_view: float = 50.0
+    sampling: Dit3dSampling = Dit3dSampling()

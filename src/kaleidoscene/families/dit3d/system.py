@@ -1,0 +1,63 @@
+"""A loaded 3DDiT checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from kaleidoscene.errors import unknown_name
+from kaleidoscene.families.dit3d.checkpoint import FAMILY, load_autoencoder, load_model
+from kaleidoscene.families.dit3d.plan import Dit3dPlan, resampled
+from kaleidoscene.families.dit3d.renderer import Dit3dRenderer
+from kaleidoscene.geometry.poses import focal_over_side
+from kaleidoscene.nn.precision import TYPES, Precision
+from kaleidoscene.rendering.cost import Cost
+from kaleidoscene.rendering.system import PlainSystem
+
+
+class Dit3dSystem(PlainSystem):
+    """A 3DDiT network that is ready to render."""
+
+    family = FAMILY
+
+    def __init__(self, renderer: Dit3dRenderer) -> None:
+        self.renderer = self._own = renderer
+
+    @property
+    def focal_over_height(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of the views it was trained on."""
+        h, w = self.image_size
+        return focal_over_side(self._own.settings.field_of_view) * min(h, w) / h
+
+    @property
+    def method_note(self) -> dict[str, Any]:
+        """Steps, guidance and autoencoder."""
+        return Dit3dPlan(self._own.settings).method_note
+
+    def cost(self, references: int, targets: int, *, independent: bool = False) -> Cost:
+        """Of drawing a scene, of what is seen of it, and of its views."""
+        plan = Dit3dPlan(self._own.settings, self._own.autoencoder.renderer.settings)
+        return plan.cost(references, targets, independent=independent)
+
+    def with_sampling(self, *, steps: int | None, guidance: float | None) -> Dit3dSystem:
+        """The same checkpoint with other sampling; None keeps its default.
+
+        Raises:
+            ValueError: There is no such sampling.
+        """
+        own = self._own
+        settings = resampled(own.settings, steps=steps, guidance=guidance)
+        return Dit3dSystem(Dit3dRenderer(own.model, settings, own.autoencoder, precision=own.precision))
+
+
+def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> Dit3dSystem:
+    """Load a checkpoint folder and its autoencoder.
+
+    Raises:
+        KaleidosceneError: It does not load strictly, or the autoencoder is missing, has no statistics or other tokens.
+    """
+    if precision not in TYPES:
+        raise unknown_name("precision", precision, TYPES)
+    model, settings = load_model(folder, device)
+    autoencoder = load_autoencoder(settings.autoencoder, settings.model, device, precision)
+    return Dit3dSystem(Dit3dRenderer(model, settings, autoencoder, precision=cast(Precision, precision)))

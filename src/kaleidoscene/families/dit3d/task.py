@@ -1,0 +1,117 @@
+"""Training of 3DDiT: tokens of all views, disturbed, from tokens of the few that are seen (method C.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from kaleidoscene.datasets.views import Views
+from kaleidoscene.families.dit3d.checkpoint import Autoencoder, describe
+from kaleidoscene.families.dit3d.initialisation import initialise
+from kaleidoscene.families.dit3d.model import Dit3d
+from kaleidoscene.families.dit3d.renderer import Dit3dRenderer
+from kaleidoscene.families.dit3d.settings import Dit3dSettings
+from kaleidoscene.families.dit3d.system import Dit3dSystem
+from kaleidoscene.families.rae3d.task import tokens_of
+from kaleidoscene.flow.path import interpolate, velocity
+from kaleidoscene.flow.timesteps import shift
+from kaleidoscene.nn.precision import no_autocast
+from kaleidoscene.randomness import draw_noise, seeded
+from kaleidoscene.training.task import PlainTask
+
+_HIDING, _TIME, _NOISE = 31, 32, 33
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dit3dLoss:
+    """What is hidden in training.
+
+    Attributes:
+        hidden_share: Smallest and largest share of the views of a scene that are not seen.
+        all_hidden: Share of the scenes of which no view is seen.
+    """
+
+    hidden_share: tuple[float, float] = (0.6, 0.9)
+    all_hidden: float = 0.1
+
+    def __post_init__(self) -> None:
+        low, high = self.hidden_share
+        if not (0 <= low <= high <= 1 and 0 <= self.all_hidden <= 1):
+            raise ValueError("hidden_share and all_hidden are shares from 0 to 1.")
+
+
+class Dit3dTask(PlainTask):
+    """The flow of scene tokens."""
+
+    family = "dit3d"
+
+    def __init__(self, settings: Dit3dSettings, loss: Dit3dLoss, autoencoder: Autoencoder) -> None:
+        self.settings, self.loss, self.autoencoder = settings, loss, autoencoder
+        self.model: nn.Module = Dit3d(settings.model)
+
+    def describe(self) -> dict[str, Any]:
+        """The ``config.json`` of a checkpoint."""
+        return describe(self.settings)
+
+    def initialise(self, unit: nn.Module) -> None:
+        """Give first weights to a part of the network."""
+        initialise(unit)
+
+    def weight(self, views: Views) -> float:
+        """Scenes."""
+        return float(views.images.shape[0])
+
+    def tokens(self, views: Views) -> int:
+        """Of the scenes."""
+        return views.images.shape[0] * self.settings.model.tokens
+
+    def system(self, model: nn.Module) -> Dit3dSystem:
+        """The network as it stands, ready to render."""
+        assert isinstance(model, Dit3d)
+        return Dit3dSystem(Dit3dRenderer(model, self.settings, self.autoencoder))
+
+    def losses(self, views: Views, seed: int) -> dict[str, Tensor]:
+        """The squared error of the velocity.
+
+        Args:
+            views: Posed 3D scenes; references and targets are views alike.
+            seed: With the place of a scene in the run it tells time, noise and what is hidden.
+
+        Raises:
+            KaleidosceneError: There are no cameras.
+        """
+        numbers = views.numbers or tuple(range(len(views.images)))
+        device, config = views.images.device, self.settings.model
+        data, condition = self._tokens(views, self.visible(numbers, views.images.shape[1], seed).to(device))
+        with no_autocast(views.images):
+            uniform = torch.stack([torch.rand((), generator=seeded(seed, _TIME, number)) for number in numbers])
+            t = shift(uniform, config.shift).to(device)
+            noise = draw_noise(tuple(data.shape), [seeded(seed, _NOISE, number) for number in numbers]).to(device)
+            disturbed = interpolate(data, noise, t)
+        found = self.model(disturbed, t, condition)
+        with no_autocast(views.images):
+            loss = (found - velocity(data, noise)).square().mean()
+        return {"loss": loss}
+
+    @torch.no_grad()
+    def _tokens(self, views: Views, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of scenes that are seen from all sides, and of what is seen of them, of mean 0 and variance 1."""
+        network, features = self.autoencoder.renderer.model, self.autoencoder.renderer.features
+        both = (tokens_of(network, views, shown, features) for shown in (None, visible))
+        data, condition = (self.autoencoder.statistics.enter(tokens) for tokens in both)
+        return data, condition
+
+    def visible(self, numbers: tuple[int, ...], views: int, seed: int) -> Bool[Tensor, "batch views"]:
+        """Which views are seen: a few, or none."""
+        rows, (low, high) = [], self.loss.hidden_share
+        for number in numbers:
+            draw = seeded(seed, _HIDING, number)
+            everything, share = torch.rand(2, generator=draw).tolist()
+            part = 1.0 if everything < self.loss.all_hidden else low + (high - low) * share
+            order = torch.randperm(views, generator=draw)
+            rows.append(order >= round(part * views))
+        return torch.stack(rows)
