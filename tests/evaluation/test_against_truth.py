@@ -68,6 +68,12 @@ def test_a_cloud_beside_a_true_mesh(tmp_path, capsys):
     half = numbers_of([tmp_path / "half.glb", truth], capsys)
     assert half["chamfer of points and 100000 samples, in unit boxes, mean"] < 0.01
     assert half["chamfer of points and 100000 samples, as they stand, sum"] > 1
+    placed = trimesh.Scene()
+    move = trimesh.transformations.translation_matrix([5.0, 0.0, 0.0])
+    placed.add_geometry(trimesh.PointCloud(points, colours), transform=move)
+    placed.export(tmp_path / "placed.glb")
+    moved = numbers_of([tmp_path / "placed.glb", truth], capsys)
+    assert moved["chamfer of points and 100000 samples, as they stand, sum"] > 4  # where its node places it
     assert main(["compare", str(truth), str(tmp_path / "cloud.ply")]) == 1
     assert "cloud.ply: a mesh without faces" in capsys.readouterr().err
     write_ply(tmp_path / "none.ply", PointCloud(torch.zeros(0, 3)))

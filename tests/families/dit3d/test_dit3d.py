@@ -252,6 +252,39 @@ def test_a_network_that_says_nothing_has_the_loss_of_noise_and_data(batch):
     assert found == pytest.approx(expected, rel=0.05)
 
 
+class Watched(Oracle):
+    """Keeps the times that it is asked at."""
+
+    def forward(self, x, t, condition, labels=None):
+        self.asked.append(t)
+        return super().forward(x, t, condition, labels)
+
+
+def test_the_true_velocity_has_no_loss_and_times_are_shifted(batch):
+    """The path leads from data to noise; the middle of uniform times comes to lie where the shift says."""
+    task = made_task()
+    task.model = Watched(task._tokens(batch, torch.ones(4, 5, dtype=torch.bool))[0])
+    task.model.asked = []
+    losses = [float(task.losses(batch, seed)["loss"]) for seed in range(150)]
+    assert max(losses) < 1e-3
+    shift = tiny_dit3d_config().shift
+    assert float(torch.cat(task.model.asked).median()) == pytest.approx(shift / (1 + shift), abs=0.03)
+
+
+def test_the_wide_head_is_told_by_every_token_for_itself():
+    """Without attention a token depends on itself alone."""
+    network = tiny_dit3d()
+    for block in (*network.blocks, *network.head):
+        nn.init.zeros_(block.attention.out.weight)
+        nn.init.zeros_(block.attention.out.bias)
+    tokens, seen, t = torch.randn(1, 7, 24), torch.randn(1, 7, 24), torch.tensor([0.4])
+    found = network(tokens, t, seen)
+    other = tokens.clone()
+    other[:, 3] = torch.randn(24)
+    changed = (network(other, t, seen) - found).abs().amax(-1)[0] > 1e-5
+    assert changed.tolist() == [number == 3 for number in range(7)]
+
+
 def test_as_many_views_are_hidden_as_the_method_says():
     seen = torch.cat([made_task().visible((number,), 20, 0) for number in range(3000)]).float().mean(1)
     nothing = seen == 0
