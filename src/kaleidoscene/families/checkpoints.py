@@ -132,6 +132,7 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "model.safetensors.partial"
     save_file({name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}, partial)
+    partial.chmod(0o644)  # the library leaves it to its owner alone
     config = folder / "config.json.partial"
     config.write_text(json.dumps(description, indent=1))
     os.replace(partial, folder / "model.safetensors")
