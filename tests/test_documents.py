@@ -13,7 +13,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import kaleidoscene
-from kaleidoscene.cli import ablate, bench, check, common, compare, convert, evaluate, info, pose, render, synthesize
+from kaleidoscene.cli import (
+    ablate,
+    bench,
+    check,
+    common,
+    compare,
+    convert,
+    evaluate,
+    info,
+    pose,
+    reconstruct,
+    render,
+    synthesize,
+)
 from kaleidoscene.cli.main import VERBS, main
 from kaleidoscene.families.checkpoints import WEIGHTS
 from kaleidoscene.families.registry import find_recipe
@@ -34,6 +47,7 @@ OPTIONS = {
     "compare": compare.CompareOptions,
     "convert": convert.ConvertOptions,
     "pose": pose.PoseOptions,
+    "reconstruct": reconstruct.ReconstructOptions,
     "render": render.RenderOptions,
     "evaluate": evaluate.EvaluateOptions,
     "info": info.InfoOptions,

@@ -233,8 +233,10 @@ def test_two_processes_follow_the_losses_of_one(tmp_path, shards):
         records = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         found.append([(record["loss"], record["gradient_norm"]) for record in records])
     assert len(found[0]) == 4
-    for ours, theirs in zip(*found, strict=True):
-        assert theirs == pytest.approx(ours, rel=1e-4)
+    for (loss, norm), (other_loss, other_norm) in zip(*found, strict=True):
+        assert other_loss == pytest.approx(loss, rel=1e-4)
+        # Sums in another order; the norm is that of the few numbers that convolutions on 4 tokens make large.
+        assert other_norm == pytest.approx(norm, rel=1e-3)
 
 
 def test_the_perceptual_term_is_added_where_its_weights_are(batch, tmp_path):
@@ -260,5 +262,5 @@ def test_geometry_stays_exact_under_autocast(batch):
     with torch.autocast("cpu", torch.bfloat16):
         low = made.losses(batch, 3)
     for name in ("loss", "points", "cameras"):
-        assert float(low[name]) == pytest.approx(float(plain[name]), rel=0.03)
+        assert low[name].item() == pytest.approx(plain[name].item(), rel=0.03)
     assert exact.points.dtype == torch.float32
