@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.serialisation import from_plain
+from kaleidoscene.serialisation import from_plain, to_plain
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.integrity import verify_published
 from kaleidoscene.training.weights import load_weights
 
 Network = TypeVar("Network", bound=nn.Module)
+Settings = TypeVar("Settings")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """Shipped weights, one folder a name."""
 
@@ -137,3 +139,47 @@ def write_checkpoint(
     config.write_text(json.dumps(description, indent=1))
     os.replace(partial, folder / "model.safetensors")
     os.replace(config, folder / "config.json")
+
+
+@dataclass(frozen=True)
+class CheckpointFormat(Generic[Settings, Network]):
+    """The checkpoints of a family: a folder with config.json and model.safetensors, read strictly.
+
+    Attributes:
+        family: Its name.
+        version: Of the format.
+        settings: Everything but the weights, a dataclass.
+        network: Makes the network that settings describe.
+    """
+
+    family: str
+    version: int
+    settings: type[Settings]
+    network: Callable[[Settings], Network]
+
+    def describe(self, settings: Settings) -> dict[str, Any]:
+        """The ``config.json`` of a checkpoint."""
+        return {"family": self.family, "format_version": self.version, "settings": to_plain(settings)}
+
+    def read_settings(self, folder: Path) -> Settings:
+        """Read ``config.json``.
+
+        Raises:
+            KaleidosceneError: It is missing, of another family or version, or has unknown or missing keys.
+        """
+        return read_settings(folder, self.family, self.version, self.settings)
+
+    def load_model(self, folder: Path, device: str | torch.device = "cpu") -> tuple[Network, Settings]:
+        """The network of a checkpoint, in evaluation mode, and its settings.
+
+        Raises:
+            KaleidosceneError: The checkpoint is incomplete, damaged, or does not fit this version of the family.
+        """
+        settings = self.read_settings(folder)
+        return load_network(folder, lambda: self.network(settings), device), settings
+
+    def save_model(
+        self, folder: Path, settings: Settings, weights: dict[str, Tensor], *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Write a checkpoint; both files are written aside and renamed."""
+        write_checkpoint(folder, self.describe(settings), weights, dtype=dtype)
