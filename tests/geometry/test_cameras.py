@@ -3,7 +3,7 @@ import torch
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.rays import camera_rays, plucker_rays, project, unproject
+from kaleidoscene.geometry.rays import camera_rays, depth_along_axis, plucker_rays, project, unproject
 from tests.conftest import ring
 
 
@@ -101,3 +101,9 @@ def test_numbers_and_sizes_must_match():
         Cameras(cameras.world_from_cam, cameras.intrinsics[:3], (16, 24))
     with pytest.raises(KaleidosceneError, match="different image sizes"):
         Cameras.concatenate([cameras, ring(2, (8, 8))])
+
+
+def test_depth_along_the_axis_is_what_points_were_made_of():
+    cameras = ring(3, (12, 20), seed=6, batch=(2,)).to(torch.float64)
+    depth = 0.5 + torch.rand(2, 3, 12, 20, dtype=torch.float64)
+    torch.testing.assert_close(depth_along_axis(cameras, unproject(cameras, depth)), depth, rtol=0, atol=1e-6)

@@ -60,6 +60,12 @@ def unproject(cameras: Cameras, depth: Float[Tensor, "*batch h w"]) -> Float[Ten
     return origins[..., None, None, :] + directions * (depth / along_axis)[..., None]
 
 
+def depth_along_axis(cameras: Cameras, points: Float[Tensor, "*batch h w 3"]) -> Float[Tensor, "*batch h w"]:
+    """Depth along the optical axis of a world point for every pixel: the inverse of :func:`unproject`."""
+    to_camera = cameras.cam_from_world.to(points)
+    return torch.einsum("...hwi,...i->...hw", points, to_camera[..., 2, :3]) + to_camera[..., 2, 3, None, None]
+
+
 def to_sampling_grid(pixels: Float[Tensor, "*batch n 2"], image_size: tuple[int, int]) -> Float[Tensor, "*batch n 2"]:
     """Pixel coordinates as ``grid_sample`` takes them (``align_corners=False``): -1 and 1 are the image's borders.
 

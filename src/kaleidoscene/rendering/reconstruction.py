@@ -16,7 +16,7 @@ from kaleidoscene.geometry.trajectories import sphere
 from kaleidoscene.geometry.view import View
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, fuse
 from kaleidoscene.reconstruction.surface import SurfacePoints
-from kaleidoscene.rendering.renderer import Scene
+from kaleidoscene.rendering.renderer import Scene, in_chunks
 from kaleidoscene.rendering.scene_file import read_scene, write_scene
 from kaleidoscene.rendering.system import SceneKeeper, System
 
@@ -54,12 +54,7 @@ class Reconstruction:
         """
         if not len(cameras):
             raise KaleidosceneError("There is nothing to render: zero targets.")
-        parts, total = [], len(cameras)
-        for first in range(0, total, _IN_ONE_CALL):
-            chosen = cameras[first : first + _IN_ONE_CALL]
-            parts.append(self._some(chosen))
-            if on_view is not None:
-                on_view(first + len(chosen), total)
+        parts = [self._some(cameras[some]) for some in in_chunks(len(cameras), _IN_ONE_CALL, on_view)]
         return PointViews(
             *(torch.cat([getattr(part, name) for part in parts]) for name in ("images", "depths", "points")),
             confidence=torch.cat([part.confidence for part in parts]), cameras=cameras,

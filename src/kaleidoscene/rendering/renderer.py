@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -150,6 +150,15 @@ class PlainRenderer:
         raise KaleidosceneError(
             "Rendered views cannot become references of this method; render without autoregression."
         )
+
+
+def in_chunks(count: int, size: int, on_step: OnStep | None = None) -> Iterator[slice]:
+    """Places of so many targets, ``size`` at a time; ``on_step`` hears of each chunk that is done."""
+    for first in range(0, count, size):
+        last = min(first + size, count)
+        yield slice(first, last)
+        if on_step is not None:
+            on_step(last, count)
 
 
 def check_targets(cameras: Cameras, seeds: Sequence[int]) -> None:

@@ -245,6 +245,8 @@ def test_the_perceptual_term_is_added_where_its_weights_are(batch, tmp_path):
     for words, given in (({"perceptual": 0.5}, None), ({}, distance)):
         with pytest.raises(KaleidosceneError, match="The perceptual loss and its weights come together"):
             RngTask(plain.settings, RngLoss(**words), None, given)
+    recipe = replace(rng_debug(), perceptual_weights=tmp_path / "vgg.mat")
+    assert recipe.changed(recipe.options) == recipe
     seen = RngTask(plain.settings, replace(plain.loss, perceptual=0.5), None, distance)
     seen.model = plain.model
     without, with_it = plain.losses(batch, 3), seen.losses(batch, 3)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
-from torch import Tensor
 
 from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
-from kaleidoscene.encoders.vgg19 import PerceptualDistance
-from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.checkpoints import read_weights
+from kaleidoscene.families.encoded_recipe import EncodedRecipe
 from kaleidoscene.families.rae3d.checkpoint import FAMILY
 from kaleidoscene.families.rae3d.loss import Rae3dLoss
 from kaleidoscene.families.rae3d.plan import decode_flops, encode_flops, parameters_of, plan, view_tokens
@@ -25,7 +21,6 @@ from kaleidoscene.families.rae3d.task import Rae3dTask
 from kaleidoscene.rendering.cost import Plan
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.cost import Placement, TrainingCost
-from kaleidoscene.training.recipe import PlainRecipe
 
 # Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
 # is kept; bytes of a trained parameter: weight, gradient, two moments of AdamW and the running average.
@@ -47,46 +42,19 @@ class Rae3dOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rae3dRecipe(PlainRecipe):
+class Rae3dRecipe(EncodedRecipe):
     """One training run."""
 
     settings: Rae3dSettings
     loss: Rae3dLoss = Rae3dLoss()
-    perceptual_weights: Path | None = None
 
     family = FAMILY
-
-    @property
-    def options(self) -> Rae3dOptions:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """What a command line may change."""
-        return Rae3dOptions(train=self.train, data=self.data, loss=self.loss, synthetic=self.synthetic)
-
-    def changed(self, options: Rae3dOptions) -> Rae3dRecipe:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The recipe with other options."""
-        settings = self.settings
-        if options.features is not None:
-            if settings.model.encoder.kind == "image":
-                raise KaleidosceneError("--features: this recipe trains its own encoder of images.")
-            encoder = replace(settings.model.encoder, source=options.features)
-            settings = replace(settings, model=replace(settings.model, encoder=encoder))
-        return replace(
-            self, settings=settings, train=options.train, data=options.data, loss=options.loss,
-            synthetic=options.synthetic, perceptual_weights=options.perceptual_weights,
-        )  # fmt: skip
+    options_type = Rae3dOptions
 
     @property
     def plan(self) -> Plan:
         """What rendering with its network costs."""
         return plan(self.settings)
-
-    @property
-    def remark(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the costs of training leave out."""
-        return "without DINOv2" if self.settings.model.encoder.kind == "dinov2" else ""
-
-    def identity(self) -> dict[str, Any]:
-        """The loss."""
-        return {"loss": self.loss}
 
     def training_costs(self, placement: Placement) -> Sequence[TrainingCost]:
         """Cost of a step."""
@@ -115,12 +83,5 @@ class Rae3dRecipe(PlainRecipe):
     def make_task(self, device: str) -> Rae3dTask:
         """The task of a run, its network still without weights."""
         features = load_features(self.settings, device)
-        perceptual = None
-        if self.perceptual_weights is not None:
-            perceptual = PerceptualDistance.read(self.perceptual_weights).to(device)
         with torch.device("meta"):
-            return Rae3dTask(self.settings, self.loss, features, perceptual)
-
-    def read_weights(self, folder: Path) -> dict[str, Tensor]:
-        """Weights of a 3DRAE checkpoint."""
-        return read_weights(folder)
+            return Rae3dTask(self.settings, self.loss, features, self.perceptual(device))

@@ -15,11 +15,18 @@ from kaleidoscene.families.rae3d.scene import Rae3dScene
 from kaleidoscene.families.rae3d.settings import Rae3dSettings
 from kaleidoscene.families.rae3d.world import RelativeWorld
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.poses import invert
-from kaleidoscene.geometry.rays import plucker_rays
-from kaleidoscene.nn.precision import Precision, autocast, exact
+from kaleidoscene.geometry.rays import depth_along_axis, plucker_rays
+from kaleidoscene.nn.precision import Precision, autocast
 from kaleidoscene.rendering.capabilities import Capabilities
-from kaleidoscene.rendering.renderer import OnStep, PlainRenderer, Rendering, Scene, check_references, check_targets
+from kaleidoscene.rendering.renderer import (
+    OnStep,
+    PlainRenderer,
+    Rendering,
+    Scene,
+    check_references,
+    check_targets,
+    in_chunks,
+)
 
 CAPABILITIES = Capabilities(
     needs_cameras=True, renders_depth=True, renders_points=True, takes_back_views=False, any_lens=True
@@ -110,11 +117,9 @@ class Rae3dRenderer(PlainRenderer):
         scene = self.expect(scene, cameras)
         assert scene.tokens is not None
         rays, step, parts = self._rays(scene, cameras), self.settings.targets_at_once, []
-        for first in range(0, rays.shape[1], step):
+        for some in in_chunks(rays.shape[1], step, on_step):
             with autocast(rays.device, self.precision):
-                parts.append(self.model.decode(scene.tokens, rays[:, first : first + step]))
-            if on_step is not None:
-                on_step(min(first + step, rays.shape[1]), rays.shape[1])
+                parts.append(self.model.decode(scene.tokens, rays[:, some]))
         images = torch.cat([part.images for part in parts], dim=1).clamp(0, 1)
         if self.settings.model.points is None:
             return Rendering(images, cameras)
@@ -126,8 +131,7 @@ class Rae3dRenderer(PlainRenderer):
         )
         met = points.abs().sum(-1) > NOTHING_MET
         points = scene.world.leave_points(points)
-        to_camera = invert(exact(cameras.world_from_cam)).to(points)
-        depth = torch.einsum("bvhwi,bvi->bvhw", points, to_camera[..., 2, :3]) + to_camera[..., 2, 3, None, None]
+        depth = depth_along_axis(cameras, points)
         return Rendering(images, cameras, depth.clamp_min(0) * met, points, confidence)
 
     def _rays(self, scene: Rae3dScene, cameras: Cameras) -> Tensor:

@@ -12,6 +12,7 @@ from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.encoders.vgg19 import PerceptualDistance
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.encoded_recipe import check_perceptual
 from kaleidoscene.families.rae3d.checkpoint import describe
 from kaleidoscene.families.rae3d.initialisation import initialise
 from kaleidoscene.families.rae3d.loss import Rae3dLoss, gradient_loss, point_loss
@@ -69,11 +70,7 @@ class Rae3dTask(PlainTask):
         features: FeatureEncoder | None = None,
         perceptual: PerceptualDistance | None = None,
     ) -> None:
-        if (perceptual is None) != (loss.perceptual == 0):
-            raise KaleidosceneError(
-                "The perceptual loss and its weights come together: give --perceptual-weights FILE "
-                "(imagenet-vgg-verydeep-19.mat of MatConvNet), or --loss.perceptual 0."
-            )
+        check_perceptual(loss.perceptual, perceptual)
         self.settings, self.loss, self.features, self.perceptual = settings, loss, features, perceptual
         self.model: nn.Module = Rae3d(settings.model)
 

@@ -16,11 +16,18 @@ from kaleidoscene.families.rng.scene import RngScene
 from kaleidoscene.families.rng.settings import RngSettings
 from kaleidoscene.families.rng.world import SourceWorld, first_pose
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.poses import invert
-from kaleidoscene.geometry.rays import plucker_rays
-from kaleidoscene.nn.precision import Precision, autocast, exact
+from kaleidoscene.geometry.rays import depth_along_axis, plucker_rays
+from kaleidoscene.nn.precision import Precision, autocast
 from kaleidoscene.rendering.capabilities import Capabilities
-from kaleidoscene.rendering.renderer import OnStep, PlainRenderer, Rendering, Scene, check_references, check_targets
+from kaleidoscene.rendering.renderer import (
+    OnStep,
+    PlainRenderer,
+    Rendering,
+    Scene,
+    check_references,
+    check_targets,
+    in_chunks,
+)
 
 CAPABILITIES = Capabilities(
     needs_cameras=False, estimates_cameras=True, renders_depth=True, renders_points=True, takes_back_views=False,
@@ -102,10 +109,8 @@ class RngRenderer(PlainRenderer):
         targets, step = cameras.batch_shape[1], self.settings.targets_at_once
         inside = scene.world.enter(cameras)
         parts = []
-        for first in range(0, targets, step):
-            parts.append(self._some(scene.sources, inside[:, first : first + step]))
-            if on_step is not None:
-                on_step(min(first + step, targets), targets)
+        for some in in_chunks(targets, step, on_step):
+            parts.append(self._some(scene.sources, inside[:, some]))
         colours, points, confidence = (
             torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("colours", "points", "confidence")
         )
@@ -135,6 +140,4 @@ def depth_of(points: Float[Tensor, "batch views h w 3"], cameras: Cameras) -> Fl
         points: In the world of the first source.
         cameras: They were seen with, in the same world.
     """
-    to_camera = invert(exact(cameras.world_from_cam)).to(points)
-    depth = torch.einsum("bvhwi,bvi->bvhw", points, to_camera[..., 2, :3]) + to_camera[..., 2, 3, None, None]
-    return depth.clamp_min(0) * (points.abs().sum(-1) > NOTHING_MET)
+    return depth_along_axis(cameras, points).clamp_min(0) * (points.abs().sum(-1) > NOTHING_MET)

@@ -13,6 +13,7 @@ from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.encoders.vgg19 import PerceptualDistance
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.encoded_recipe import check_perceptual
 from kaleidoscene.families.rng.camera_encoding import encode_cameras
 from kaleidoscene.families.rng.checkpoint import describe
 from kaleidoscene.families.rng.initialisation import initialise
@@ -61,11 +62,7 @@ class RngTask(PlainTask):
         features: FeatureEncoder | None = None,
         perceptual: PerceptualDistance | None = None,
     ) -> None:
-        if (perceptual is None) != (loss.perceptual == 0):
-            raise KaleidosceneError(
-                "The perceptual loss and its weights come together: give --perceptual-weights FILE "
-                "(imagenet-vgg-verydeep-19.mat of MatConvNet), or --loss.perceptual 0."
-            )
+        check_perceptual(loss.perceptual, perceptual)
         self.settings, self.loss, self.features, self.perceptual = settings, loss, features, perceptual
         self.model: nn.Module = Rng(settings.model)
 
