@@ -31,6 +31,7 @@ from kaleidoscene.evaluation.unposed import TrueViews, UnposedSplit, draw_splits
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.images.pixels import to_bytes
 from kaleidoscene.reconstruction.fusion import FusionConfig
+from kaleidoscene.rendering.renderer import estimated_cameras
 
 COLUMNS = {
     "ra5": "RA@5", "ra15": "RA@15", "ra30": "RA@30", "rt5": "RT@5", "rt15": "RT@15", "rt30": "RT@30", "auc30": "AUC@30",
@@ -102,7 +103,7 @@ class Study:
         if self.kaleido is not None:
             four = list(split.sources[:4])
             true = truth.cameras[four]
-            estimated = getattr(renderer.encode(truth.images[None, four], true.reshape(1, 4)), "estimated", None)
+            estimated = estimated_cameras(renderer.encode(truth.images[None, four], true.reshape(1, 4)))
             assert estimated is not None
             told = replace(true, world_from_cam=estimated.world_from_cam[0])
             for name, cameras in (("true", true), ("rng's", told)):

@@ -123,7 +123,7 @@ def test_what_is_refused_leaves_nothing(tmp_path, model, capsys):
     assert "renders_points" not in (text := said("--model", "default")) and "rng" in text
     ours = ("--model", model)
     assert "view 7 is out of range" in said(*ours, "--references", "0,7")
-    assert "image 1 is named twice" in said(*ours, "--references", "1,0,1")
+    assert "view 1 is named twice" in said(*ours, "--references", "1,0,1")
     assert "at least one image, got 0" in said(*ours, "--num-references", "0")
     assert "0 or more views around it" in said(*ours, "--frames", "-1")
     with pytest.raises(SystemExit) as stop:
@@ -203,7 +203,9 @@ def test_photographs_of_different_sizes(tmp_path, model, capsys):
     out = tmp_path / "out"
     arguments = ["reconstruct", str(photos), "--model", model, "--out", str(out), "--turntable", "1", "--frames", "0"]
     assert main([*arguments, "--fusion.source-erosion", "0"]) == 0
-    assert "Images of 2 sizes are cropped about their middle to the smallest sides, 40x40" in capsys.readouterr().out
+    assert (
+        "References of 2 sizes are cropped about their middle to the smallest sides, 40x40" in capsys.readouterr().out
+    )
     loaded = load(model)
     posed = loaded.estimate_cameras(read_capture(photos))
     seen = loaded.prepare(posed)[1]

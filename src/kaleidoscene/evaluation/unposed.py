@@ -21,7 +21,7 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import unproject
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, object_pixels
 from kaleidoscene.reconstruction.surface import eroded
-from kaleidoscene.rendering.renderer import Renderer, Rendering, Scene
+from kaleidoscene.rendering.renderer import Renderer, Rendering, Scene, estimated_cameras
 
 DRAWN, TARGETS, CLOUD_POINTS = 14, 10, 8192
 """Views that are drawn of a scene, the last of them that are targets, and points of a cloud that are compared."""
@@ -109,7 +109,7 @@ def score_unposed(
     scene = renderer.encode(truth.images[None, sources], truth.cameras[sources].reshape(1, count))
     scene = renderer.expect(scene, truth.cameras.reshape(1, len(truth.cameras)))
     numbers: dict[str, float] = {}
-    estimated = getattr(scene, "estimated", None)
+    estimated = estimated_cameras(scene)
     if estimated is not None and count > 1:
         poses = relative_pose_scores(estimated.world_from_cam[0], truth.cameras.world_from_cam[sources])
         numbers |= {name: float(value) for name, value in vars(poses).items()}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.normalisation import SceneNormalisation
 from kaleidoscene.geometry.trajectories import sphere
 from kaleidoscene.geometry.view import View
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, fuse
@@ -62,7 +63,7 @@ class Reconstruction:
 
     def _some(self, cameras: Cameras) -> PointViews:
         count = len(cameras)
-        inside = self._moved(cameras, -self.origin).reshape(1, count)
+        inside = self._centred.normalise(cameras).reshape(1, count)
         rendering = self.system.renderer.render(self.scene, inside, seeds=[0] * count, independent=True)
         if rendering.depths is None or rendering.points is None or rendering.confidence is None:
             raise KaleidosceneError(f"{self.system.family} renders no points.")
@@ -84,28 +85,37 @@ class Reconstruction:
         """The photographs with the points that are told at their cameras."""
         return replace(self.render(self.cameras, on_view=on_view), images=self.images)
 
+    @property
+    def _centred(self) -> SceneNormalisation:
+        """From the world to one whose zero is the object's middle."""
+        return SceneNormalisation(self.origin, torch.ones(()))
+
     def points(
-        self, frames: int = 24, config: FusionConfig | None = None, *, on_view: OnView | None = None
+        self,
+        frames: int = 24,
+        config: FusionConfig | None = None,
+        *,
+        sources: PointViews | None = None,
+        on_view: OnView | None = None,
     ) -> SurfacePoints:
         """The complete object: points of the sources and of views all around it.
 
         Args:
             frames: Views around the object.
             config: Which of their pixels count; by default as the authors' release.
+            sources: What :meth:`sources` gives, where it is at hand.
             on_view: Progress.
 
         Raises:
             KaleidosceneError: No pixel is left.
         """
-        total, own = frames + len(self.cameras), len(self.cameras)
-        sources = self.sources(on_view=on_view and (lambda done, _: on_view(done, total)))
-        new = None
-        if frames:
-            new = self.render(self.around(frames), on_view=on_view and (lambda done, _: on_view(own + done, total)))
-        centred = [None if views is None else _moved_views(views, -self.origin) for views in (sources, new)]
-        assert centred[0] is not None
-        cloud = fuse(centred[0], centred[1], config or FusionConfig())
+        seen = self._about_the_object(sources or self.sources())
+        new = self._about_the_object(self.render(self.around(frames), on_view=on_view)) if frames else None
+        cloud = fuse(seen, new, config or FusionConfig())
         return replace(cloud, positions=cloud.positions + self.origin)
+
+    def _about_the_object(self, views: PointViews) -> PointViews:
+        return replace(views, points=views.points - self.origin, cameras=self._centred.normalise(views.cameras))
 
     def save(self, path: str | Path) -> None:
         """Write a scene file, from which :meth:`load` goes on without computing the scene again.
@@ -135,16 +145,6 @@ class Reconstruction:
             return cls(system, scene, images, cameras, own["origin"], own["up"])
         except KeyError as error:
             raise KaleidosceneError(f"{path}: the scene has no {error.args[0]!r}.") from error
-
-    @staticmethod
-    def _moved(cameras: Cameras, by: Tensor) -> Cameras:
-        poses = cameras.world_from_cam.clone()
-        poses[..., :3, 3] += by.to(poses)
-        return replace(cameras, world_from_cam=poses)
-
-
-def _moved_views(views: PointViews, by: Tensor) -> PointViews:
-    return replace(views, points=views.points + by, cameras=Reconstruction._moved(views.cameras, by))
 
 
 def _keeper(system: System) -> SceneKeeper:

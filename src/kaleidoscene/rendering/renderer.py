@@ -49,6 +49,21 @@ class Scene(Protocol):
         ...
 
 
+@runtime_checkable
+class Estimating(Protocol):
+    """A scene of a model that tells cameras, also where some were given."""
+
+    @property
+    def estimated(self) -> Cameras | None:
+        """As the model tells them, ``(batch, refs)``, in the world of the scene; None of a model without."""
+        ...
+
+
+def estimated_cameras(scene: Scene) -> Cameras | None:
+    """The cameras that a model told; None of scenes of which it told none."""
+    return scene.estimated if isinstance(scene, Estimating) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Rendering:
     """New views of a batch of scenes.

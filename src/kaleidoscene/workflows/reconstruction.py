@@ -20,7 +20,6 @@ from kaleidoscene.api import Model
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.points import write_ply
 from kaleidoscene.captures.conversion.rendered import write_rendered_capture
-from kaleidoscene.captures.frame_files import frame_size
 from kaleidoscene.captures.frames import PointCloud
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.poses import RelativePoseScore, relative_pose_scores
@@ -35,7 +34,8 @@ from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews
 from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.rendering.outputs import SheetRow, depth_pictures, write_contact_sheet, write_video
 from kaleidoscene.rendering.reconstruction import Reconstruction
-from kaleidoscene.workflows.request import parse_indices
+from kaleidoscene.rendering.renderer import estimated_cameras
+from kaleidoscene.workflows.request import describe_sizes, parse_references
 
 WRITTEN = (
     "cloud.ply", "cloud.glb", "transforms.json", "images/", "depth/", "scene.safetensors", "turntable.mp4",
@@ -101,7 +101,7 @@ class ReconstructionJob:
         with whole_folder(self.out, overwrite=self.overwrite, sources=self.sources) as folder, _progress() as advance:
             scene = self.model.reconstruct(self.capture, masked=self.masked)
             views = scene.sources()
-            cloud = scene.points(self.frames, self.fusion, on_view=partial(advance, "views"))
+            cloud = scene.points(self.frames, self.fusion, sources=views, on_view=partial(advance, "views"))
             self._write_views(folder, views)
             scene.save(folder / "scene.safetensors")
             write_cloud(folder, cloud, scene.up)
@@ -110,7 +110,7 @@ class ReconstructionJob:
 
     def _pose_scores(self, scene: Reconstruction) -> RelativePoseScore | None:
         """Of the cameras that the model told, where the capture has some to hold them against."""
-        estimated = getattr(scene.scene, "estimated", None)
+        estimated = estimated_cameras(scene.scene)
         if not self.capture.is_posed or estimated is None or len(self.capture) < 2:
             return None
         return relative_pose_scores(estimated.world_from_cam[0], self.capture.cameras.world_from_cam)
@@ -204,9 +204,7 @@ def choose_sources(
     if most < 1:
         raise KaleidosceneError(f"A reconstruction needs at least one image, got {most}.")
     if named is not None:
-        numbers = parse_indices(named, "--references")
-        if (twice := next((number for number in numbers if numbers.count(number) > 1), None)) is not None:
-            raise KaleidosceneError(f"--references: image {twice} is named twice; name every image once.")
+        numbers = parse_references(named)
     else:
         numbers = sorted(
             {round(place) for place in torch.linspace(0, len(capture) - 1, min(most, len(capture))).tolist()}
@@ -217,11 +215,7 @@ def choose_sources(
     if capture.is_posed:
         held = ", and are held against those that the model tells" if estimates and len(numbers) > 1 else ""
         notes.append(f"Its cameras fix the world{held}.")
-    sizes = {frame_size(frame) for frame in chosen.frames}
-    if len(sizes) > 1:
-        h, w = chosen.common_size
-        notes.append(f"Images of {len(sizes)} sizes are cropped about their middle to the smallest sides, {h}x{w}.")
-    return chosen, notes
+    return chosen, notes + describe_sizes(chosen)
 
 
 @contextmanager

@@ -45,6 +45,27 @@ def parse_indices(text: str, what: str) -> list[int]:
     return numbers
 
 
+def parse_references(text: str) -> list[int]:
+    """Numbers of ``--references``, each of them once.
+
+    Raises:
+        KaleidosceneError: The text is no list of numbers, or names one twice.
+    """
+    numbers = parse_indices(text, "--references")
+    if (twice := next((number for number in numbers if numbers.count(number) > 1), None)) is not None:
+        raise KaleidosceneError(f"--references: view {twice} is named twice; name every reference once.")
+    return numbers
+
+
+def describe_sizes(references: Capture) -> list[str]:
+    """What is done with references of several sizes, as sentences for users."""
+    sizes = {frame_size(frame) for frame in references.frames}
+    if len(sizes) == 1:
+        return []
+    h, w = references.common_size
+    return [f"References of {len(sizes)} sizes are cropped about their middle to the smallest sides, {h}x{w}."]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions:
     """References and targets."""
@@ -62,7 +83,7 @@ class RequestOptions:
     targets: str | None = None
     """Views of the capture to render (and compare with), for example 10-24, or 'rest': all but the references."""
     trajectory: str = "orbit"
-    """Preset: orbit, spiral, lemniscate, dolly, dolly-zoom, pan, roll, move, with parameters if wanted
+    """Preset: orbit, sphere, spiral, lemniscate, dolly, dolly-zoom, pan, roll, move, with parameters if wanted
     (orbit:degrees=180,elevation=30), or spline: smoothly through the references in the order given."""
     camera_path: Path | None = None
     """JSON camera path (ours or nerfstudio's), instead of a trajectory."""
@@ -118,9 +139,7 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
     if not capture.is_posed:
         capture, note = _with_cameras(capture, options, model)
         notes.append(note)
-    fixed = None if options.references is None else parse_indices(options.references, "--references")
-    if fixed and (twice := next((number for number in fixed if fixed.count(number) > 1), None)) is not None:
-        raise KaleidosceneError(f"--references: view {twice} is named twice; name every reference once.")
+    fixed = None if options.references is None else parse_references(options.references)
     cameras, own = _targets_before_references(options, capture)
     indices = fixed or _choose(options, capture, cameras, own)
     references = capture.select(indices)
@@ -135,10 +154,7 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
         cameras = _path(options, references)
     shown = ", ".join(map(str, indices[:12])) + (" ..." if len(indices) > 12 else "")
     notes.append(f"{capture.name}: {len(capture)} views, {len(indices)} as references ({shown}).")
-    sizes = {frame_size(frame) for frame in references.frames}
-    if len(sizes) > 1:
-        h, w = references.common_size
-        notes.append(f"References of {len(sizes)} sizes are cropped about their middle to the smallest sides, {h}x{w}.")
+    notes += describe_sizes(references)
     truth = None if own is None else capture.select(own)
     both = [place for place, number in enumerate(own or []) if number in indices and not options.score_references]
     if both:
