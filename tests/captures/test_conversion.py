@@ -13,8 +13,8 @@ from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import pinhole_capture
 from kaleidoscene.captures.conversion.points import point_cloud, write_ply
 from kaleidoscene.captures.conversion.tools import WRITERS
-from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.captures.frames import Frame, PointCloud
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.from_captures import ShardConfig, scene_of, write_shards
@@ -94,7 +94,7 @@ def test_what_was_rendered_converts_too(tmp_path):
     for name in names:
         Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(tmp_path / "out" / name)
     cameras = ring(3, (16, 24), seed=3)
-    transforms_json.write(tmp_path / "out" / "transforms.json", names, cameras, centred="object")
+    write_cameras(tmp_path / "out" / "transforms.json", names, cameras, centred="object")
     assert main(["convert", str(tmp_path / "out"), str(tmp_path / "colmap"), "--to", "colmap"]) == 0
     back = read_capture(tmp_path / "colmap")
     torch.testing.assert_close(back.cameras.world_from_cam, cameras.world_from_cam, rtol=0, atol=1e-6)
@@ -181,7 +181,7 @@ def captures(tmp_path):
         pixels = np.random.default_rng(number).integers(0, 255, (3, 24, 32, 4), dtype=np.uint8)
         for name, image in zip(names, pixels, strict=True):
             Image.fromarray(image).save(folder / name)
-        transforms_json.write(folder / "transforms.json", names, ring(3, (24, 32), seed=number), centred="object")
+        write_cameras(folder / "transforms.json", names, ring(3, (24, 32), seed=number), centred="object")
     return tmp_path / "captures"
 
 
@@ -346,7 +346,7 @@ def test_short_captures_are_left_out_and_another_lens_is_trained_on(capsys, capt
     for number in (1, 3, 4):
         folder = captures / f"object{number}"
         names = [f"images/{n % 3}.png" for n in range(5)]
-        transforms_json.write(folder / "transforms.json", names, ring(5, (24, 32), seed=number), centred="object")
+        write_cameras(folder / "transforms.json", names, ring(5, (24, 32), seed=number), centred="object")
     options = ["--shards.image-size", "32", "32", "--shards.least-views", "4", "--shards.field-of-view", "70"]
     shards, run = tmp_path / "shards", tmp_path / "run"
     for _ in range(2):  # a second time: nothing to do, and the same is said

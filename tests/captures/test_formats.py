@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kaleidoscene.captures.formats import dtu, transforms_json
+from kaleidoscene.captures.formats import dtu
 from kaleidoscene.captures.formats.registry import read_capture, scan_capture
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.distortion import Distortion
@@ -468,7 +469,7 @@ def test_dl3dv_layout_with_reduced_images(tmp_path):
         Image.fromarray(np.zeros((12, 22, 3), np.uint8)).save(
             tmp_path / "nerfstudio" / name.replace("images", "images_4")
         )
-    transforms_json.write(tmp_path / "nerfstudio" / "transforms.json", names, cameras)
+    write_cameras(tmp_path / "nerfstudio" / "transforms.json", names, cameras)
     capture = read_capture(tmp_path)
     assert capture.common_size == (12, 22) and any("reduced by 4" in note for note in capture.notes)
     torch.testing.assert_close(capture.cameras.intrinsics, cameras.resize(12, 22).intrinsics)
@@ -483,7 +484,7 @@ def capture_folder(tmp_path):
     names = [f"images/{n}.png" for n in range(3)]
     for n, name in enumerate(names):
         Image.fromarray(np.full((12, 20, 3), 40 * n, np.uint8)).save(folder / name)
-    transforms_json.write(folder / "transforms.json", names, cameras, centred="object")
+    write_cameras(folder / "transforms.json", names, cameras, centred="object")
     return folder
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.tools import WRITERS
-from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.captures.frames import Frame, PointCloud
 from kaleidoscene.errors import KaleidosceneError
 from tests.captures.test_formats import pytorch3d_of, write_clip, write_rtmv
@@ -35,7 +35,7 @@ def _images(folder: Path, names) -> None:
 def _transforms(folder):
     names = ["images/0.png", "images/1.png"]
     _images(folder, names)
-    transforms_json.write(folder / "transforms.json", names, ring(2, (12, 20)))
+    write_cameras(folder / "transforms.json", names, ring(2, (12, 20)))
 
 
 def _eschernet(folder):

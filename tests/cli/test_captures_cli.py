@@ -16,7 +16,7 @@ from PIL import Image
 
 import kaleidoscene
 from kaleidoscene.captures.camera_paths import read_any_camera_path
-from kaleidoscene.captures.formats import transforms_json
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import save_model
@@ -44,7 +44,7 @@ def capture(tmp_path):
     for name in names:
         Image.fromarray(generator.integers(0, 256, (32, 48, 3), dtype=np.uint8)).save(folder / name)
         Image.fromarray(np.full((32, 48), 255, np.uint8)).save(folder / name.replace("images", "masks"))
-    transforms_json.write(folder / "transforms.json", names, ring(12, (32, 48)), centred="object")
+    write_cameras(folder / "transforms.json", names, ring(12, (32, 48)), centred="object")
     document = json.loads((folder / "transforms.json").read_text())
     for frame in document["frames"]:
         frame["mask_path"] = frame["file_path"].replace("images", "masks")
@@ -282,7 +282,7 @@ def test_the_aspect_ratio_of_the_capture_is_kept_where_the_model_was_trained_at_
     save_model(tmp_path / "model", settings, dict(randomised(Kaleido(settings.model)).named_parameters()))
     for path in (capture / "images").iterdir():
         Image.fromarray(np.full((60, 40, 3), 99, np.uint8)).save(path)
-    transforms_json.write(
+    write_cameras(
         capture / "transforms.json", [f"images/{n:03d}.png" for n in range(12)], ring(12, (60, 40)), centred="object"
     )
     code, out = run(capsys, "render", capture, "--out", tmp_path / "out", "--model", tmp_path / "model", "--frames", 2)

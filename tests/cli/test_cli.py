@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import kaleidoscene
-from kaleidoscene.captures.formats import transforms_json
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.cli.main import main
 from kaleidoscene.families.kaleido.checkpoint import save_model
 from kaleidoscene.families.kaleido.model import Kaleido
@@ -43,7 +43,7 @@ def capture(tmp_path_factory) -> Path:
     generator = np.random.default_rng(0)
     for name in names:
         Image.fromarray(generator.integers(0, 256, (32, 48, 3), dtype=np.uint8)).save(folder / name)
-    transforms_json.write(folder / "transforms.json", names, ring(VIEWS, (32, 48)), centred="object")
+    write_cameras(folder / "transforms.json", names, ring(VIEWS, (32, 48)), centred="object")
     return folder
 
 

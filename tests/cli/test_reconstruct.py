@@ -11,8 +11,8 @@ from PIL import Image
 
 from kaleidoscene.api import load
 from kaleidoscene.captures.checking.run import check_capture
-from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.captures.formats.registry import read_capture, scan_capture
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import write_checkpoint
@@ -100,7 +100,7 @@ def test_photographs_become_a_folder(tmp_path, model, capsys):
 def test_known_cameras_fix_the_world_and_are_held_against(tmp_path, model, capsys):
     photos = write_photographs(tmp_path / "photos", 4)
     cameras = ring(4, PHOTO, seed=1)
-    transforms_json.write(photos / "transforms.json", [f"{n}.png" for n in range(4)], cameras)
+    write_cameras(photos / "transforms.json", [f"{n}.png" for n in range(4)], cameras)
     out = tmp_path / "out"
     arguments = ["reconstruct", str(photos), "--model", model, "--out", str(out), "--turntable", "1"]
     assert main([*arguments, "--references", "2,0", "--json", "--fusion.new-erosion", "0"]) == 0
@@ -165,14 +165,14 @@ def test_the_world_may_be_moved(tmp_path, model):
     photos = write_photographs(tmp_path / "photos")
     cameras = ring(3, PHOTO, seed=4)
     names = [f"{n}.png" for n in range(3)]
-    transforms_json.write(photos / "transforms.json", names, cameras, centred="scene")
+    write_cameras(photos / "transforms.json", names, cameras, centred="scene")
     ours = load(model).reconstruct(read_capture(photos))
     turn = random_rotation(generator=torch.Generator().manual_seed(5))
     move = torch.tensor([40.0, -70.0, 90.0])
     poses = cameras.world_from_cam.clone()
     poses[:, :3, :3] = turn @ poses[:, :3, :3]
     poses[:, :3, 3] = 3.0 * poses[:, :3, 3] @ turn.T + move
-    transforms_json.write(photos / "transforms.json", names, replace(cameras, world_from_cam=poses), centred="scene")
+    write_cameras(photos / "transforms.json", names, replace(cameras, world_from_cam=poses), centred="scene")
     theirs = load(model).reconstruct(read_capture(photos))
     torch.testing.assert_close(theirs.origin, 3.0 * turn @ ours.origin + move, rtol=1e-4, atol=1e-3)
     a, b = ours.sources(), theirs.sources()
@@ -186,10 +186,10 @@ def test_the_world_may_be_moved(tmp_path, model):
         del capture
         out = tmp_path / name
         if name == "a":
-            transforms_json.write(photos / "transforms.json", names, cameras, centred="scene")
+            write_cameras(photos / "transforms.json", names, cameras, centred="scene")
         else:
             moved = replace(cameras, world_from_cam=poses)
-            transforms_json.write(photos / "transforms.json", names, moved, centred="scene")
+            write_cameras(photos / "transforms.json", names, moved, centred="scene")
         ReconstructionJob(out=out, model=load(model), capture=read_capture(photos), **job).run()
         drawn.append(read_image(out / "contact_sheet.png")[0])
     assert (drawn[0] - drawn[1]).abs().mean() < 0.02

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from kaleidoscene.captures.conversion.points import write_ply
-from kaleidoscene.captures.formats import transforms_json
 from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.formats.transforms_json_writer import write_frames
 from kaleidoscene.captures.frames import PointCloud
 from kaleidoscene.cli.main import main
 from tests.conftest import REPOSITORY
@@ -121,7 +121,7 @@ def moved_bus(folder, *, turn_degrees=0.0, count=None):
         image = folder / "images" / frame.image.name
         image.write_bytes(frame.image.read_bytes())
         frames.append(replace(frame, image=image, world_from_cam=pose))
-    transforms_json.write_frames(folder / "transforms.json", replace(capture, root=folder, frames=tuple(frames)))
+    write_frames(folder / "transforms.json", replace(capture, root=folder, frames=tuple(frames)))
     return folder
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kaleidoscene.captures.formats import transforms_json
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.datasets.synthetic.lighting import Lighting
 from kaleidoscene.datasets.synthetic.mesh import TexturedMesh, fit_unit_box, read_mesh
 from kaleidoscene.datasets.synthetic.procedural import _box
@@ -84,7 +84,7 @@ def main(meshes: Path) -> None:
     for number in range(0, VIEWS, VIEWS // DEPTHS):
         levels = np.round(views.depth[number] / UNIT).astype(np.uint16)
         Image.fromarray(levels).save(HERE / f"depth/{number:03d}.png")
-    transforms_json.write(HERE / "transforms.json", names, at, centred="scene")
+    write_cameras(HERE / "transforms.json", names, at, centred="scene")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import write_images
 from kaleidoscene.captures.conversion.points import write_ply
-from kaleidoscene.captures.formats import colmap, transforms_json
+from kaleidoscene.captures.formats import colmap
+from kaleidoscene.captures.formats.transforms_json_writer import write_frames
 from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 
@@ -95,7 +96,7 @@ def estimate_poses(capture: Capture, folder: Path, config: PoseConfig, *, on_sta
     posed = replace(posed, name=capture.name, frames=timed)
     if posed.points is not None:
         write_ply(folder / "points.ply", posed.points)
-    transforms_json.write_frames(folder / "transforms.json", posed, points="points.ply" if posed.points else None)
+    write_frames(folder / "transforms.json", posed, points="points.ply" if posed.points else None)
     return PoseResult(
         len(posed), len(capture), best.num_points3D(), float(best.compute_mean_reprojection_error()), others
     )

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from kaleidoscene.captures.conversion.rendered import write_depths
-from kaleidoscene.captures.formats import transforms_json
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.images.files import write_image
 from kaleidoscene.images.pixels import depth_picture, resize_image, to_bytes
@@ -53,7 +53,7 @@ class FrameWriter:
         if depths:
             unit = write_depths(self.folder, [depth_name(index) for index in range(len(depths))], depths)
             maps = [depth_name(index) for index in range(len(depths))]
-        transforms_json.write(
+        write_cameras(
             self.folder / "transforms.json", names, self.cameras, centred=self.centred, depths=maps, depth_unit=unit
         )
         write_video(self.folder / "video.mp4", paths, fps=self.fps)

@@ -13,6 +13,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.training.network import network_of
 from kaleidoscene.training.world import World
 
@@ -66,6 +67,18 @@ class Heartbeat:
             while not self._over.wait(_BEAT):
                 self._beats += 1
                 store.set(f"at/{self.world.rank}", " ".join(map(str, (*self._at, self._beats))))
+
+    def explain(self, error: RuntimeError, step: int) -> None:
+        """Raise with the names of those who hold the others up, if the error is of a collective that was given up.
+
+        Such an error says who waited; the processes themselves say whom for.
+        """
+        of_collective = any(word in str(error) for word in ("gloo", "NCCL", "imed out"))
+        if of_collective and (culprits := self.culprits()):
+            raise KaleidosceneError(
+                f"Training stopped at step {step}: waiting for other processes was given up. {culprits} "
+                f"({str(error)[:300]})"
+            ) from error
 
     def culprits(self) -> str:
         """Who holds the others up, as a sentence; empty where nothing can be told."""

@@ -191,19 +191,10 @@ class Trainer:
                     self._after_step(record)
                 self.checkpoints.finish()
             except RuntimeError as error:
-                self._name_culprits(error)
+                self.heartbeat.explain(error, self.step)
                 raise
         self.heartbeat.stop()
         return list_checkpoints(self.run_folder)[-1]
-
-    def _name_culprits(self, error: RuntimeError) -> None:
-        """A collective that was given up says who waited; the processes themselves say whom for."""
-        of_collective = any(word in str(error) for word in ("gloo", "NCCL", "imed out"))
-        if of_collective and (culprits := self.heartbeat.culprits()):
-            raise KaleidosceneError(
-                f"Training stopped at step {self.step}: waiting for other processes was given up. {culprits} "
-                f"({str(error)[:300]})"
-            ) from error
 
     def _step(self, parts: list[Views], top: Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """One step; the device is asked once for all numbers that decide and are logged."""

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from kaleidoscene.captures.capture import Centred
-from kaleidoscene.captures.formats import transforms_json
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 
@@ -45,7 +45,7 @@ def write_rendered_capture(
     if depth is not None:
         depths = [f"depth/{view:03d}.png" for view in range(len(rgba))]
         unit = write_depths(folder, depths, list(torch.from_numpy(depth)))
-    transforms_json.write(folder / "transforms.json", names, cameras, centred=centred, depths=depths, depth_unit=unit)
+    write_cameras(folder / "transforms.json", names, cameras, centred=centred, depths=depths, depth_unit=unit)
 
 
 def write_depths(folder: Path, names: Sequence[str], depths: Sequence[Float[Tensor, "h w"]]) -> float:

@@ -12,6 +12,7 @@ from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import pinhole_capture, write_images
 from kaleidoscene.captures.conversion.points import point_cloud, write_ply
 from kaleidoscene.captures.formats import colmap, llff, transforms_json
+from kaleidoscene.captures.formats.transforms_json_writer import write_frames
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.poses import field_of_view
 from kaleidoscene.geometry.rays import project
@@ -37,7 +38,7 @@ def to_nerfstudio(capture: Capture, folder: Path) -> list[str]:
     cloud = point_cloud(capture)
     if cloud is not None:
         write_ply(folder / "points.ply", cloud)
-    transforms_json.write_frames(folder / "transforms.json", copied, points="points.ply" if cloud else None)
+    write_frames(folder / "transforms.json", copied, points="points.ply" if cloud else None)
     return ["transforms.json", "images/"] + (["points.ply"] if cloud else [])
 
 

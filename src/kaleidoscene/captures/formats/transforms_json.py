@@ -20,17 +20,14 @@ from kaleidoscene.captures.findings import Finding
 from kaleidoscene.captures.frames import Frame
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.files import inside, read_json
-from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.distortion import Distortion
 from kaleidoscene.images.files import image_size
-from kaleidoscene.serialisation import write_json
 
 NAMES = ("transforms.json", "transforms_train.json", "transforms_test.json", "transforms_val.json")
 EXPECTS = "transforms*.json (nerfstudio, Instant-NGP, Blender, DL3DV)"
 _FACTORS = (2, 4, 8)
 _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
 _OPENCV_KEYS = ("k1", "k2", "p1", "p2", "k3")
-_LENS_KEYS = {"none": (), "opencv": (*_OPENCV_KEYS, "k4", "k5", "k6"), "fisheye": ("k1", "k2", "k3", "k4")}
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
 
@@ -217,88 +214,3 @@ class _FrameReader:
         if model in ("OPENCV_FISHEYE", "FISHEYE"):
             return Distortion("fisheye", tuple(self._value(key) or 0.0 for key in ("k1", "k2", "k3", "k4")))
         raise self._bad(f"has camera model {model!r}, known are PINHOLE, OPENCV and OPENCV_FISHEYE")
-
-
-def write(
-    path: Path,
-    image_names: list[str],
-    cameras: Cameras,
-    *,
-    centred: str = "scene",
-    depths: list[str] | None = None,
-    depth_unit: float = 1.0,
-) -> None:
-    """Write a ``transforms.json`` of pinhole cameras that nerfstudio reads, with intrinsics for every frame.
-
-    Args:
-        path: The file.
-        image_names: Relative to its folder.
-        cameras: One for each.
-        centred: See :class:`kaleidoscene.captures.capture.Capture`.
-        depths: Names of depth maps, likewise.
-        depth_unit: World units of one of their levels.
-    """
-    h, w = cameras.image_size
-    poses = cameras.world_from_cam.double() @ OPENGL_FROM_OPENCV
-    frames = []
-    for name, pose, k in zip(image_names, poses.tolist(), cameras.intrinsics.tolist(), strict=True):
-        frames.append({"file_path": name, "transform_matrix": pose, **_lens(k, (h, w))})
-    for frame, name in zip(frames, depths or (), strict=depths is not None):
-        frame |= {"depth_file_path": name, "depth_unit_scale_factor": depth_unit}
-    document = {"camera_model": "PINHOLE", "scene_centred": centred, **_shared(frames), "frames": frames}
-    write_json(path, document)
-
-
-def write_frames(path: Path, capture: Capture, *, points: str | None = None) -> None:
-    """Write the frames of a capture exactly: double precision, distortion, masks, depth.
-
-    Args:
-        path: The file.
-        capture: With cameras; its files lie below the folder of ``path``.
-        points: Name of a PLY file beside it.
-
-    Raises:
-        KaleidosceneError: A frame has no camera, or the lens models of the frames differ.
-    """
-    frames = []
-    for frame in capture.frames:
-        world_from_cam, intrinsics, size = frame.camera()
-        entry: dict[str, Any] = {"file_path": _below(path, frame.image)}
-        entry["transform_matrix"] = (world_from_cam @ OPENGL_FROM_OPENCV).tolist()
-        entry |= _lens(intrinsics.tolist(), size)
-        lens = dict(zip(_LENS_KEYS[frame.distortion.kind], frame.distortion.padded(), strict=True))
-        if any([lens.pop(key) for key in ("k4", "k5", "k6")] if frame.distortion.kind == "opencv" else []):
-            raise KaleidosceneError(
-                f"{capture.name}: {frame.name} has k4, k5 or k6, which nerfstudio's OPENCV does not know."
-            )
-        entry |= lens
-        if frame.time is not None:
-            entry["time"] = frame.time
-        if frame.mask is not None:
-            entry["mask_path"] = _below(path, frame.mask)
-        if frame.depth is not None:
-            entry |= {"depth_file_path": _below(path, frame.depth), "depth_unit_scale_factor": frame.depth_scale}
-        frames.append(entry)
-    kinds = {frame.distortion.kind for frame in capture.frames}
-    if len(kinds - {"none"}) > 1 or kinds == {"none", "fisheye"}:
-        raise KaleidosceneError(
-            f"{capture.name}: frames with different lens models cannot stand in one transforms.json."
-        )
-    extra = {} if points is None else {"ply_file_path": points}
-    model = "OPENCV_FISHEYE" if "fisheye" in kinds else "OPENCV" if "opencv" in kinds else "PINHOLE"
-    document = {"camera_model": model, "scene_centred": capture.centred, **extra, **_shared(frames), "frames": frames}
-    write_json(path, document)
-
-
-def _below(path: Path, file: Path) -> str:
-    return file.relative_to(path.parent).as_posix()
-
-
-def _lens(k: list[list[float]], size: tuple[int, int]) -> dict[str, Any]:
-    h, w = size
-    return {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2], "w": w, "h": h}
-
-
-def _shared(frames: list[dict[str, Any]]) -> dict[str, Any]:
-    """Intrinsics of the first frame at the top as well, for readers that look there only."""
-    return {key: frames[0][key] for key in ("fl_x", "fl_y", "cx", "cy", "w", "h")}
