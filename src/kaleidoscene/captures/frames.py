@@ -29,6 +29,7 @@ class Frame:
         time: Seconds since the start of a video.
         position: Number of the frame in a video, None for image files.
         upright: Whether the EXIF orientation of the image is to be applied before the camera fits.
+        interpolated: Whether it was put between others: nothing is scored against it.
     """
 
     image: Path
@@ -43,6 +44,7 @@ class Frame:
     time: float | None = None
     position: int | None = None
     upright: bool = True
+    interpolated: bool = False
 
     @property
     def name(self) -> str:

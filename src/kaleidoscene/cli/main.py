@@ -13,6 +13,7 @@ from kaleidoscene.errors import Failed, Interrupted, KaleidosceneError, unknown_
 VERBS = {
     "render": "render new views of a capture",
     "reconstruct": "a cloud of points, cameras and depth maps from photographs without cameras",
+    "interpolate": "frames between the frames of a film",
     "train": "train a recipe, or go on with a run",
     "ablate": "run the paper's ablation and set it beside its numbers",
     "evaluate": "score a model or a baseline on a benchmark",

@@ -17,6 +17,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import FRUSTA, protect
 from kaleidoscene.rendering.ordering import RenderMode, RenderPlan
 from kaleidoscene.workflows.costs import describe_rendering
+from kaleidoscene.workflows.interpolation import FilmRequest, check_doublings, interpolate
 from kaleidoscene.workflows.rendering import WRITTEN, RenderingJob
 from kaleidoscene.workflows.request import RenderRequest, RequestOptions, resolve_request
 
@@ -53,6 +54,10 @@ class RenderOptions(RequestOptions):
     depth: bool = False
     """Write depth maps too (depth/, in 16 bits, named in transforms.json), of models that render depth."""
     fps: float = 12.0
+    interpolate: int = 0
+    """Double the frames so many times afterwards, into OUT/interpolated (see 'kaleidoscene interpolate')."""
+    interpolator: str = "film"
+    """What does that: 'film', a checkpoint or run folder, or a hub id."""
     overwrite: bool = False
     """Replace the output folder if it is not empty."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -64,6 +69,7 @@ def main(argv: list[str]) -> None:
     options = parse(RenderOptions, argv, "render")
     if not 0 < options.fps < math.inf:
         raise KaleidosceneError(f"--fps must be positive, got {options.fps}.")
+    check_doublings(options.interpolate, "--interpolate")
     model = load(options.model, device=options.device, precision=options.precision)
     plan = model.system.default_plan.changed(
         mode=options.mode, chunk=options.chunk, order=options.order, max_references=options.max_references
@@ -87,8 +93,22 @@ def main(argv: list[str]) -> None:
             depth=options.depth,
         )  # fmt: skip
         said |= _run(job)
+        if options.interpolate:
+            said |= _densify(options)
     if options.json:
         print_json(said)
+
+
+def _densify(options: RenderOptions) -> dict[str, Any]:
+    out = options.out / "interpolated"
+    request = FilmRequest(
+        source=options.out, out=out, doublings=options.interpolate, source_rate=options.fps,
+        model=options.interpolator, device=options.device, overwrite=True,
+    )  # fmt: skip
+    done = interpolate(request)
+    frames = f"{done.frames} frames at {done.rate:g} a second, {done.made} of them made between"
+    print(f"wrote {out / 'video.mp4'}: {frames}.")
+    return {"interpolated": done.made}
 
 
 def _dry_run(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> None:

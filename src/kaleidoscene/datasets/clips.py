@@ -57,7 +57,7 @@ def clips_of(path: Path, key: str, image_size: tuple[int, int], config: ClipConf
     Raises:
         KaleidosceneError: The video is damaged, or PySceneDetect is missing.
     """
-    finder, shot, first = _CutFinder(config.threshold), list[UInt8[np.ndarray, "h w 3"]](), 0
+    finder, shot, first = CutFinder(config.threshold), list[UInt8[np.ndarray, "h w 3"]](), 0
     most = 4 * config.frames * max(config.strides)
     for number, frame in video_frames(path, range(len(video_timing(path).times))):
         if finder.is_cut(frame) or len(shot) == most:
@@ -95,7 +95,7 @@ def _fit(frame: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.n
     return (image * 255).round().to(torch.uint8).movedim(0, -1).numpy()
 
 
-class _CutFinder:
+class CutFinder:
     """Tells the frames that begin another shot, one after the other."""
 
     def __init__(self, threshold: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -15,6 +16,15 @@ from kaleidoscene.training.trainer import Validate
 _COUNTS, _MOST_OBJECTS = [1, 3, 5], 16
 
 
+@runtime_checkable
+class ValidatesItself(Protocol):
+    """A task whose networks are scored in a way of their own, since they render no cameras."""
+
+    def validation(self, folder: Path) -> Validate:
+        """Scores of a network on what is in a folder."""
+        ...
+
+
 def validation(task: Task, folder: Path) -> Validate:
     """PSNR on held-out captures with 1, 3 and 5 references, by the model's own way of rendering.
 
@@ -22,6 +32,8 @@ def validation(task: Task, folder: Path) -> Validate:
         task: Makes a system of the network.
         folder: Captures, of which up to 16 are taken.
     """
+    if isinstance(task, ValidatesItself):
+        return task.validation(folder)
     objects = read_objects(folder, task.system(task.model))[:_MOST_OBJECTS]
 
     def validate(model: nn.Module) -> dict[str, float]:

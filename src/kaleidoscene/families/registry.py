@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kaleidoscene.errors import unknown_name
 from kaleidoscene.evaluation.baselines import BASELINES, baseline_capabilities
-from kaleidoscene.families import dit3d, kaleido, rae3d, rng
+from kaleidoscene.families import dit3d, film, kaleido, rae3d, rng
 from kaleidoscene.families.ablation import Ablation
 from kaleidoscene.families.checkpoints import family_of
 from kaleidoscene.families.family import Family
@@ -22,6 +23,12 @@ FAMILIES: dict[str, Family] = {
     "rae3d": rae3d.FAMILY,
     "dit3d": dit3d.FAMILY,
 }
+RECIPES: dict[str, Mapping[str, Callable[[], Recipe]]] = {
+    **{name: family.recipes for name, family in FAMILIES.items()},
+    "film": film.RECIPES,
+}
+"""All that can be trained; film puts frames between frames and renders no cameras, so that it is no family above."""
+load_interpolator = film.load_interpolator
 BASELINE = "baseline:"
 """Baselines go by this before their name, beside models."""
 
@@ -66,10 +73,10 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         KaleidosceneError: There is none; the nearest name is given.
     """
-    for family in FAMILIES.values():
-        if name in family.recipes:
-            return family.recipes[name]()
-    raise unknown_name("recipe", name, [recipe for family in FAMILIES.values() for recipe in family.recipes])
+    for recipes in RECIPES.values():
+        if name in recipes:
+            return recipes[name]()
+    raise unknown_name("recipe", name, [recipe for recipes in RECIPES.values() for recipe in recipes])
 
 
 def find_ablation(name: str) -> Ablation:
@@ -87,8 +94,8 @@ def find_ablation(name: str) -> Ablation:
 def describe_recipes() -> str:
     """All recipes with what they are, family by family."""
     groups = []
-    for name, family in FAMILIES.items():
-        lines = [f"  {recipe:<40}{(make.__doc__ or '').splitlines()[0]}" for recipe, make in family.recipes.items()]
+    for name, recipes in RECIPES.items():
+        lines = [f"  {recipe:<40}{(make.__doc__ or '').splitlines()[0]}" for recipe, make in recipes.items()]
         groups.append("\n".join([f"{name}:", *lines]))
     return "\n\n".join(groups)
 

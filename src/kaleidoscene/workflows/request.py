@@ -163,7 +163,10 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
             f"Targets that are references too ({shown}) are left out of the mean score: they are copies "
             "(--score-references counts them)."
         )
-    scored = tuple(place for place in range(len(own or [])) if place not in both)
+    between = [place for place, number in enumerate(own or []) if capture.frames[number].interpolated]
+    if between:
+        notes.append(f"{len(between)} targets were put between others ('interpolate') and are left out of the score.")
+    scored = tuple(place for place in range(len(own or [])) if place not in (*both, *between))
     return RenderRequest(references, indices, cameras, truth, scored, options.masked, tuple(notes))
 
 
@@ -192,7 +195,8 @@ def _targets_before_references(options: RequestOptions, capture: Capture) -> tup
 
 def _choose(options: RequestOptions, capture: Capture, targets: Cameras | None, own: list[int] | None) -> list[int]:
     """References that are not named; views that are targets are not among them."""
-    free = [number for number in range(len(capture)) if number not in (own or [])]
+    known = [number for number, frame in enumerate(capture.frames) if not frame.interpolated]
+    free = [number for number in known if number not in (own or [])]
     if not free:
         raise KaleidosceneError(f"{capture.name}: every view is a target, so that none is left as a reference.")
     count = min(options.num_references, len(free))

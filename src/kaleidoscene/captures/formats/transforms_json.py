@@ -86,6 +86,12 @@ def _variant(named: Path, factor: int) -> Path:
 def _findings(path: Path, document: dict[str, Any]) -> tuple[Finding, ...]:
     """What the file says and nobody follows."""
     out = []
+    between = [number for number, frame in enumerate(document["frames"]) if frame.get("interpolated") is True]
+    if between:
+        out.append(Finding(
+            "warning", "interpolated", between[0], f"{len(between)} frames were put between others",
+            "they are guesses: nothing is scored against them", "leave them out of references",
+        ))  # fmt: skip
     entries = [{**document, **frame} for frame in document["frames"]]
     ignored = [n for n, e in enumerate(entries) if e.get("camera_model") in _PINHOLES and any(map(e.get, _OPENCV_KEYS))]
     if ignored:
@@ -137,6 +143,7 @@ class _FrameReader:
         return Frame(
             image, size, self._pose(), None if size is None else self._intrinsics(size, factor), self._distortion(),
             mask=mask, depth=depth, depth_scale=0.001 if scale is None else scale, time=self._value("time"),
+            interpolated=self.values.get("interpolated") is True,
         )  # fmt: skip
 
     def _bad(self, text: str) -> KaleidosceneError:

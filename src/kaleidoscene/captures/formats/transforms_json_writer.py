@@ -26,6 +26,7 @@ def write_cameras(
     centred: str = "scene",
     depths: list[str] | None = None,
     depth_unit: float = 1.0,
+    interpolated: list[bool] | None = None,
 ) -> None:
     """Write a ``transforms.json`` of pinhole cameras that nerfstudio reads, with intrinsics for every frame.
 
@@ -36,6 +37,7 @@ def write_cameras(
         centred: See :class:`kaleidoscene.captures.capture.Capture`.
         depths: Names of depth maps, likewise.
         depth_unit: World units of one of their levels.
+        interpolated: Which images were put between others, and are not to be scored.
     """
     h, w = cameras.image_size
     poses = cameras.world_from_cam.double() @ OPENGL_FROM_OPENCV
@@ -44,6 +46,9 @@ def write_cameras(
         frames.append({"file_path": name, "transform_matrix": pose, **_lens(k, (h, w))})
     for frame, name in zip(frames, depths or (), strict=depths is not None):
         frame |= {"depth_file_path": name, "depth_unit_scale_factor": depth_unit}
+    for frame, is_between in zip(frames, interpolated or (), strict=interpolated is not None):
+        if is_between:
+            frame["interpolated"] = True
     document = {"camera_model": "PINHOLE", "scene_centred": centred, **_shared(frames), "frames": frames}
     write_json(path, document)
 

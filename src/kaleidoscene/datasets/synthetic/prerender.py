@@ -17,7 +17,7 @@ from kaleidoscene.datasets.synthetic.lighting import Lighting
 from kaleidoscene.datasets.synthetic.mesh import TexturedMesh, fit_unit_box, read_mesh
 from kaleidoscene.datasets.synthetic.procedural import random_object
 from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
-from kaleidoscene.datasets.synthetic.viewpoints import ViewpointKind, sample_viewpoints
+from kaleidoscene.datasets.synthetic.viewpoints import ViewpointKind, sample_path, sample_viewpoints
 from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.geometry.poses import random_rotation
 from kaleidoscene.images.files import read_image
@@ -52,6 +52,8 @@ class SyntheticScenes:
     """Share of the meshes that may be unreadable or without faces or texture coordinates: others are drawn in their
     place, and damaged-meshes.txt names them. Above it the work stops."""
     depth: bool = False
+    clips: bool = False
+    """Store films: the camera goes around the object, and frames are told apart by time in place of cameras."""
     seed: int = 0
 
     @property
@@ -84,10 +86,16 @@ class SceneMaker:
         which = draw.random()
         near = which < config.wide_share + config.near_share
         kind: ViewpointKind = "wide" if which < config.wide_share else "near" if near else "eschernet"
-        cameras = sample_viewpoints(kind, config.views, config.image_size, generator)
+        if config.clips:
+            cameras = sample_path(config.views, config.image_size, generator)
+        else:
+            cameras = sample_viewpoints(kind, config.views, config.image_size, generator)
         lighting = Lighting.random(draw) if draw.random() < 0.7 else Lighting()
         renders = self.rasteriser.render(parts, cameras, lighting, depth=config.depth)
-        return StoredScene(f"{number:08d}-{name}", renders.rgba, cameras, renders.depth)
+        name = f"{number:08d}-{name}"
+        if config.clips:
+            return StoredScene(name, renders.rgba, None, times=tuple(range(config.views)))
+        return StoredScene(name, renders.rgba, cameras, renders.depth)
 
     def _sound_mesh(self, draw: np.random.Generator) -> tuple[Path, list[TexturedMesh]]:
         """A mesh at random, and another one as long as it cannot be used."""

@@ -1,5 +1,6 @@
 """Where cameras stand around an object that fits a unit box."""
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -40,3 +41,20 @@ def sample_viewpoints(
         poses = poses.clone()
         poses[:, :3, :3] = poses[:, :3, :3] @ rotation_about("z", 0.15 * torch.randn(count, generator=generator))
     return Cameras.from_field_of_view(poses, FIELD_OF_VIEW, image_size)
+
+
+def sample_path(count: int, image_size: tuple[int, int], generator: torch.Generator) -> Cameras:
+    """The cameras of a film around the origin, one to eight degrees from frame to frame.
+
+    They go along a circle that leans up to 40 degrees, come nearer or go away, and look a little beside the centre.
+    """
+    start, step, lean, rise, near, far = torch.rand(6, generator=generator).tolist()
+    way = math.radians(1.0 + 7.0 * step) * (1 if start < 0.5 else -1)
+    azimuth = 4 * math.pi * start + way * torch.arange(count)
+    elevation = math.radians(80.0 * (rise - 0.5)) + math.radians(40.0 * (lean - 0.5)) * torch.sin(azimuth)
+    distance = torch.linspace(1.4 + 0.9 * near, 1.4 + 0.9 * far, count)
+    direction = torch.stack([
+        elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin(),
+    ], dim=-1)  # fmt: skip
+    target = 0.1 * torch.randn(1, 3, generator=generator).expand(count, 3)
+    return Cameras.from_field_of_view(look_at(direction * distance[:, None], target, _UP), FIELD_OF_VIEW, image_size)

@@ -22,7 +22,13 @@ CAPTURE_VIEWS = 25
 
 
 def write_synthetic_shards(scenes: SyntheticScenes, folder: Path, *, workers: int) -> int:
-    """Render the shards that are not there yet; returns the number of views made."""
+    """Render the shards that are not there yet; returns the number of views made.
+
+    Raises:
+        KaleidosceneError: Films are asked for with depth, or a mesh is damaged.
+    """
+    if scenes.clips and scenes.depth:
+        raise KaleidosceneError("--scenes.clips and --scenes.depth: films are stored without depth.")
     missing = [n for n in range(scenes.num_shards) if not shard_path(folder, n).with_suffix(".index.json").exists()]
     if workers <= 1:
         total = sum(min(scenes.scenes_per_shard, scenes.scenes - n * scenes.scenes_per_shard) for n in missing)

@@ -1,0 +1,236 @@
+"""A video, a folder of images or a rendering becomes a denser film."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from rich.progress import track
+from torch import Tensor
+
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
+from kaleidoscene.datasets.clips import ClipConfig, CutFinder
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.registry import load_interpolator
+from kaleidoscene.files import read_json
+from kaleidoscene.folders import whole_folder
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import interpolate_poses
+from kaleidoscene.images.files import list_images, read_image, write_image
+from kaleidoscene.images.pixels import to_bytes
+from kaleidoscene.images.videos import SUFFIXES, video_frames, video_timing
+from kaleidoscene.rendering.outputs import write_video
+
+_MOST_DOUBLINGS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmRequest:
+    """Put frames between the frames of a film.
+
+    Attributes:
+        source: A video, a folder of images, or a rendering or capture, whose frames are taken in their order.
+        out: Folder to write: frames/, video.mp4 and, where the source has cameras, transforms.json.
+        doublings: Number of times that the frames are doubled: ``2 ** doublings - 1`` between two.
+        rate: Frames a second in place of doublings; other times than halves are ours.
+        source_rate: Frames a second of images in a folder; by default those of its camera_path.json, or 12.
+        model: Shipped weights, a checkpoint or run folder, or a hub id.
+        find_cuts: Put nothing over the cuts of a video or of images without cameras; the last frame stays instead.
+        device: Where it computes.
+        overwrite: Replace the folder.
+    """
+
+    source: Path
+    out: Path
+    doublings: int = 1
+    rate: float | None = None
+    source_rate: float | None = None
+    model: str = "film"
+    find_cuts: bool = True
+    device: str = "cpu"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_doublings(self.doublings, "--doublings")
+        for name in ("rate", "source_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1000:
+                flag = name.replace("_", "-")
+                raise KaleidosceneError(f"--{flag} must be above 0 and at most 1000 frames a second, got {value}.")
+
+
+def check_doublings(doublings: int, flag: str) -> None:
+    """Raise unless frames can be doubled so many times.
+
+    Raises:
+        KaleidosceneError: Less often than never, or more often than makes sense.
+    """
+    if not 0 <= doublings <= _MOST_DOUBLINGS:
+        raise KaleidosceneError(f"{flag} must be from 0 to {_MOST_DOUBLINGS}, got {doublings}.")
+
+
+@dataclass(frozen=True)
+class Densified:
+    """What came of it.
+
+    Attributes:
+        frames: Of the new film.
+        made: Those that were put between.
+        rate: Frames a second.
+        cuts: Places where nothing was put between.
+    """
+
+    frames: int
+    made: int
+    rate: float
+    cuts: int
+
+
+def interpolate(request: FilmRequest) -> Densified:
+    """Write the denser film; the folder appears when everything is written.
+
+    Raises:
+        KaleidosceneError: The source is no film of two frames or more, its frames differ in size, or the folder cannot
+            be written.
+    """
+    film = open_film(request.source, request.source_rate)
+    interpolator = load_interpolator(request.model, request.device)
+    with whole_folder(request.out, overwrite=request.overwrite, sources=(request.source,)) as folder:
+        (folder / "frames").mkdir()
+        times, rate = _new_times(film.times, request)
+        pictures = _marked(film, CutFinder(ClipConfig().threshold) if request.find_cuts and not film.cameras else None)
+        cuts, names, made = 0, list[str](), list[bool]()
+
+        def counted() -> Iterator[tuple[float, Tensor, bool]]:
+            nonlocal cuts
+            for time, picture, is_cut in pictures:
+                cuts += is_cut
+                yield time, picture, is_cut
+
+        dense = interpolator.at(counted(), times) if request.rate else interpolator.denser(counted(), request.doublings)
+        for _, picture, is_made in track(dense, "interpolating", total=len(times)):
+            names.append(f"frames/{len(names):06d}.png")
+            made.append(is_made)
+            write_image(folder / names[-1], picture)
+        write_video(folder / "video.mp4", [folder / name for name in names], fps=rate)
+        if film.cameras is not None:
+            cameras = cameras_at(film.cameras, film.times, times)
+            write_cameras(folder / "transforms.json", names, cameras, centred=film.centred, interpolated=made)
+    return Densified(len(names), sum(made), rate, cuts)
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """Frames in their order.
+
+    Attributes:
+        path: Where they lie.
+        files: Of images; empty for a video.
+        times: Seconds since the first one.
+        cameras: Of the frames, if they have any.
+        centred: See :class:`kaleidoscene.captures.capture.Capture`.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    times: tuple[float, ...]
+    cameras: Cameras | None = None
+    centred: str = "scene"
+
+    def __iter__(self) -> Iterator[Float[Tensor, "3 h w"]]:
+        if not self.files:
+            for _, frame in video_frames(self.path, range(len(self.times))):
+                yield torch.from_numpy(frame.copy()).movedim(-1, 0).float() / 255
+        for file in self.files:
+            yield read_image(file)[0]
+
+
+def open_film(path: Path, rate: float | None) -> Film:
+    """The frames of a video, of a folder of images, or of a capture.
+
+    Args:
+        path: Of either.
+        rate: Frames a second of images; None: what camera_path.json beside them says, or 12.
+
+    Raises:
+        KaleidosceneError: There are fewer than two frames.
+    """
+    if path.suffix.lower() in SUFFIXES:
+        film = Film(path, (), video_timing(path).times)
+    else:
+        posed = read_capture(path) if (path / "transforms.json").is_file() else None
+        files = list_images(path) if posed is None and path.is_dir() else _files(posed)
+        rate = rate or _rate_of(path)
+        times = tuple(number / rate for number in range(len(files)))
+        film = Film(path, tuple(files), times)
+        if posed is not None and posed.is_posed and posed.common_size is not None:
+            film = replace(film, cameras=posed.cameras, centred=posed.centred)
+    if len(film.times) < 2:
+        raise KaleidosceneError(
+            f"{path}: {len(film.times)} frames; expected a video, or a folder with two images or more."
+        )
+    return film
+
+
+def _files(capture: Capture | None) -> list[Path]:
+    return [] if capture is None else [frame.image for frame in capture.frames]
+
+
+def _rate_of(folder: Path) -> float:
+    path = folder / "camera_path.json"
+    said = read_json(path).get("fps") if path.is_file() else None
+    return float(said) if isinstance(said, int | float) and math.isfinite(said) and said > 0 else 12.0
+
+
+def _new_times(times: Sequence[float], request: FilmRequest) -> tuple[list[float], float]:
+    """When the frames of the new film are, and how many a second."""
+    mean = (len(times) - 1) / max(times[-1], 1e-9)
+    if request.rate:
+        count = int(times[-1] * request.rate + 1e-6) + 1
+        return [number / request.rate for number in range(count)], request.rate
+    parts = 2**request.doublings
+    dense = [before + (after - before) * part / parts for before, after in pairwise(times) for part in range(parts)]
+    return [*dense, times[-1]], mean * parts
+
+
+def _marked(film: Film, finder: CutFinder | None) -> Iterator[tuple[float, Float[Tensor, "3 h w"], bool]]:
+    """Time, picture, and whether another shot begins with it."""
+    size = None
+    for number, (time, picture) in enumerate(zip(film.times, film, strict=True)):
+        if size is not None and picture.shape[-2:] != size:
+            raise KaleidosceneError(
+                f"{film.path}: frame {number} is {picture.shape[-2]}x{picture.shape[-1]}, those before it are "
+                f"{size[0]}x{size[1]}."
+            )
+        size = picture.shape[-2:]
+        yield time, picture, finder is not None and finder.is_cut(to_bytes(picture)) and number > 0
+
+
+def cameras_at(cameras: Cameras, times: Sequence[float], at: Sequence[float]) -> Cameras:
+    """Cameras of frames between frames: rotation along the geodesic, all else in proportion.
+
+    Args:
+        cameras: Of the frames at ``times``.
+        times: Ascending.
+        at: Of the new frames, none outside of ``times``.
+    """
+    before = [min(bisect_right(times, time + 1e-9) - 1, len(times) - 2) for time in at]
+    shares = torch.tensor([
+        (time - times[n]) / (times[n + 1] - times[n]) for time, n in zip(at, before, strict=True)
+    ], dtype=torch.float64)  # fmt: skip
+    after = [number + 1 for number in before]
+    poses = cameras.world_from_cam.double()
+    intrinsics = cameras.intrinsics.double()
+    return replace(
+        cameras,
+        world_from_cam=interpolate_poses(poses[before], poses[after], shares),
+        intrinsics=torch.lerp(intrinsics[before], intrinsics[after], shares[:, None, None]),
+    )
