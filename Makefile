@@ -23,7 +23,7 @@ check: $(VENV)/.dev
 
 # Two processes of one thread each; all shapes are checked while the tests run.
 pytest: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # OpenGL without a screen, for the mesh renderer, and a browser, for the pages that are written; tests that need what
 # cannot be had skip.
