@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kaleidoscene.errors import unknown_name
 from kaleidoscene.evaluation.baselines import BASELINES, baseline_capabilities
-from kaleidoscene.families import dit3d, film, kaleido, rae3d, rng
 from kaleidoscene.families.ablation import Ablation
 from kaleidoscene.families.checkpoints import family_of
 from kaleidoscene.families.family import Family
@@ -17,18 +18,38 @@ from kaleidoscene.rendering.cost import Plan
 from kaleidoscene.rendering.system import System
 from kaleidoscene.training.recipe import Recipe
 
-FAMILIES: dict[str, Family] = {
-    "kaleido": kaleido.FAMILY,
-    "rng": rng.FAMILY,
-    "rae3d": rae3d.FAMILY,
-    "dit3d": dit3d.FAMILY,
-}
-RECIPES: dict[str, Mapping[str, Callable[[], Recipe]]] = {
-    **{name: family.recipes for name, family in FAMILIES.items()},
-    "film": film.RECIPES,
-}
-"""All that can be trained; film puts frames between frames and renders no cameras, so that it is no family above."""
-load_interpolator = film.load_interpolator
+if TYPE_CHECKING:
+    from kaleidoscene.families.film.interpolator import Interpolator
+
+
+class _Families(MutableMapping[str, Family]):
+    """Families by name; each is imported when it is asked for, so that nobody waits for those that are not needed."""
+
+    def __init__(self, *names: str) -> None:
+        self._families: dict[str, Family | None] = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> Family:
+        family = self._families[name]
+        if family is None:
+            family = self._families[name] = importlib.import_module(f"kaleidoscene.families.{name}").FAMILY
+        return family
+
+    def __setitem__(self, name: str, family: Family) -> None:
+        self._families[name] = family
+
+    def __delitem__(self, name: str) -> None:
+        del self._families[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._families)
+
+    def __len__(self) -> int:
+        return len(self._families)
+
+
+FAMILIES = _Families("kaleido", "rng", "rae3d", "dit3d")
+_INTERPOLATOR = "film"
+"""Trained as the families are; it puts frames between frames and renders no cameras, so that it is none of them."""
 BASELINE = "baseline:"
 """Baselines go by this before their name, beside models."""
 
@@ -67,16 +88,37 @@ def _family(folder: Path) -> Family:
     return FAMILIES[name]
 
 
+def _recipes_of(name: str) -> Mapping[str, Callable[[], Recipe]]:
+    if name == _INTERPOLATOR:
+        return importlib.import_module(f"kaleidoscene.families.{name}").RECIPES
+    return FAMILIES[name].recipes
+
+
 def find_recipe(name: str) -> Recipe:
     """A training run by name.
 
     Raises:
         KaleidosceneError: There is none; the nearest name is given.
     """
-    for recipes in RECIPES.values():
+    # Those that are named as the recipe begins come first: the others need not be imported.
+    for trained in sorted((*FAMILIES, _INTERPOLATOR), key=lambda of: not name.startswith(f"{of}-")):
+        recipes = _recipes_of(trained)
         if name in recipes:
             return recipes[name]()
-    raise unknown_name("recipe", name, [recipe for recipes in RECIPES.values() for recipe in recipes])
+    raise unknown_name("recipe", name, [recipe for of in (*FAMILIES, _INTERPOLATOR) for recipe in _recipes_of(of)])
+
+
+def load_interpolator(name: str | Path, device: str) -> Interpolator:
+    """A network that puts frames between frames.
+
+    Args:
+        name: Shipped weights, a checkpoint or run folder, or a hub id.
+        device: Where it computes.
+
+    Raises:
+        KaleidosceneError: There is none of that name, or it is of another family.
+    """
+    return importlib.import_module(f"kaleidoscene.families.{_INTERPOLATOR}").load_interpolator(name, device)
 
 
 def find_ablation(name: str) -> Ablation:
@@ -94,8 +136,9 @@ def find_ablation(name: str) -> Ablation:
 def describe_recipes() -> str:
     """All recipes with what they are, family by family."""
     groups = []
-    for name, recipes in RECIPES.items():
-        lines = [f"  {recipe:<40}{(make.__doc__ or '').splitlines()[0]}" for recipe, make in recipes.items()]
+    for name in (*FAMILIES, _INTERPOLATOR):
+        recipes = _recipes_of(name).items()
+        lines = [f"  {recipe:<40}{(make.__doc__ or '').splitlines()[0]}" for recipe, make in recipes]
         groups.append("\n".join([f"{name}:", *lines]))
     return "\n\n".join(groups)
 
