@@ -1,8 +1,9 @@
-"""Names that a configuration may hold: one that is not known is refused where it is given, not where it is used."""
+"""What a configuration may hold: a bad name or number is refused where it is given, not where it is used."""
 
 from __future__ import annotations
 
 import functools
+import math
 import typing
 from typing import Any
 
@@ -21,6 +22,28 @@ def check_choices(config: Any) -> None:
             if one not in allowed:
                 known = [str(choice) for choice in allowed if choice is not None]
                 raise unknown_name(f"{name} of {type(config).__name__}", str(one), known)
+
+
+def check_range(config: Any, low: float | int, high: float | int, *names: str, above: bool = False) -> None:
+    """Raise if a number of a dataclass is out of its range, or none at all; for its ``__post_init__``.
+
+    Args:
+        config: The dataclass.
+        low: Least value.
+        high: Largest value; infinity for none, which is no value itself.
+        names: Of its fields; None and tuples of numbers may be in them.
+        above: ``low`` itself is out.
+
+    Raises:
+        ValueError: With the field and what it may be.
+    """
+    for name in names:
+        value = getattr(config, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None and not ((low < one if above else low <= one) and one <= high and abs(one) < math.inf):
+                least = f"above {low:g}" if above else f"at least {low:g}"
+                most = "" if high == math.inf else f" and at most {high:g}"
+                raise ValueError(f"{name} must be {least}{most}, got {one}.")
 
 
 @functools.cache

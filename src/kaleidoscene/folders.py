@@ -61,7 +61,9 @@ def protect(folder: Path, sources: Sequence[Path | None]) -> None:
     """
     target = folder.resolve()
     for source in sources:
-        if source is not None and (target == source.resolve() or target in source.resolve().parents):
+        if source is None or not source.exists():  # the name of shipped weights, or what will be refused later
+            continue
+        if target == source.resolve() or target in source.resolve().parents:
             raise KaleidosceneError(
                 f"{folder}: the output would replace the capture or file {source}; give another folder."
             )

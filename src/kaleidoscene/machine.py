@@ -18,7 +18,9 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise KaleidosceneError(f"Device {device!r} cannot be used here ({str(error).splitlines()[0]}).") from error
+        said = str(error).splitlines()[0]
+        why = "expected cpu, cuda, cuda:1 or mps" if "device type" in said else said
+        raise KaleidosceneError(f"Device {device!r} cannot be used here ({why}).") from error
 
 
 def measure_speed(device: str, precision: str) -> float:

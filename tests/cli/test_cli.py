@@ -177,14 +177,14 @@ def test_reference_out_of_range(capsys, checkpoint, capture, tmp_path):
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("--frames", 0, "at least one frame"),
+        ("--frames", 0, "--frames must be from 1"),
         ("--references", "a", "expected numbers"),
         ("--trajectory", "orbitt", "did you mean 'orbit'"),
         ("--chunk", 0, "at least one target"),
         ("--camera-path", "absent.json", "no such file"),
         ("--format", "nerf", "Unknown capture format"),
         ("--steps", 0, "at least one step"),
-        ("--fps", 0, "--fps must be positive"),
+        ("--fps", 0, "--fps must be above 0"),
         ("--device", "cuda:7", "cannot be used here"),
     ],
 )

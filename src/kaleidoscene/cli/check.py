@@ -14,9 +14,9 @@ from kaleidoscene.captures.checking.page import write_page
 from kaleidoscene.captures.checking.pictures import write_frusta_picture
 from kaleidoscene.captures.checking.run import check_capture, sound_frames
 from kaleidoscene.captures.findings import Finding
-from kaleidoscene.captures.formats.registry import scan_capture
+from kaleidoscene.captures.formats.registry import FORMATS, scan_capture
 from kaleidoscene.cli.common import parse, print_json
-from kaleidoscene.errors import Failed, KaleidosceneError
+from kaleidoscene.errors import Failed, KaleidosceneError, unknown_name
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.serialisation import write_json
 
@@ -41,6 +41,10 @@ class CheckOptions:
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(CheckOptions, argv, "check")
+    if not options.capture.exists():
+        raise KaleidosceneError(f"{options.capture}: no such file or folder.")
+    if options.format is not None and options.format not in FORMATS:
+        raise unknown_name("capture format", options.format, FORMATS)
     capture, findings = None, []
     try:
         capture = scan_capture(options.capture, format=options.format)

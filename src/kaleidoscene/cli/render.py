@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,16 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kaleidoscene.api import Model, load
+from kaleidoscene.api import load
 from kaleidoscene.captures.checking.pictures import write_frusta_picture
-from kaleidoscene.cli.common import parse, print_json
+from kaleidoscene.cli.common import check_seed, parse, print_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import FRUSTA, protect
-from kaleidoscene.rendering.ordering import RenderMode, RenderPlan
+from kaleidoscene.rendering.ordering import RenderMode
 from kaleidoscene.workflows.costs import describe_rendering
 from kaleidoscene.workflows.interpolation import FilmRequest, check_doublings, interpolate
 from kaleidoscene.workflows.rendering import WRITTEN, RenderingJob
-from kaleidoscene.workflows.request import RenderRequest, RequestOptions, resolve_request
+from kaleidoscene.workflows.request import RequestOptions, resolve_request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +66,9 @@ class RenderOptions(RequestOptions):
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(RenderOptions, argv, "render")
-    if not 0 < options.fps < math.inf:
-        raise KaleidosceneError(f"--fps must be positive, got {options.fps}.")
+    if not 0 < options.fps <= 1000:
+        raise KaleidosceneError(f"--fps must be above 0 and at most 1000, got {options.fps}.")
+    check_seed(options.seed)
     check_doublings(options.interpolate, "--interpolate")
     model = load(options.model, device=options.device, precision=options.precision)
     plan = model.system.default_plan.changed(
@@ -84,14 +84,14 @@ def main(argv: list[str]) -> None:
     for line in (*request.notes, *model.describe_fit(request.references)):
         print(line)
     said: dict[str, Any] = {"out": str(options.out), "references": request.indices, "views": len(request.cameras)}
+    job = RenderingJob(
+        out=options.out, name=options.model, model=model, request=request, plan=plan, precision=options.precision,
+        seed=options.seed, fps=options.fps, overwrite=options.overwrite, capture=options.capture, sources=sources,
+        depth=options.depth,
+    )  # fmt: skip
     if options.dry_run:
-        _dry_run(options, model, request, plan)
+        _dry_run(options, job)
     else:
-        job = RenderingJob(
-            out=options.out, name=options.model, model=model, request=request, plan=plan, precision=options.precision,
-            seed=options.seed, fps=options.fps, overwrite=options.overwrite, capture=options.capture, sources=sources,
-            depth=options.depth,
-        )  # fmt: skip
         said |= _run(job)
         if options.interpolate:
             said |= _densify(options)
@@ -111,15 +111,19 @@ def _densify(options: RenderOptions) -> dict[str, Any]:
     return {"interpolated": done.made}
 
 
-def _dry_run(options: RenderOptions, model: Model, request: RenderRequest, plan: RenderPlan) -> None:
+def _dry_run(options: RenderOptions, job: RenderingJob) -> None:
+    model, request = job.model, job.request
     if options.out.exists() and not options.out.is_dir():
         raise KaleidosceneError(f"{options.out}: the output folder is a file.")
+    job.check_disk()
     options.out.mkdir(parents=True, exist_ok=True)
     picture = write_frusta_picture(
         options.out / FRUSTA, request.references, targets=model.lens(request.cameras), numbers=request.indices
     )
     counts = len(request.references), len(request.cameras)
-    print(describe_rendering(model, *counts, plan, device=options.device, precision=options.precision))
+    print(describe_rendering(model, *counts, job.plan, device=options.device, precision=options.precision))
+    if job.disk_bytes > 2**28:
+        print(f"On disk up to {job.disk_bytes / 2**30:.1f} GiB.")
     print(f"wrote {options.out / picture.name} (nothing was rendered: --dry-run)")
 
 

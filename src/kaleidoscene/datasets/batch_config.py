@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from kaleidoscene.choices import check_range
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.errors import KaleidosceneError
@@ -48,6 +50,10 @@ class BatchConfig:
     """Scenes that cannot be read are replaced, counted and named up to this share of those seen, which is judged from
     10,000 on (or from the start, if fewer are stored: by their number); above it the run stops."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, math.inf, "batch_size", "share_counts", "image_size")
+        check_range(self, 0, 1, "reference_dropout", "damaged_share")
 
     @property
     def shapes(self) -> tuple[Bucket, ...]:

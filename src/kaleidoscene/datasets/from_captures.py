@@ -15,7 +15,7 @@ import torch
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import rgba_of
-from kaleidoscene.choices import check_choices
+from kaleidoscene.choices import check_choices, check_range
 from kaleidoscene.datasets.clips import ClipConfig
 from kaleidoscene.datasets.damage import allowed_damage
 from kaleidoscene.datasets.shard_writing import ImageFormat, write_shard
@@ -52,6 +52,8 @@ class ShardConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_range(self, 1, 175, "field_of_view")
+        check_range(self, 0, 1, "damaged_share")
         if min(*self.image_size, self.scenes_per_shard, self.least_views) < 1:
             raise ValueError(f"image_size {self.image_size}, scenes_per_shard and least_views must be positive.")
         if not 0 <= self.damaged_share < 1:

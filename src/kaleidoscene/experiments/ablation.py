@@ -115,6 +115,7 @@ def _check(study: Ablation, rows: list[AblationRow], options: AblationOptions) -
         raise KaleidosceneError(f"--objects must be at least 1, got {options.objects}.")
     if not options.held_out.is_dir():
         raise KaleidosceneError(f"{options.held_out}: no such folder.")
+    find_scenes(BENCHMARKS["objects"], options.held_out)  # nothing to score on is found before hours of training
     on_video = [row.name for row in rows if row.needs == "video"]
     if options.video_init and len(options.video_init) != len(on_video):
         raise KaleidosceneError(

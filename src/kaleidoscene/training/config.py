@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kaleidoscene.choices import check_choices
+from kaleidoscene.choices import check_choices, check_range
 from kaleidoscene.serialisation import to_plain
 from kaleidoscene.training.optim import OptimConfig
 
@@ -66,6 +67,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_range(self, 0, 1, "ema_decay")
+        check_range(self, 0, math.inf, "workers", "divergence_factor")
         if self.accumulate is not None and self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}.")
         for name in ("steps", "view_parallel", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kaleidoscene.choices import check_choices
+from kaleidoscene.choices import check_choices, check_range
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.training.network import network_of
 
@@ -37,6 +37,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_range(self, 0, math.inf, "learning_rate", "muon_learning_rate", "weight_decay", "warmup")
+        check_range(self, 0, math.inf, "clip", above=True)
+        check_range(self, 0, 1, "betas", "cooldown")
 
     def factor(self, step: int, steps: int) -> float:
         """Share of the full learning rate at ``step`` of ``steps`` (0-based)."""

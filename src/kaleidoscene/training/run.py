@@ -166,6 +166,9 @@ def _rendered(recipe: Recipe, folder: Path, world: World) -> Path:
         raise KaleidosceneError(
             "This recipe trains on videos: give --shards FOLDER (see 'kaleidoscene convert VIDEOS')."
         )
+    most = max(shape.batch_size for shape in recipe.batches.shapes)
+    if recipe.synthetic.scenes < most:
+        raise KaleidosceneError(f"--synthetic.scenes {recipe.synthetic.scenes}: a batch needs {most}.")
     if world.size > 1:
         raise KaleidosceneError("Several processes need --shards: render them ahead with 'kaleidoscene synthesize'.")
     write_synthetic_shards(recipe.synthetic, folder, workers=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from kaleidoscene.api import Model
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.folders import whole_folder
@@ -32,6 +34,8 @@ from kaleidoscene.workflows.request import RenderRequest
 
 WRITTEN = ("frames/", "video.mp4", "transforms.json", "camera_path.json", "contact_sheet.png")
 _SHEET_FRAMES = 48
+# Three numbers of four bytes and a PNG that is no smaller than its pixels; likewise of depth.
+_BYTES_PER_PIXEL, _BYTES_PER_DEPTH = 3 * 4 + 3, 4 + 2
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,26 @@ class RenderingJob:
     sources: tuple[Path | None, ...]
     depth: bool = False
 
+    @property
+    def disk_bytes(self) -> int:
+        """What the rendering takes on disk while it runs: views in full precision, and their files."""
+        h, w = self.model.image_size
+        return len(self.request.cameras) * h * w * (_BYTES_PER_PIXEL + self.depth * _BYTES_PER_DEPTH)
+
+    def check_disk(self) -> None:
+        """Raise unless there is so much room where the folder is to be.
+
+        Raises:
+            KaleidosceneError: With what it takes and what is free.
+        """
+        there = next(path for path in (self.out.resolve(), *self.out.resolve().parents) if path.exists())
+        free = shutil.disk_usage(there).free
+        if self.disk_bytes > free:
+            raise KaleidosceneError(
+                f"{self.out}: {len(self.request.cameras)} views take {self.disk_bytes / 2**30:.1f} GiB on disk, "
+                f"{free / 2**30:.1f} GiB are free."
+            )
+
     def run(self) -> Rendered:
         """Render what is not there yet.
 
@@ -92,6 +116,7 @@ class RenderingJob:
         depths = [depth_name(index) for index in range(len(request.cameras))] if self.depth else []
         if is_finished(self.out, said, [*frames, *depths, *WRITTEN[1:]]) and not self.overwrite:
             return Rendered(False)
+        self.check_disk()
         # The final folder is made first: one that cannot be written must not cost a rendering.
         with whole_folder(self.out, overwrite=self.overwrite, sources=self.sources) as folder:
             partial = PartialRendering(self.out, said, overwrite=self.overwrite)

@@ -23,6 +23,8 @@ from kaleidoscene.geometry.poses import look_at
 from kaleidoscene.geometry.selection import select_views
 
 _MOST_INDICES = 1_000_000
+_MOST_FRAMES = 1_000_000
+_REFERENCES = 3
 
 
 def parse_indices(text: str, what: str) -> list[int]:
@@ -35,9 +37,13 @@ def parse_indices(text: str, what: str) -> list[int]:
     try:
         for part in text.split(","):
             first, dash, last = part.strip().partition("-")
+            if dash and first and last and int(last) < int(first):
+                raise KaleidosceneError(f"{what}: {part.strip()} runs backwards; write {last}-{first}.")
             if dash and int(last) - int(first) > _MOST_INDICES:
                 raise ValueError
             numbers += range(int(first), int(last) + 1) if dash else [int(first)]
+    except KaleidosceneError:
+        raise
     except ValueError:
         raise KaleidosceneError(f"{what}: expected numbers such as 0,8,16 or 0-4, got {text!r}.") from None
     if not numbers:
@@ -76,8 +82,8 @@ class RequestOptions:
     """Read the capture as this format instead of detecting it."""
     references: str | None = None
     """Views of the capture to render from, for example 0,8,16 or 0-4."""
-    num_references: int = 3
-    """How many views to choose as references where none are named."""
+    num_references: int | None = None
+    """How many views to choose as references where none are named; by default 3, or all where there are fewer."""
     select: Literal["spread", "nearest", "kmeans"] = "spread"
     """How they are chosen: far from each other, near to the targets, or one for each cluster."""
     targets: str | None = None
@@ -130,6 +136,12 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
     Raises:
         KaleidosceneError: A view is out of range, two ways of giving targets contradict, or the capture has no cameras.
     """
+    if not 1 <= options.frames <= _MOST_FRAMES:
+        raise KaleidosceneError(f"--frames must be from 1 to {_MOST_FRAMES}, got {options.frames}.")
+    if not 0 < options.distance < math.inf:
+        raise KaleidosceneError(f"--distance must be above 0, got {options.distance}.")
+    if not -90 <= options.elevation <= 90:
+        raise KaleidosceneError(f"--elevation must be from -90 to 90 degrees, got {options.elevation}.")
     given = [name for name in ("targets", "camera_path", "cameras_of") if getattr(options, name) is not None]
     if len(given) > 1:
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -199,7 +211,9 @@ def _choose(options: RequestOptions, capture: Capture, targets: Cameras | None, 
     free = [number for number in known if number not in (own or [])]
     if not free:
         raise KaleidosceneError(f"{capture.name}: every view is a target, so that none is left as a reference.")
-    count = min(options.num_references, len(free))
+    count = min(_REFERENCES, len(free)) if options.num_references is None else options.num_references
+    if count > len(free):
+        raise KaleidosceneError(f"--num-references {count}: {capture.name} has {len(free)} views to choose from.")
     if options.select == "nearest" and targets is None:
         raise KaleidosceneError("--select nearest needs targets: give --targets 10-24, --camera-path or --cameras-of.")
     return [free[place] for place in select_views(options.select, capture.cameras[free], count, targets)]

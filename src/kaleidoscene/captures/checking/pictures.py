@@ -23,6 +23,9 @@ REFERENCE, TARGET, POINTS = (0, 90, 181), (220, 80, 32), (170, 170, 170)  # blue
 _PANEL, _MARGIN, _THUMBNAIL, _MOST_THUMBNAILS = 760, 56, 74, 28
 
 
+_MOST_TARGETS = 480
+
+
 def write_frusta_picture(
     path: Path, capture: Capture, *, targets: Cameras | None = None, numbers: list[int] | None = None
 ) -> Path:
@@ -31,10 +34,12 @@ def write_frusta_picture(
     Args:
         path: Where to.
         capture: Its cameras are drawn in blue.
-        targets: Further cameras, drawn in orange.
+        targets: Further cameras, drawn in orange; of many some, evenly chosen.
         numbers: Of the frames, as they are written beside them; by default 0, 1, ...
     """
     cameras = capture.cameras
+    if targets is not None and len(targets) > _MOST_TARGETS:
+        targets = targets[:: -(-len(targets) // _MOST_TARGETS)]
     up = capture.up()
     drawn = cameras.centres if targets is None else torch.cat([cameras.centres, targets.centres])
     size = frustum_size(drawn, capture.origin())

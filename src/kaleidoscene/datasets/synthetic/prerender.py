@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from kaleidoscene.choices import check_range
 from kaleidoscene.datasets.damage import allowed_damage
 from kaleidoscene.datasets.shard_writing import write_shard
 from kaleidoscene.datasets.stored import StoredScene
@@ -55,6 +57,14 @@ class SyntheticScenes:
     clips: bool = False
     """Store films: the camera goes around the object, and frames are told apart by time in place of cameras."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, math.inf, "views", "scenes", "scenes_per_shard")
+        check_range(self, 4, 8192, "image_size")
+        check_range(self, 0, 1, "mesh_share", "wide_share", "near_share", "damaged_share")
+        check_range(self, 0, 2**62, "seed")
+        if self.wide_share + self.near_share > 1:
+            raise ValueError(f"wide_share and near_share are {self.wide_share:g} and {self.near_share:g}, above 1.")
 
     @property
     def num_shards(self) -> int:
@@ -190,8 +200,8 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def write_next_shards(config: SyntheticScenes, folder: Path, numbers: list[int]):
     """Render and write the shards ``numbers`` that are not there yet; yields after each scene."""
+    maker = SceneMaker(config)  # what cannot be rendered leaves no folder behind
     claim_folder(config, folder)
-    maker = SceneMaker(config)
     for shard in numbers:
         path = shard_path(folder, shard)
         if path.with_suffix(".index.json").exists():

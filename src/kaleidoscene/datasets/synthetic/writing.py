@@ -29,6 +29,8 @@ def write_synthetic_shards(scenes: SyntheticScenes, folder: Path, *, workers: in
     """
     if scenes.clips and scenes.depth:
         raise KaleidosceneError("--scenes.clips and --scenes.depth: films are stored without depth.")
+    if workers < 1:
+        raise KaleidosceneError(f"--workers must be at least 1, got {workers}.")
     missing = [n for n in range(scenes.num_shards) if not shard_path(folder, n).with_suffix(".index.json").exists()]
     if workers <= 1:
         total = sum(min(scenes.scenes_per_shard, scenes.scenes - n * scenes.scenes_per_shard) for n in missing)

@@ -133,7 +133,7 @@ class Film(nn.Module):
         config: Architecture.
     """
 
-    other_forwards: tuple[str, ...] = ()
+    other_forwards: tuple[str, ...] = ("at_all_sizes",)
 
     def __init__(self, config: FilmConfig) -> None:
         super().__init__()
@@ -163,6 +163,21 @@ class Film(nn.Module):
         Raises:
             ValueError: The frames are of another size, or differ in theirs.
         """
+        return self.at_all_sizes(first, second, time)[0]
+
+    def at_all_sizes(
+        self, first: Float[Tensor, "batch 3 h w"], second: Float[Tensor, "batch 3 other_h other_w"], time: float = 0.5
+    ) -> tuple[Float[Tensor, "batch 3 h w"], list[Float[Tensor, "batch 3 _h _w"]]]:
+        """The frame, and at every size the mean of the two frames moved to its time, fine to coarse.
+
+        Args:
+            first: See :meth:`forward`.
+            second: Likewise.
+            time: Likewise.
+
+        Raises:
+            ValueError: The frames are of another size, or differ in theirs.
+        """
         if first.shape != second.shape or any(side % self.config.multiple for side in first.shape[-2:]):
             raise ValueError(
                 f"Frames must be of one size in multiples of {self.config.multiple}, got {tuple(first.shape[-2:])} and "
@@ -173,13 +188,16 @@ class Film(nn.Module):
         features = self.features(images)
         swapped = [torch.cat([level[batch:], level[:batch]]) for level in features]
         # Both directions in one pass: of the first half those that look from the second frame back into the first.
-        flows = self.motion(swapped, features)[:count]
+        flows = self.motion(swapped, features)
         share = torch.cat([torch.full((batch, 1, 1, 1), time), torch.full((batch, 1, 1, 1), 1 - time)]).to(first.device)
         flows = [share * flow for flow in flows]
-        both = [torch.cat([i, f.to(i.dtype)], dim=1) for i, f in zip(images[:count], features[:count], strict=True)]
-        warped = [warp(level, flow) for level, flow in zip(both, flows, strict=True)]
-        joined = [torch.cat([level, flow], dim=1) for level, flow in zip(warped, flows, strict=True)]
+        # Only images are moved at sizes that nothing is put together from.
+        moved = [
+            torch.cat([image, feature.to(image.dtype)], dim=1) if level < count else image
+            for level, (image, feature) in enumerate(zip(images, features, strict=True))
+        ]
+        warped = [warp(level, flow) for level, flow in zip(moved, flows, strict=True)]
+        joined = [torch.cat([level, flow], dim=1) for level, flow in zip(warped[:count], flows, strict=False)]
         made = self.fusion([torch.cat([level[:batch], level[batch:]], dim=1) for level in joined])
-        if self.config.blend:
-            made = made + (1 - time) * warped[0][:batch, :3] + time * warped[0][batch:, :3]
-        return made
+        means = [(1 - time) * level[:batch, :3] + time * level[batch:, :3] for level in warped]
+        return (made + means[0] if self.config.blend else made), means

@@ -178,6 +178,7 @@ def film_nano() -> FilmRecipe:
             ),
             image_size=(96, 96),
         ),
+        loss=FilmLoss(sizes=1.0),
         data=_clips(batch_size=16),
         train=TrainConfig(
             steps=6000, ema_decay=0.998, log_every=10, validate_every=250, checkpoint_every=250,

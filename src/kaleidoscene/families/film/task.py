@@ -20,6 +20,7 @@ from kaleidoscene.families.film.checkpoint import FAMILY, describe
 from kaleidoscene.families.film.config import FilmSettings
 from kaleidoscene.families.film.interpolator import Interpolator
 from kaleidoscene.families.film.model import Film
+from kaleidoscene.families.film.warping import pyramid
 from kaleidoscene.nn.precision import no_autocast
 from kaleidoscene.randomness import seeded
 from kaleidoscene.training.task import PlainTask
@@ -33,6 +34,8 @@ class FilmLoss:
     """What is minimised: mean absolute difference, and a perceptual distance where its weights are given."""
 
     pixels: float = 1.0
+    sizes: float = 0.0
+    """Of the mean of the two moved frames at every size (ours): motion is learned where it is found, coarse first."""
     perceptual: float = 0.0
     """Of VGG19's features (--perceptual-weights)."""
 
@@ -84,10 +87,15 @@ class FilmTask(PlainTask):
             varied(clip, self.settings.image_size, seeded(seed, _AUGMENTATION, number))
             for clip, number in zip(in_order(views), numbers, strict=True)
         ])  # fmt: skip
-        made = self.model(frames[:, 0], frames[:, 2])
+        assert isinstance(self.model, Film)
+        made, means = self.model.at_all_sizes(frames[:, 0], frames[:, 2])
         with no_autocast(made):
             terms = {"pixels": (made - frames[:, 1]).abs().mean()}
             total = self.loss.pixels * terms["pixels"]
+            truths = pyramid(frames[:, 1], len(means))
+            off = [(mean - truth).abs().mean() for mean, truth in zip(means, truths, strict=True)]
+            terms["sizes"] = torch.stack(off).mean()
+            total = total + self.loss.sizes * terms["sizes"]
             if self.perceptual is not None:
                 terms["perceptual"] = self.perceptual(made, frames[:, 1])
                 total = total + self.loss.perceptual * terms["perceptual"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 
+from kaleidoscene.families.kaleido.config import KaleidoConfig
 from kaleidoscene.families.kaleido.cost import (
     KaleidoCost,
     Request,
@@ -36,6 +38,12 @@ def changed_sampling(sampling: SamplingConfig, steps: int | None, guidance: floa
     if steps is not None:
         sampling = replace(sampling, schedule=replace(sampling.schedule, steps=steps))
     return sampling if guidance is None else replace(sampling, guidance=guidance)
+
+
+@cache
+def _parameters_of(config: KaleidoConfig) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in Kaleido(config).parameters())
 
 
 @dataclass(frozen=True)
@@ -88,8 +96,7 @@ class KaleidoPlan:
             flops += evaluations * forward_flops(config, Request(together, together, grid, batch, 0.0))
         if cached:
             flops += forward_flops(config, Request(references, references, grid, composed=0.0))
-        cache = cache_bytes(config, references, grid, 4 if precision == "fp32" else 2) if cached else 0
-        with torch.device("meta"):
-            parameters = sum(p.numel() for p in Kaleido(config).parameters())
+        kept = cache_bytes(config, references, grid, 4 if precision == "fp32" else 2) if cached else 0
+        parameters = _parameters_of(config)
         lookups = evaluations * reprojection_lookups(config, references, targets, grid)
-        return KaleidoCost(parameters, flops, activation_bytes(config, conditional) + cache, cache, lookups)
+        return KaleidoCost(parameters, flops, activation_bytes(config, conditional) + kept, kept, lookups)

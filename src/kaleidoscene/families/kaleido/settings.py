@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kaleidoscene.choices import check_choices
+from kaleidoscene.choices import check_choices, check_range
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.families.kaleido.config import KaleidoConfig
 from kaleidoscene.flow.schedules import Schedule
@@ -26,6 +27,7 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_range(self, 0, math.inf, "guidance")
 
 
 @dataclass(frozen=True, kw_only=True)
