@@ -114,6 +114,11 @@ CALLS = {
     "reconstruct photos --out out --references 5": "out of range",
     "reconstruct photos --out out --references 0,0": "named twice",
     "reconstruct empty --out out": "empty",
+    f"reconstruct {CAPTURE} --out out --model capture": "no views with a camera and a depth map",
+    "reconstruct photos --out out --model capture": "no views with a camera and a depth map",
+    f"reconstruct {CAPTURE} --out out --model capture --references 0,0": "named twice",
+    f"reconstruct {CAPTURE} --out out --model capture --mesh.resolution 9999": "resolution must be at least 8",
+    f"reconstruct {CAPTURE} --out out --model capture --mesh.truncation nan": "truncation must be at least 1",
     # check, convert, pose
     "check nothing": "nothing: no such file or folder",
     "check": "PATH must be given",

@@ -13,13 +13,19 @@ from kaleidoscene.api import load
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.reconstruction.fusion import FusionConfig
+from kaleidoscene.reconstruction.tsdf import MeshConfig
 from kaleidoscene.workflows.reconstruction import WRITTEN, ReconstructionJob, choose_sources
+from kaleidoscene.workflows.request import parse_references
+from kaleidoscene.workflows.surface import SURFACE_FILES, SurfaceJob
+
+CAPTURE = "capture"
+"""In place of a model: what the capture has itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructOptions:
-    """Photographs of one object to a complete cloud of points (PLY and GLB), cameras (transforms.json), depth maps,
-    a turntable video, a contact sheet and a scene file.
+    """Photographs of one object to a complete cloud of points (PLY and GLB), splats, cameras (transforms.json), depth
+    maps, a turntable video, a contact sheet and a scene file; or a capture with depth maps to a mesh.
 
     Photographs need no cameras; those that have some fix the world, and say how well cameras were told.
     """
@@ -29,7 +35,8 @@ class ReconstructOptions:
     out: Path
     """Folder to write; it appears when everything is written."""
     model: str = "rng"
-    """A shipped model that renders points, a checkpoint or run folder, or a hub id."""
+    """A shipped model that renders points, a checkpoint or run folder, or a hub id; 'capture' is none: the capture's
+    own depth maps become a mesh (mesh.ply, mesh.glb), a cloud and splats."""
     format: str | None = None
     """Read the capture as this format instead of detecting it."""
     references: str | None = None
@@ -41,6 +48,9 @@ class ReconstructOptions:
     frames: int = 24
     """Views around the object beside those of the photographs, whose points complete the cloud."""
     fusion: FusionConfig = FusionConfig()
+    surface: bool = False
+    """Fuse the depth maps that the model renders into a mesh, too; the early rng weights tell depth too roughly."""
+    mesh: MeshConfig = MeshConfig(resolution=128)
     turntable: int = 72
     """Frames of the video."""
     fps: float = 24.0
@@ -55,6 +65,9 @@ class ReconstructOptions:
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(ReconstructOptions, argv, "reconstruct")
+    if options.model == CAPTURE:
+        _from_capture(options)
+        return
     model = load(options.model, device=options.device, precision=options.precision)
     model.require("renders_points", f"Reconstructing {options.capture.name}")
     capture = read_capture(options.capture, format=options.format)
@@ -65,18 +78,38 @@ def main(argv: list[str]) -> None:
     started = time.perf_counter()
     done = ReconstructionJob(
         out=options.out, model=model, capture=chosen, masked=options.masked, frames=options.frames,
-        fusion=options.fusion, turntable=options.turntable, fps=options.fps, overwrite=options.overwrite,
-        sources=(options.capture, Path(options.model)),
+        fusion=options.fusion, surface=options.surface, mesh=options.mesh, turntable=options.turntable, fps=options.fps,
+        overwrite=options.overwrite, sources=(options.capture, Path(options.model)),
     ).run()  # fmt: skip
     seconds = time.perf_counter() - started
-    print(f"{done.points} points from {len(chosen)} images in {seconds:.1f} s.")
+    mesh = f" and {done.faces} faces" if options.surface else ""
+    print(f"{done.points} points{mesh} from {len(chosen)} images in {seconds:.1f} s.")
     if done.poses is not None:
         poses = done.poses
         print(
             f"Cameras told by the model, against those of the capture: RA@5 {poses.ra5:.1f} %, RT@5 {poses.rt5:.1f} %, "
             f"AUC@30 {poses.auc30:.1f} %."
         )
-    print("\n".join(f"wrote {options.out / name}" for name in WRITTEN))
+    written = ("mesh.ply", "mesh.glb", *WRITTEN) if options.surface else WRITTEN
+    print("\n".join(f"wrote {options.out / name}" for name in written))
     if options.json:
         poses = None if done.poses is None else vars(done.poses)
-        print_json({"out": str(options.out), "points": done.points, "seconds": seconds, "poses": poses})
+        print_json(
+            {"out": str(options.out), "points": done.points, "faces": done.faces, "seconds": seconds, "poses": poses}
+        )
+
+
+def _from_capture(options: ReconstructOptions) -> None:
+    capture = read_capture(options.capture, format=options.format)
+    if options.references is not None:
+        capture = capture.select(parse_references(options.references))
+    started = time.perf_counter()
+    made = SurfaceJob(
+        out=options.out, capture=capture, masked=options.masked, mesh=options.mesh, turntable=options.turntable,
+        fps=options.fps, overwrite=options.overwrite, sources=(options.capture,),
+    ).run()  # fmt: skip
+    seconds = time.perf_counter() - started
+    print(f"{made.faces} faces from {made.views} views with depth in {seconds:.1f} s.")
+    print("\n".join(f"wrote {options.out / name}" for name in SURFACE_FILES))
+    if options.json:
+        print_json({"out": str(options.out), "vertices": made.vertices, "faces": made.faces, "seconds": seconds})

@@ -96,6 +96,7 @@ class Reconstruction:
         config: FusionConfig | None = None,
         *,
         sources: PointViews | None = None,
+        new: PointViews | None = None,
         on_view: OnView | None = None,
     ) -> SurfacePoints:
         """The complete object: points of the sources and of views all around it.
@@ -104,14 +105,16 @@ class Reconstruction:
             frames: Views around the object.
             config: Which of their pixels count; by default as the authors' release.
             sources: What :meth:`sources` gives, where it is at hand.
+            new: Views all around, where they are at hand; ``frames`` counts for nothing then.
             on_view: Progress.
 
         Raises:
             KaleidosceneError: No pixel is left.
         """
         seen = self._about_the_object(sources or self.sources())
-        new = self._about_the_object(self.render(self.around(frames), on_view=on_view)) if frames else None
-        cloud = fuse(seen, new, config or FusionConfig())
+        if new is None and frames:
+            new = self.render(self.around(frames), on_view=on_view)
+        cloud = fuse(seen, None if new is None else self._about_the_object(new), config or FusionConfig())
         return replace(cloud, positions=cloud.positions + self.origin)
 
     def _about_the_object(self, views: PointViews) -> PointViews:

@@ -30,16 +30,19 @@ from kaleidoscene.geometry.upright import rotation_between
 from kaleidoscene.images.files import write_image
 from kaleidoscene.images.pixels import to_bytes
 from kaleidoscene.reconstruction.drawing import draw_points
-from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews
+from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, pixel_width
+from kaleidoscene.reconstruction.meshing import mesh_of_views, write_mesh
+from kaleidoscene.reconstruction.splats import write_splats
 from kaleidoscene.reconstruction.surface import SurfacePoints
+from kaleidoscene.reconstruction.tsdf import MeshConfig
 from kaleidoscene.rendering.outputs import SheetRow, depth_pictures, write_contact_sheet, write_video
 from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.renderer import estimated_cameras
 from kaleidoscene.workflows.request import describe_sizes, parse_references
 
 WRITTEN = (
-    "cloud.ply", "cloud.glb", "transforms.json", "images/", "depth/", "scene.safetensors", "turntable.mp4",
-    "contact_sheet.png",
+    "cloud.ply", "cloud.glb", "splats.ply", "transforms.json", "images/", "depth/",
+    "scene.safetensors", "turntable.mp4", "contact_sheet.png",
 )  # fmt: skip
 _SHOWN = 8
 _DRAWN = 256
@@ -51,10 +54,12 @@ class Reconstructed:
 
     Attributes:
         points: Of the cloud.
+        faces: Of the mesh.
         poses: How well the model told cameras that are known, if any are.
     """
 
     points: int
+    faces: int
     poses: RelativePoseScore | None
 
 
@@ -69,6 +74,8 @@ class ReconstructionJob:
         masked: Lay its masks on white.
         frames: Views around the object beside those of the sources.
         fusion: Which pixels become points.
+        surface: Fuse depth maps into a mesh as well.
+        mesh: How.
         turntable: Frames of the video.
         fps: Of the video.
         overwrite: Replace the folder.
@@ -81,6 +88,8 @@ class ReconstructionJob:
     masked: bool = False
     frames: int = 24
     fusion: FusionConfig = FusionConfig()
+    surface: bool = False
+    mesh: MeshConfig = MeshConfig(resolution=96)
     turntable: int = 72
     fps: float = 24.0
     overwrite: bool = False
@@ -98,15 +107,21 @@ class ReconstructionJob:
                 f"{self.turntable}."
             )
         check_libraries()
-        with whole_folder(self.out, overwrite=self.overwrite, sources=self.sources) as folder, _progress() as advance:
+        with whole_folder(self.out, overwrite=self.overwrite, sources=self.sources) as folder, progress() as advance:
             scene = self.model.reconstruct(self.capture, masked=self.masked)
             views = scene.sources()
-            cloud = scene.points(self.frames, self.fusion, sources=views, on_view=partial(advance, "views"))
+            new = scene.render(scene.around(self.frames), on_view=partial(advance, "views")) if self.frames else None
+            cloud = scene.points(0, self.fusion, sources=views, new=new)
+            mesh = None
+            if self.surface:
+                mesh = mesh_of_views(views, new, self.fusion, self.mesh, on_slab=partial(advance, "mesh"))
+                write_mesh(folder, mesh, scene.up)
             self._write_views(folder, views)
             scene.save(folder / "scene.safetensors")
             write_cloud(folder, cloud, scene.up)
+            write_splats(folder / "splats.ply", cloud, radius=0.6 * pixel_width(scene.cameras))
             self._write_pictures(folder, scene, views, cloud, partial(advance, "turntable"))
-        return Reconstructed(len(cloud), self._pose_scores(scene))
+        return Reconstructed(len(cloud), 0 if mesh is None else len(mesh), self._pose_scores(scene))
 
     def _pose_scores(self, scene: Reconstruction) -> RelativePoseScore | None:
         """Of the cameras that the model told, where the capture has some to hold them against."""
@@ -127,24 +142,40 @@ class ReconstructionJob:
     ) -> None:
         """The turntable, coloured and lit side by side, and the contact sheet."""
         size = 1.5 * scene.view.distance / float(scene.cameras.intrinsics[0, 1, 1])
-        path = _enlarged(orbit(scene.view, self.turntable, elevation=20.0))
-        pictures = folder / "turntable"
-        pictures.mkdir()
-        names = []
-        for number in range(len(path)):
-            sides = [draw_points(cloud, path[number], size=size, lit=lit) for lit in (False, True)]
-            names.append(pictures / f"{number:04d}.png")
-            write_image(names[-1], torch.cat(sides, dim=-1))
-            on_frame(number + 1, len(path))
-        write_video(folder / "turntable.mp4", names, fps=self.fps)
-        shutil.rmtree(pictures)
+        path = enlarged(orbit(scene.view, self.turntable, elevation=20.0))
+        write_turntable(folder, cloud, path, size=size, fps=self.fps, on_frame=on_frame)
         new = scene.render(orbit(scene.view, _SHOWN, elevation=20.0))
-        drawn = _enlarged(new.cameras)
+        drawn = enlarged(new.cameras)
         rows = [SheetRow("sources", list(views.images)), SheetRow("their depth", depth_pictures(views.depths))]
         rows += [SheetRow("new views", list(new.images)), SheetRow("their depth", depth_pictures(new.depths))]
         for label, lit in (("cloud", False), ("its shape", True)):
             rows.append(SheetRow(label, [draw_points(cloud, camera, size=size, lit=lit) for camera in _each(drawn)]))
         write_contact_sheet(folder / "contact_sheet.png", rows)
+
+
+def write_turntable(
+    folder: Path, cloud: SurfacePoints, path: Cameras, *, size: float, fps: float, on_frame: Callable[[int, int], None]
+) -> None:
+    """``turntable.mp4``: a cloud coloured and lit, side by side, from each camera of a path.
+
+    Args:
+        folder: Where to.
+        cloud: The points.
+        path: Cameras ``(frames,)``.
+        size: Of a point, world units.
+        fps: Of the video.
+        on_frame: Progress.
+    """
+    pictures = folder / "turntable"
+    pictures.mkdir()
+    names = []
+    for number in range(len(path)):
+        sides = [draw_points(cloud, path[number], size=size, lit=lit) for lit in (False, True)]
+        names.append(pictures / f"{number:04d}.png")
+        write_image(names[-1], torch.cat(sides, dim=-1))
+        on_frame(number + 1, len(path))
+    write_video(folder / "turntable.mp4", names, fps=fps)
+    shutil.rmtree(pictures)
 
 
 def check_libraries() -> None:
@@ -154,9 +185,12 @@ def check_libraries() -> None:
         KaleidosceneError: trimesh is not there.
     """
     try:
-        import trimesh  # noqa: F401, PLC0415  an extra
+        import skimage  # noqa: F401, PLC0415  extras
+        import trimesh  # noqa: F401, PLC0415
     except ImportError as error:
-        raise KaleidosceneError("GLB files need trimesh: pip install 'kaleidoscene[reconstruction]'.") from error
+        raise KaleidosceneError(
+            f"GLB files and meshes need trimesh and scikit-image ({error}): pip install 'kaleidoscene[reconstruction]'."
+        ) from error
 
 
 def write_cloud(folder: Path, cloud: SurfacePoints, up: Float[Tensor, " 3"]) -> None:
@@ -181,7 +215,7 @@ def _each(cameras: Cameras) -> list[Cameras]:
     return [cameras[number] for number in range(len(cameras))]
 
 
-def _enlarged(cameras: Cameras) -> Cameras:
+def enlarged(cameras: Cameras) -> Cameras:
     """The same cameras with more pixels."""
     h, w = cameras.image_size
     return cameras.resize(_DRAWN, round(w * _DRAWN / h / 2) * 2)
@@ -219,7 +253,7 @@ def choose_sources(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each kind of work; yields what is called with a kind, what is done and the total."""
     columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns) as bar:

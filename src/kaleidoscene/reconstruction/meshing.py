@@ -1,0 +1,87 @@
+"""Views with points become one mesh with colours, and files of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.upright import rotation_between
+from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, object_pixels, recoloured
+from kaleidoscene.reconstruction.surface import SurfacePoints
+from kaleidoscene.reconstruction.tsdf import MeshConfig, TriangleMesh, mesh_of
+
+
+def mesh_of_views(
+    sources: PointViews,
+    new: PointViews | None,
+    fusion: FusionConfig,
+    config: MeshConfig,
+    *,
+    on_slab: Callable[[int, int], None] | None = None,
+) -> TriangleMesh:
+    """The surface that sources and new views agree on, in the colours of those that see it most squarely.
+
+    Args:
+        sources: Photographs with the points that were told at their cameras; their colours come first.
+        new: Views of the rest.
+        fusion: Which pixels count.
+        config: Size of the grid.
+        on_slab: Progress.
+
+    Raises:
+        KaleidosceneError: No pixel counts, or they agree on no surface.
+    """
+    kinds = [(sources, fusion.source_quantile, fusion.source_erosion)]
+    if new is not None:
+        kinds.append((new, fusion.new_quantile, fusion.new_erosion))
+    surface = torch.cat([object_pixels(views, share, side, fusion.white) for views, share, side in kinds])
+    depths = torch.cat([views.depths for views, *_ in kinds])
+    together = Cameras.concatenate([views.cameras for views, *_ in kinds])
+    mesh = mesh_of(depths, together, surface=surface, config=config, on_slab=on_slab)
+    parts = []
+    for views, _, erosion in kinds:
+        inner = max(erosion, 3 / views.images.shape[-2])
+        parts.append(replace(views, depths=views.depths * object_pixels(views, 0.0, inner, fusion.white)))
+    return painted(mesh, parts, fusion.tolerance)
+
+
+def painted(mesh: TriangleMesh, views: Sequence[PointViews], tolerance: float) -> TriangleMesh:
+    """A mesh in the colours of the views that see it most squarely; what none sees is grey.
+
+    Args:
+        mesh: The surface.
+        views: Sets of them; the first that sees a vertex is taken. Depth 0 is where nothing is to be taken from.
+        tolerance: A view sees a vertex if its depth differs by less than this share.
+    """
+    points = SurfacePoints(mesh.vertices, mesh.normals, mesh.colours, torch.ones(len(mesh.vertices)))
+    for some in reversed(views):
+        points = recoloured(points, some, tolerance)
+    return replace(mesh, colours=points.colours)
+
+
+def write_mesh(folder: Path, mesh: TriangleMesh, up: Float[Tensor, " 3"]) -> None:
+    """A mesh as ``mesh.ply`` in its own world, and as ``mesh.glb`` whose y axis is up, both with colours at vertices.
+
+    Raises:
+        KaleidosceneError: trimesh is not there.
+    """
+    try:
+        import trimesh  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise KaleidosceneError("Meshes need trimesh: pip install 'kaleidoscene[reconstruction]'.") from error
+    turn = rotation_between(up.to(mesh.vertices), mesh.vertices.new_tensor([0.0, 1.0, 0.0]))
+    colours = (mesh.colours.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    for name, turned in (("mesh.ply", torch.eye(3)), ("mesh.glb", turn)):
+        made: Any = trimesh.Trimesh(
+            (mesh.vertices @ turned.T).numpy(), mesh.faces.numpy(), vertex_normals=(mesh.normals @ turned.T).numpy(),
+            vertex_colors=colours, process=False,
+        )  # fmt: skip
+        made.export(folder / name)

@@ -1,0 +1,93 @@
+"""``kaleidoscene reconstruct --model capture``: a capture with depth maps becomes a mesh, a cloud and splats."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from kaleidoscene.captures.conversion.rendered import write_rendered_capture
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.cli.main import main
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.distortion import Distortion
+from kaleidoscene.images.pixels import to_bytes
+from kaleidoscene.workflows.surface import views_of_capture
+from tests.own_captures import seven_scenes
+from tests.reconstruction.test_fusion import RADIUS, around, colour_of, views_of_a_sphere
+
+
+@pytest.fixture(scope="module")
+def ball(tmp_path_factory):
+    """A capture of a coloured ball with depth maps and alpha, and what was drawn."""
+    folder, views = tmp_path_factory.mktemp("captures") / "ball", views_of_a_sphere(around(12))
+    alpha = (views.depths > 0).numpy().astype(np.uint8)[..., None] * 255
+    rgb = np.stack([to_bytes(image) for image in views.images])
+    folder.mkdir()
+    write_rendered_capture(folder, np.concatenate([rgb, alpha], -1), views.cameras, depth=views.depths.numpy())
+    return folder, views
+
+
+def test_a_capture_with_depth_becomes_a_mesh_in_its_own_world(ball, tmp_path, capsys):
+    folder, _ = ball
+    out = tmp_path / "out"
+    assert main(["reconstruct", str(folder), "--model", "capture", "--out", str(out), "--mesh.resolution", "40",
+                 "--mesh.unseen", "inside", "--turntable", "3", "--json"]) == 0  # fmt: skip
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    names = ["cloud.glb", "cloud.ply", "mesh.glb", "mesh.ply", "splats.ply", "turntable.mp4"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    mesh = trimesh.load(out / "mesh.ply", process=False)
+    assert mesh.is_watertight and len(mesh.faces) == said["faces"]
+    radii = np.linalg.norm(mesh.vertices, axis=1)
+    assert abs(radii - RADIUS).mean() < 0.004 and mesh.volume > 0
+    seen = torch.from_numpy(np.asarray(mesh.visual.vertex_colors)[:, :3] / 255).float()
+    off = (seen - colour_of(torch.from_numpy(np.asarray(mesh.vertices)).float())).abs()
+    assert float(off.median()) < 0.02 and float(off.mean()) < 0.04
+    # Viewers expect y up; the world of the capture has z up.
+    turned = trimesh.load(out / "mesh.glb", force="mesh", process=False)
+    expected = np.asarray(mesh.vertices)[:, [0, 2, 1]] * [1, 1, -1]
+    assert np.abs(np.sort(turned.vertices[:, 1]) - np.sort(expected[:, 1])).max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """A room seen from within; few of its views have a depth map."""
+    folder = tmp_path_factory.mktemp("captures") / "room"
+    seven_scenes(folder)
+    return folder
+
+
+def test_what_the_images_say_of_background_is_carved_and_nothing_else(ball, room):
+    folder, drawn = ball
+    views, empty = views_of_capture(read_capture(folder))
+    assert torch.allclose(views.depths, drawn.depths, atol=1e-3)
+    assert bool((empty == (drawn.depths == 0)).all())
+    opaque = read_capture(room)
+    views, empty = views_of_capture(opaque)
+    assert len(views) == sum(frame.depth is not None for frame in opaque.frames) < len(opaque)
+    assert not bool(empty.any())  # a pixel without depth is not known to be free
+
+
+def test_a_room_is_left_open(room, tmp_path):
+    out = tmp_path / "out"
+    assert main(["reconstruct", str(room), "--model", "capture", "--out", str(out), "--mesh.resolution", "48",
+                 "--turntable", "2"]) == 0  # fmt: skip
+    mesh = trimesh.load(out / "mesh.ply", process=False)
+    assert len(mesh.faces) > 2000 and not mesh.is_watertight
+    views, _ = views_of_capture(read_capture(room))
+    truth = views.points[views.depths > 0][::97].numpy()
+    near = trimesh.proximity.ProximityQuery(mesh).vertex(truth)[0]
+    assert np.median(near) < 0.7 * mesh.extents.max() / 48  # less than a cell from a vertex
+
+
+def test_bent_lenses_and_mixed_sizes_are_refused(ball):
+    capture = read_capture(ball[0])
+    first = capture.frames[0]
+    bent = replace(first, distortion=Distortion.opencv(0.1, 0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(KaleidosceneError, match="--undistort"):
+        views_of_capture(replace(capture, frames=(bent, *capture.frames[1:])))
+    other = replace(first, image_size=(40, 60))
+    with pytest.raises(KaleidosceneError, match="several sizes"):
+        views_of_capture(replace(capture, frames=(other, *capture.frames[1:])))
