@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kaleidoscene.api import Model, RenderedViews, load
+    from kaleidoscene.api import Model, load
     from kaleidoscene.captures.capture import Capture
     from kaleidoscene.captures.checking.run import check_capture
     from kaleidoscene.captures.findings import Finding
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kaleidoscene.geometry.camera_path import read_camera_path, write_camera_path
     from kaleidoscene.geometry.cameras import Cameras
     from kaleidoscene.rendering.ordering import RenderPlan
+    from kaleidoscene.rendering.rendered import RenderedViews
 
 __version__ = "0.1.0"
 
@@ -47,7 +48,8 @@ __all__ = [
 # Names come when they are asked for: ``kaleidoscene --help`` must not wait for torch.
 _PLACES = {
     "Cameras": "geometry.cameras", "Capture": "captures.capture", "Finding": "captures.findings",
-    "KaleidosceneError": "errors", "Model": "api", "RenderPlan": "rendering.ordering", "RenderedViews": "api",
+    "KaleidosceneError": "errors", "Model": "api", "RenderPlan": "rendering.ordering",
+    "RenderedViews": "rendering.rendered",
     "check_capture": "captures.checking.run", "load": "api", "read_camera_path": "geometry.camera_path",
     "read_capture": "captures.formats.registry", "scan_capture": "captures.formats.registry",
     "trajectories": "geometry.trajectories", "write_camera_path": "geometry.camera_path",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,6 @@ from kaleidoscene.captures.formats.registry import read_capture, read_photograph
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.registry import load_folder, require
-from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
 from kaleidoscene.geometry.upright import level_up
@@ -26,8 +25,8 @@ from kaleidoscene.memory import check_memory
 from kaleidoscene.rendering.capabilities import Capabilities
 from kaleidoscene.rendering.fitting import model_lens, prepare_images, prepare_views
 from kaleidoscene.rendering.ordering import Chunk, Finished, RenderPlan, render_in_order
-from kaleidoscene.rendering.outputs import FrameWriter, SheetRow, depth_pictures, write_contact_sheet
 from kaleidoscene.rendering.reconstruction import Reconstruction
+from kaleidoscene.rendering.rendered import RenderedViews
 from kaleidoscene.rendering.renderer import OnStep
 from kaleidoscene.rendering.system import Sampler, System
 
@@ -45,51 +44,6 @@ def load(name: str | Path = "default", *, device: str = "cpu", precision: str = 
     """
     check_device(device)
     return Model(load_folder(resolve(name), device, precision), device)
-
-
-@dataclass(frozen=True, eq=False)
-class RenderedViews:
-    """New views of a capture.
-
-    Attributes:
-        images: RGB in [0, 1], in the order of ``cameras``.
-        cameras: In the world of the capture, with the model's lens and size.
-        references: What they were made from, as the model saw it.
-        capture: The references' capture.
-        depths: Along the optical axis in world units, 0 where nothing is met; None of models that render none.
-    """
-
-    images: Float[Tensor, "targets 3 h w"]
-    cameras: Cameras
-    references: Float[Tensor, "refs 3 h w"]
-    capture: Capture
-    depths: Float[Tensor, "targets h w"] | None = None
-
-    def save(
-        self, folder: str | Path, *, overwrite: bool = False, truth: Tensor | None = None, fps: float = 24.0
-    ) -> Path:
-        """Write frames, video.mp4, transforms.json and contact_sheet.png, and depth maps where there are some.
-
-        The folder appears when all is written.
-
-        Args:
-            folder: Where to.
-            overwrite: Replace a folder that is not empty.
-            truth: Real images of the same cameras, for the contact sheet.
-            fps: Of the video.
-        """
-        folder = Path(folder)
-        with whole_folder(folder, overwrite=overwrite) as partial:
-            writer = FrameWriter(partial, self.cameras, centred=self.capture.centred, fps=fps)
-            writer.write(list(range(len(self.images))), self.images)
-            writer.finish([] if self.depths is None else list(self.depths))
-            rows = [SheetRow("references", list(self.references)), SheetRow("new views", list(self.images))]
-            if self.depths is not None:
-                rows.append(SheetRow("depth", depth_pictures(self.depths)))
-            if truth is not None:
-                rows.append(SheetRow("truth", list(truth)))
-            write_contact_sheet(partial / "contact_sheet.png", rows)
-        return folder
 
 
 class Model:

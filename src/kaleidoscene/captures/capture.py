@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -21,9 +21,12 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import focus_point, mean_centre
 from kaleidoscene.geometry.upright import rotation_between
 from kaleidoscene.geometry.view import Z_UP, mean_up
+from kaleidoscene.images.files import read_thumbnail
+from kaleidoscene.images.notebook import pictures_html
 from kaleidoscene.images.undistortion import pinhole_of, undistort_image
 
 Centred = Literal["object", "scene"]
+_SHOWN = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,20 @@ class Capture:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def __getitem__(self, which: SupportsIndex | slice | Iterable[SupportsIndex]) -> Capture:
+        return self.select(range(len(self))[which] if isinstance(which, slice) else which)
+
+    def __iter__(self) -> Iterator[Capture]:
+        return (self.select(number) for number in range(len(self)))
+
+    def __repr__(self) -> str:
+        h, w = self.common_size
+        return f"Capture({self.name!r}, {self.format}, {len(self)} views of {h}x{w}{', posed' * self.is_posed})"
+
+    def _repr_html_(self) -> str:
+        shown = [frame for frame in self.frames if frame.position is None][:_SHOWN]
+        return pictures_html(repr(self), [read_thumbnail(f.image, 96, upright=f.upright) for f in shown])
+
     @property
     def image_paths(self) -> tuple[Path, ...]:
         """The file of every frame."""
@@ -138,20 +155,23 @@ class Capture:
         (height, width), (h, w) = frame_size(frame), self.common_size
         return (height - h) // 2, (width - w) // 2
 
-    def select(self, indices: Sequence[int]) -> Capture:
-        """The views at ``indices``, in that order.
+    def select(self, indices: SupportsIndex | Iterable[SupportsIndex]) -> Capture:
+        """The views at ``indices``, in that order; one number is one view.
 
         Raises:
             KaleidosceneError: An index is out of range, or there are none.
         """
-        if not indices:
+        # Arrays have an __index__, too, whatever their size.
+        alone = isinstance(indices, SupportsIndex) and not getattr(indices, "ndim", 0)
+        chosen = [int(number) for number in ([indices] if alone else indices)]  # pyright: ignore[reportGeneralTypeIssues]
+        if not chosen:
             raise KaleidosceneError(f"{self.name}: no views were chosen.")
-        for index in indices:
+        for index in chosen:
             if not -len(self) <= index < len(self):
                 raise KaleidosceneError(
                     f"{self.name}: view {index} is out of range, the capture has views 0 to {len(self) - 1}."
                 )
-        frames = tuple(self.frames[index] for index in indices)
+        frames = tuple(self.frames[index] for index in chosen)
         if not self.is_posed:
             return replace(self, frames=frames)
         return replace(self, frames=frames, centre=self.origin(), upward=self.up())
