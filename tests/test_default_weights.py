@@ -63,7 +63,13 @@ def test_saved_views_hold_everything(tmp_path: Path):
     path = kaleidoscene.trajectories.orbit(capture, frames=3)
     views = model.render(capture.select([0]), cameras=path, seed=1)
     out = views.save(tmp_path / "out")
-    assert sorted(p.name for p in out.iterdir()) == ["contact_sheet.png", "frames", "transforms.json", "video.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "camera_path.json",
+        "contact_sheet.png",
+        "frames",
+        "transforms.json",
+        "video.mp4",
+    ]
     back = kaleidoscene.read_capture(out)
     torch.testing.assert_close(back.images(), views.images, rtol=0, atol=0.003)
     torch.testing.assert_close(back.cameras.world_from_cam, views.cameras.world_from_cam)

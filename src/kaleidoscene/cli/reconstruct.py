@@ -14,6 +14,7 @@ from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.reconstruction.fusion import FusionConfig
 from kaleidoscene.reconstruction.tsdf import MeshConfig
+from kaleidoscene.workflows.doubts import background_doubts
 from kaleidoscene.workflows.reconstruction import WRITTEN, ReconstructionJob, choose_sources
 from kaleidoscene.workflows.request import parse_references
 from kaleidoscene.workflows.surface import SURFACE_FILES, SurfaceJob
@@ -74,7 +75,8 @@ def main(argv: list[str]) -> None:
     chosen, notes = choose_sources(
         capture, options.references, options.num_references, estimates=model.capabilities.estimates_cameras
     )
-    print("\n".join(notes))
+    doubts = background_doubts(model, chosen, masked=options.masked)
+    print("\n".join([*notes, *(f"warning: {doubt}" for doubt in doubts)]))
     started = time.perf_counter()
     done = ReconstructionJob(
         out=options.out, model=model, capture=chosen, masked=options.masked, frames=options.frames,

@@ -16,6 +16,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import FRUSTA, protect
 from kaleidoscene.rendering.ordering import RenderMode
 from kaleidoscene.workflows.costs import describe_rendering
+from kaleidoscene.workflows.doubts import doubts_of
 from kaleidoscene.workflows.interpolation import FilmRequest, check_doublings, interpolate
 from kaleidoscene.workflows.rendering import WRITTEN, RenderingJob
 from kaleidoscene.workflows.request import RequestOptions, resolve_request
@@ -57,6 +58,8 @@ class RenderOptions(RequestOptions):
     """Double the frames so many times afterwards, into OUT/interpolated (see 'kaleidoscene interpolate')."""
     interpolator: str = "film"
     """What does that: 'film', a checkpoint or run folder, or a hub id."""
+    strict: bool = False
+    """Refuse what would only be warned of: padding, backgrounds, views far from every reference."""
     overwrite: bool = False
     """Replace the output folder if it is not empty."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -81,9 +84,14 @@ def main(argv: list[str]) -> None:
     sources = (options.capture, options.cameras_of, options.camera_path, Path(options.model))
     protect(options.out, sources)
     model = model.for_shape(request.references.cameras)
-    for line in (*request.notes, *model.describe_fit(request.references)):
+    padding = model.describe_fit(request.references)
+    doubts = doubts_of(model, request.references, request.cameras, masked=request.masked)
+    for line in (*request.notes, *padding, *(f"warning: {doubt}" for doubt in doubts)):
         print(line)
+    if options.strict and (padding or doubts):
+        raise KaleidosceneError(f"--strict: {' '.join([*padding, *doubts])}")
     said: dict[str, Any] = {"out": str(options.out), "references": request.indices, "views": len(request.cameras)}
+    said["warnings"] = [*padding, *doubts]
     job = RenderingJob(
         out=options.out, name=options.model, model=model, request=request, plan=plan, precision=options.precision,
         seed=options.seed, fps=options.fps, overwrite=options.overwrite, capture=options.capture, sources=sources,

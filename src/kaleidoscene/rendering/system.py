@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from kaleidoscene.nn.positions import NOMINAL_FOCAL
 from kaleidoscene.rendering.cost import Cost, Plan
 from kaleidoscene.rendering.ordering import RenderPlan
 from kaleidoscene.rendering.renderer import Renderer, Scene
+
+Background = Literal["any", "white"]
+"""``white``: objects on white alone."""
 
 
 @runtime_checkable
@@ -52,6 +55,11 @@ class System(Protocol):
         ...
 
     @property
+    def background(self) -> Background:
+        """What was behind the objects that it was trained on."""
+        ...
+
+    @property
     def default_plan(self) -> RenderPlan:
         """Which targets go into which call where nobody asks for another plan: as it was trained, or is best."""
         ...
@@ -71,6 +79,7 @@ class PlainSystem:
     renderer: Renderer
     plan: Plan
     focal_over_height = NOMINAL_FOCAL
+    background: Background = "any"
     default_plan = RenderPlan(mode="independent")
 
     @property

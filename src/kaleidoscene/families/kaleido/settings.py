@@ -45,6 +45,7 @@ class KaleidoSettings:
         scale_from: Whose farthest camera is at distance 1: the references', so that a scene does not depend on what is
             asked of it (and can be cached), or all views' (paper).
         sampling: How views are drawn by default.
+        background: What was behind the objects that it was trained on.
         render_plan: Which targets go into one call by default: as many as it was trained with, or each by itself.
     """
 
@@ -56,6 +57,7 @@ class KaleidoSettings:
     field_of_view: float = 49.1
     scale_from: ScaleFrom = "references"
     sampling: SamplingConfig = SamplingConfig()
+    background: Literal["any", "white"] = field(default="any", metadata={"of_training": False})
     render_plan: RenderPlan = field(default=RenderPlan(), metadata={"of_training": False})
 
     def __post_init__(self) -> None:

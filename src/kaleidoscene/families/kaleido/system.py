@@ -17,6 +17,7 @@ from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.nn.precision import TYPES, Precision
 from kaleidoscene.rendering.ordering import RenderPlan
+from kaleidoscene.rendering.system import Background
 from kaleidoscene.serialisation import to_plain
 
 
@@ -64,6 +65,11 @@ class KaleidoSystem:
         """The same checkpoint with other sampling; None keeps its default."""
         sampling = changed_sampling(self.renderer.sampling, steps, guidance)
         return KaleidoSystem(self.renderer.changed(sampling=sampling))
+
+    @property
+    def background(self) -> Background:
+        """What its settings say."""
+        return self.settings.background
 
     @property
     def default_plan(self) -> RenderPlan:

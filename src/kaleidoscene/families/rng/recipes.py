@@ -61,7 +61,7 @@ def rng_nano() -> RngRecipe:
     """For a CPU: 64 px, one to six sources of procedural objects and scans with exact depth."""
     steps = 8000
     return RngRecipe(
-        settings=RngSettings(model=_nano_network(), image_size=(64, 64), field_of_view=49.1),
+        settings=RngSettings(model=_nano_network(), image_size=(64, 64), field_of_view=49.1, background="white"),
         # Nine pixels of ten are white: where colours of objects did not count by themselves, the head came to paint
         # white alone after the first steps, without a gradient that could have led it back.
         loss=RngLoss(foreground=1.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from kaleidoscene.families.rng.config import RngConfig
 
@@ -15,12 +16,14 @@ class RngSettings:
         model: Architecture of the network.
         image_size: ``(height, width)`` it was trained at.
         field_of_view: Degrees of the views it was trained on; it takes others, and may tell them badly.
+        background: What was behind the objects that it was trained on.
         targets_at_once: Targets that are rendered in one pass of the network, which bounds memory and nothing else.
     """
 
     model: RngConfig
     image_size: tuple[int, int] = (256, 256)
     field_of_view: float = 40.0
+    background: Literal["any", "white"] = "any"
     targets_at_once: int = 8
 
     def __post_init__(self) -> None:

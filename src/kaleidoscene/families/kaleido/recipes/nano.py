@@ -38,6 +38,7 @@ def kaleido_nano() -> KaleidoRecipe:
             model=_nano_network(), codec=CodecConfig(factor=16), image_size=(64, 64),
             sampling=SamplingConfig(schedule=Schedule(steps=1), guidance=1.0),
             # Trained with up to four targets a scene; one by itself comes out best, in one step at the same cost.
+            background="white",
             render_plan=RenderPlan(mode="independent"),
         ),
         loss=KaleidoLoss(weighting="data"),

@@ -1,0 +1,85 @@
+"""What may spoil a rendering, said before it begins: backgrounds, and views that no reference is near to."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.api import Model
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.geometry.cameras import Cameras
+
+# Share of the outermost pixels that may be coloured: objects do touch the border here and there.
+_COLOURED_BORDER, _NOT_WHITE = 0.25, 12 / 255
+_FAR = 60.0
+_LOOKED_AT = 12
+
+
+def doubts_of(model: Model, references: Capture, cameras: Cameras, *, masked: bool = False) -> list[str]:
+    """Sentences on what of a request these weights were not made for; empty if nothing is known to be wrong.
+
+    Args:
+        model: To render with.
+        references: What it is given.
+        cameras: The new views, in the world of the references.
+        masked: Whether masks are laid on white.
+    """
+    return [*background_doubts(model, references, masked=masked), *_far_views(references, cameras)]
+
+
+def background_doubts(model: Model, references: Capture, *, masked: bool = False) -> list[str]:
+    """Whether weights that know objects on white alone are given pictures with a background.
+
+    Args:
+        model: To render with.
+        references: What it is given; of many some are looked at.
+        masked: Whether masks are laid on white.
+    """
+    if model.system.background != "white":
+        return []
+    every = -(-len(references) // _LOOKED_AT)
+    share = coloured_border(references.images(masked=masked, only=range(0, len(references), every)))
+    if share <= _COLOURED_BORDER:
+        return []
+    how = "lay the masks on white with --masked" if references.frames[0].mask else "cut them out (alpha or masks)"
+    return [
+        f"{100 * share:.0f} % of the border of the references is not white; these weights know objects on white alone, "
+        f"and smear backgrounds: {how}."
+    ]
+
+
+def coloured_border(images: Float[Tensor, "views 3 h w"]) -> float:
+    """Share of the outermost pixels (a fiftieth of the shorter side, at least one) that are not white."""
+    h, w = images.shape[-2:]
+    width = max(1, min(h, w) // 50)
+    inside = torch.zeros(h, w, dtype=torch.bool)
+    inside[width : h - width, width : w - width] = True
+    coloured = (1 - images).amax(1) > _NOT_WHITE
+    return float(coloured[:, ~inside].float().mean())
+
+
+def _far_views(references: Capture, cameras: Cameras) -> list[str]:
+    """New views of an object that look at a side of it which no reference shows."""
+    if references.centred != "object":
+        return []
+    angles = degrees_to_nearest(references.cameras, cameras, references.origin())
+    far = (angles > _FAR).nonzero().flatten().tolist()
+    if not far:
+        return []
+    shown = ", ".join(map(str, far[:8])) + (" ..." if len(far) > 8 else "")
+    return [
+        f"{len(far)} of {len(cameras)} new views ({shown}) look from more than {_FAR:.0f} degrees beside every "
+        f"reference (up to {float(angles.max()):.0f}): what no reference shows is guessed."
+    ]
+
+
+def degrees_to_nearest(references: Cameras, cameras: Cameras, origin: Float[Tensor, " 3"]) -> Float[Tensor, " targets"]:
+    """Angle at the middle of the object between each camera and the reference nearest to it."""
+    ways = [
+        torch.nn.functional.normalize(some.centres.double() - origin.double(), dim=-1) for some in (references, cameras)
+    ]
+    cosines = (ways[1] @ ways[0].T).clamp(-1, 1).amax(dim=1)
+    return cosines.acos() * 180 / math.pi

@@ -1,0 +1,88 @@
+"""What is said before a rendering that will not come out well, and ``--strict``."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kaleidoscene.api import load
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
+from kaleidoscene.cli.main import main
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import look_at
+from kaleidoscene.workflows.doubts import coloured_border, degrees_to_nearest, doubts_of
+from tests.conftest import REPOSITORY
+
+BUS = str(REPOSITORY / "examples" / "captures" / "school_bus")
+UP = torch.tensor([0.0, 0.0, 1.0])
+
+
+def circle(*degrees: float, size=(128, 128)) -> Cameras:
+    """Cameras around the origin at some azimuths, with the lens of the default weights."""
+    angle = torch.deg2rad(torch.tensor(degrees))
+    eyes = 1.85 * torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], dim=-1)
+    focal = 0.857  # 49.1 degrees
+    return Cameras.from_field_of_view(look_at(eyes, torch.zeros_like(eyes), UP), focal, size)
+
+
+@pytest.fixture(scope="module")
+def backed(tmp_path_factory):
+    """An object in front of a grey wall, with masks."""
+    folder = tmp_path_factory.mktemp("captures") / "backed"
+    folder.mkdir()
+    names = [f"{n}.png" for n in range(3)]
+    document = None
+    for name in names:
+        Image.fromarray(np.full((128, 128, 3), 120, np.uint8)).save(folder / name)
+        mask = np.zeros((128, 128), np.uint8)
+        mask[40:90, 30:100] = 255
+        Image.fromarray(mask).save(folder / f"mask-{name}")
+    write_cameras(folder / "transforms.json", names, circle(0, 20, 40), centred="object")
+    document = json.loads((folder / "transforms.json").read_text())
+    for frame in document["frames"]:
+        frame["mask_path"] = f"mask-{frame['file_path']}"
+    (folder / "transforms.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_the_border_is_the_outermost_pixels():
+    images = torch.ones(2, 3, 100, 200)
+    assert coloured_border(images) == 0
+    images[0, 1, :2] = 0.5  # the two outermost rows of one of two images
+    ring = 100 * 200 - 96 * 196
+    assert coloured_border(images) == pytest.approx(2 * 200 / (2 * ring))
+    images[:, :, 2:98, 2:198] = 0  # what lies inside does not count
+    assert coloured_border(images) == pytest.approx(2 * 200 / (2 * ring))
+    assert coloured_border(torch.zeros(1, 3, 9, 13)) == 1
+
+
+def test_angles_are_those_at_the_middle_of_the_object():
+    angles = degrees_to_nearest(circle(0, 90), circle(10, 80, 135, 270), torch.zeros(3))
+    assert angles.tolist() == pytest.approx([10, 10, 45, 90], abs=1e-3)
+
+
+def test_far_views_and_backgrounds_are_named(backed):
+    model, capture = load("default"), read_capture(backed)
+    assert model.system.background == load("rng").system.background == "white"
+    background, far = doubts_of(model, capture, circle(10, 130, 200))
+    assert background.startswith("100 % of the border") and "--masked" in background
+    assert far.startswith("2 of 3 new views (1, 2)") and "(up to 160)" in far
+    assert doubts_of(model, capture, circle(10, 90), masked=True) == []
+    assert doubts_of(model, read_capture(BUS)[[0, 1, 2]], read_capture(BUS).cameras[3:5]) == []
+
+
+def test_the_command_warns_and_strict_refuses(backed, tmp_path, capsys):
+    render = ["render", str(backed), "--references", "0", "--targets", "1", "--out", str(tmp_path / "out")]
+    assert main([*render, "--strict"]) == 1
+    error = capsys.readouterr().err
+    assert "--strict" in error and "is not white" in error and not (tmp_path / "out").exists()
+    assert main([*render, "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "warning: 100 % of the border" in said
+    (warning,) = json.loads(said.splitlines()[-1])["warnings"]
+    assert "smear backgrounds" in warning
+    assert main([*render, "--masked", "--strict", "--overwrite"]) == 0
+    assert "warning" not in capsys.readouterr().out
