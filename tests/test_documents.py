@@ -22,6 +22,7 @@ from kaleidoscene.cli import (
     convert,
     evaluate,
     info,
+    interpolate,
     pose,
     reconstruct,
     render,
@@ -51,6 +52,7 @@ OPTIONS = {
     "render": render.RenderOptions,
     "evaluate": evaluate.EvaluateOptions,
     "info": info.InfoOptions,
+    "interpolate": interpolate.InterpolateOptions,
     "synthesize": synthesize.SynthesizeOptions,
 }
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from kaleidoscene.api import load
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.cli.main import main
@@ -19,6 +20,7 @@ from kaleidoscene.families.film.recipe import film_debug
 from kaleidoscene.geometry.poses import interpolate_poses
 from kaleidoscene.images.files import read_image
 from kaleidoscene.images.videos import video_frames, video_timing
+from kaleidoscene.workflows.request import RequestOptions, resolve_request
 from tests.conftest import ring
 
 SIZE = (26, 38)
@@ -112,6 +114,8 @@ def test_frames_of_a_rendering_get_cameras_and_a_mark(tmp_path, blender, capsys)
     assert run("render", tmp_path / "out", "--out", tmp_path / "views", "--targets", "1,2", "--dry-run") == 0
     text = capsys.readouterr().out
     assert "2 as references (0, 4)" in text and "1 targets were put between others" in text
+    options = RequestOptions(capture=tmp_path / "out", references="0", targets="1,2")
+    assert resolve_request(options, load("default")).scored == (1,)
 
 
 def test_render_goes_on_to_a_denser_film(tmp_path, blender, capsys):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 from kaleidoscene.captures.conversion.rendered import write_rendered_capture
 from kaleidoscene.captures.formats.registry import read_capture
@@ -68,6 +69,27 @@ def test_what_the_images_say_of_background_is_carved_and_nothing_else(ball, room
     views, empty = views_of_capture(opaque)
     assert len(views) == sum(frame.depth is not None for frame in opaque.frames) < len(opaque)
     assert not bool(empty.any())  # a pixel without depth is not known to be free
+
+
+def test_masks_cut_the_object_out_of_its_background(tmp_path):
+    """A wall that is known everywhere, and a mask: what lies beyond it is free, and not of the object."""
+    cameras, size = around(3), (48, 60)
+    pixels = np.full((3, *size, 4), 255, np.uint8)
+    folder = tmp_path / "wall"
+    folder.mkdir()
+    write_rendered_capture(folder, pixels, cameras, depth=np.full((3, *size), 1.5, np.float32))
+    document = json.loads((folder / "transforms.json").read_text())
+    mask = np.zeros(size, np.uint8)
+    mask[10:30, 20:50] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    for frame in document["frames"]:
+        frame["mask_path"] = "mask.png"
+    (folder / "transforms.json").write_text(json.dumps(document))
+    views, empty = views_of_capture(read_capture(folder), masked=True)
+    assert bool(((views.depths > 0) == torch.from_numpy(mask > 0)).all())
+    assert bool((empty == torch.from_numpy(mask == 0)).all())
+    views, empty = views_of_capture(read_capture(folder))
+    assert bool((views.depths > 0).all()) and not bool(empty.any())
 
 
 def test_a_room_is_left_open(room, tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaleidoscene.errors import unknown_name
+from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.evaluation.baselines import BASELINES, baseline_capabilities
 from kaleidoscene.families.ablation import Ablation
 from kaleidoscene.families.checkpoints import family_of
@@ -83,6 +83,10 @@ def recipe_of(folder: Path) -> Recipe:
 
 def _family(folder: Path) -> Family:
     name = family_of(folder)
+    if name == _INTERPOLATOR:
+        raise KaleidosceneError(
+            f"{folder}: puts frames between frames and renders no cameras: 'kaleidoscene interpolate'."
+        )
     if name not in FAMILIES:
         raise unknown_name(f"family in {folder / 'config.json'}:", name, FAMILIES)
     return FAMILIES[name]

@@ -13,6 +13,7 @@ from kaleidoscene.families.film.model import FeatureTrees, MotionPyramid
 from kaleidoscene.families.film.recipe import film_debug, frame_flops, parameters_of
 from kaleidoscene.families.film.task import FilmLoss, in_order, varied
 from kaleidoscene.families.film.warping import enlarge_flow, pyramid, warp
+from kaleidoscene.randomness import seeded
 
 TINY = film_debug().settings
 
@@ -118,6 +119,44 @@ def test_motion_reaches_the_other_frame_at_the_right_share():
     for time in (0.5, 0.25):
         expected = (1 - time) * warp(first, time * flow) + time * warp(second, (1 - time) * flow)
         assert torch.allclose(model(first, second, time), expected, atol=1e-5)
+
+
+def test_what_moves_the_first_frame_is_seen_from_the_second():
+    model, seen = untrained(), []
+    model.motion.register_forward_pre_hook(lambda _, levels: seen.append(levels))
+    first, second = torch.rand(2, 1, 3, 16, 24)
+    model(first, second)
+    ((looking, looked_at),) = seen
+    of_first, of_second = (model.features(pyramid(frame, 4)) for frame in (first, second))
+    for level in range(4):
+        assert torch.allclose(looking[level][:1], of_second[level], atol=1e-5)
+        assert torch.allclose(looked_at[level][:1], of_first[level], atol=1e-5)
+        assert torch.allclose(looking[level][1:], of_first[level], atol=1e-5)
+
+
+def test_padding_is_the_border():
+    model = untrained()
+    first, second = torch.rand(2, 3, 13, 21)
+    padded = [F.pad(frame[None], (0, 3, 0, 3), mode="replicate") for frame in (first, second)]
+    expected = model(*padded)[0, :, :13, :21].clamp(0, 1)
+    assert torch.allclose(Interpolator(model, TINY).between(first, second), expected, atol=1e-6)
+
+
+def test_the_loss_is_that_of_pixels_and_of_what_moved_at_every_size():
+    views = video_views(batch=2, views=3, size=(16, 24))
+    plain, both = FilmTask(TINY, FilmLoss()), FilmTask(TINY, FilmLoss(pixels=0.5, sizes=2.0))
+    both.model.load_state_dict(plain.model.state_dict())
+    with torch.no_grad():
+        terms, others = plain.losses(views, 1), both.losses(views, 1)
+    assert float(terms["loss"]) == pytest.approx(float(terms["pixels"]))
+    assert float(others["loss"]) == pytest.approx(0.5 * float(terms["pixels"]) + 2 * float(terms["sizes"]), rel=1e-5)
+    blends = FilmTask(TINY, FilmLoss())
+    for weight in blends.model.parameters():
+        torch.nn.init.zeros_(weight)
+    frames = torch.stack([varied(clip, (16, 24), seeded(1, 31, n)) for n, clip in enumerate(in_order(views))])
+    first, middle, last = (pyramid(frames[:, n], 4) for n in range(3))
+    off = [(0.5 * (a + b) - truth).abs().mean() for a, truth, b in zip(first, middle, last, strict=True)]
+    assert float(blends.losses(views, 1)["sizes"].detach()) == pytest.approx(float(torch.stack(off).mean()), rel=1e-5)
 
 
 def test_frames_of_other_sizes_are_refused_by_the_network_and_padded_by_the_interpolator():
