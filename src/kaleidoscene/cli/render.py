@@ -10,12 +10,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from kaleidoscene.api import load
-from kaleidoscene.captures.checking.pictures import write_frusta_picture
 from kaleidoscene.cli.common import check_seed, parse, print_json
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.folders import FRUSTA, protect
+from kaleidoscene.folders import protect
 from kaleidoscene.rendering.ordering import RenderMode
-from kaleidoscene.workflows.costs import describe_rendering
 from kaleidoscene.workflows.doubts import doubts_of
 from kaleidoscene.workflows.interpolation import FilmRequest, check_doublings, interpolate
 from kaleidoscene.workflows.rendering import WRITTEN, RenderingJob
@@ -86,19 +84,20 @@ def main(argv: list[str]) -> None:
     model = model.for_shape(request.references.cameras)
     padding = model.describe_fit(request.references)
     doubts = doubts_of(model, request.references, request.cameras, masked=request.masked)
-    for line in (*request.notes, *padding, *(f"warning: {doubt}" for doubt in doubts)):
-        print(line)
+    print("\n".join([*request.notes, *padding, *(f"warning: {doubt}" for doubt in doubts)]))
     if options.strict and (padding or doubts):
         raise KaleidosceneError(f"--strict: {' '.join([*padding, *doubts])}")
-    said: dict[str, Any] = {"out": str(options.out), "references": request.indices, "views": len(request.cameras)}
-    said["warnings"] = [*padding, *doubts]
+    said: dict[str, Any] = {
+        "out": str(options.out), "references": request.indices, "views": len(request.cameras),
+        "warnings": [*padding, *doubts],
+    }  # fmt: skip
     job = RenderingJob(
         out=options.out, name=options.model, model=model, request=request, plan=plan, precision=options.precision,
         seed=options.seed, fps=options.fps, overwrite=options.overwrite, capture=options.capture, sources=sources,
         depth=options.depth,
     )  # fmt: skip
     if options.dry_run:
-        _dry_run(options, job)
+        print("\n".join(job.dry_run(options.device)))
     else:
         said |= _run(job)
         if options.interpolate:
@@ -109,30 +108,12 @@ def main(argv: list[str]) -> None:
 
 def _densify(options: RenderOptions) -> dict[str, Any]:
     out = options.out / "interpolated"
-    request = FilmRequest(
+    done = interpolate(FilmRequest(
         source=options.out, out=out, doublings=options.interpolate, source_rate=options.fps,
         model=options.interpolator, device=options.device, overwrite=True,
-    )  # fmt: skip
-    done = interpolate(request)
-    frames = f"{done.frames} frames at {done.rate:g} a second, {done.made} of them made between"
-    print(f"wrote {out / 'video.mp4'}: {frames}.")
+    ))  # fmt: skip
+    print(f"wrote {out / 'video.mp4'}: {done.frames} frames at {done.rate:g} a second, {done.made} of them made.")
     return {"interpolated": done.made}
-
-
-def _dry_run(options: RenderOptions, job: RenderingJob) -> None:
-    model, request = job.model, job.request
-    if options.out.exists() and not options.out.is_dir():
-        raise KaleidosceneError(f"{options.out}: the output folder is a file.")
-    job.check_disk()
-    options.out.mkdir(parents=True, exist_ok=True)
-    picture = write_frusta_picture(
-        options.out / FRUSTA, request.references, targets=model.lens(request.cameras), numbers=request.indices
-    )
-    counts = len(request.references), len(request.cameras)
-    print(describe_rendering(model, *counts, job.plan, device=options.device, precision=options.precision))
-    if job.disk_bytes > 2**28:
-        print(f"On disk up to {job.disk_bytes / 2**30:.1f} GiB.")
-    print(f"wrote {options.out / picture.name} (nothing was rendered: --dry-run)")
 
 
 def _run(job: RenderingJob) -> dict[str, Any]:

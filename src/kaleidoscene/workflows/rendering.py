@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from kaleidoscene.api import Model
+from kaleidoscene.captures.checking.pictures import write_frusta_picture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.families.checkpoints import resolve
-from kaleidoscene.folders import whole_folder
+from kaleidoscene.folders import FRUSTA, whole_folder
 from kaleidoscene.geometry.camera_path import write_camera_path
 from kaleidoscene.images.files import read_image
 from kaleidoscene.rendering.ordering import RenderPlan
@@ -30,10 +31,12 @@ from kaleidoscene.rendering.outputs import (
 )
 from kaleidoscene.rendering.resume import REQUEST, PartialRendering, is_finished
 from kaleidoscene.serialisation import to_plain, write_json
+from kaleidoscene.workflows.costs import describe_rendering
 from kaleidoscene.workflows.request import RenderRequest
 
 WRITTEN = ("frames/", "video.mp4", "transforms.json", "camera_path.json", "contact_sheet.png")
 _SHEET_FRAMES = 48
+_WORTH_SAYING = 2**28
 # Three numbers of four bytes and a PNG that is no smaller than its pixels; likewise of depth.
 _BYTES_PER_PIXEL, _BYTES_PER_DEPTH = 3 * 4 + 3, 4 + 2
 
@@ -104,6 +107,29 @@ class RenderingJob:
                 f"{self.out}: {len(self.request.cameras)} views take {self.disk_bytes / 2**30:.1f} GiB on disk, "
                 f"{free / 2**30:.1f} GiB are free."
             )
+
+    def dry_run(self, device: str) -> list[str]:
+        """Draw the cameras into ``OUT/frusta.png``; returns what the rendering would take, as lines for users.
+
+        Args:
+            device: Where it would run.
+
+        Raises:
+            KaleidosceneError: The folder is a file, or there is no room on the disk.
+        """
+        model, request = self.model, self.request
+        if self.out.exists() and not self.out.is_dir():
+            raise KaleidosceneError(f"{self.out}: the output folder is a file.")
+        self.check_disk()
+        self.out.mkdir(parents=True, exist_ok=True)
+        picture = write_frusta_picture(
+            self.out / FRUSTA, request.references, targets=model.lens(request.cameras), numbers=request.indices
+        )
+        counts = len(request.references), len(request.cameras)
+        lines = [describe_rendering(model, *counts, self.plan, device=device, precision=self.precision)]
+        if self.disk_bytes > _WORTH_SAYING:
+            lines.append(f"On disk up to {self.disk_bytes / 2**30:.1f} GiB.")
+        return [*lines, f"wrote {self.out / picture.name} (nothing was rendered: --dry-run)"]
 
     def run(self) -> Rendered:
         """Render what is not there yet.
