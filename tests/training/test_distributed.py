@@ -1,6 +1,6 @@
 """Several processes, one run: the numbers of one process, and checkpoints that any number can read.
 
-Every test starts real processes over gloo, some with torchrun.
+Every test starts real processes with torchrun over gloo.
 """
 
 import json
@@ -22,7 +22,6 @@ from kaleidoscene.training.optim import OptimConfig
 from kaleidoscene.training.world import World
 from tests.conftest import CAUSAL, REPOSITORY
 from tests.datasets.test_training_data import scenes
-from tests.training.processes import run_processes
 from tests.training.test_trainer import (  # noqa: F401
     load_training_state,
     losses,
@@ -46,11 +45,6 @@ def torchrun(processes, shards, run, **options):  # noqa: F811
     return subprocess.run(
         command, check=False, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=1500
     )
-
-
-def forked(processes, shards, run, **options):  # noqa: F811
-    """As :func:`torchrun`, without its start."""
-    return run_processes(processes, [str(shards), str(run), json.dumps({**SIX, **options})])
 
 
 def train_alone(shards, run, **options):  # noqa: F811
@@ -84,7 +78,7 @@ def test_many_processes_follow_the_losses_of_one(shards, tmp_path, processes, op
     # Reprojection and dropped references make more of rounding: from 1e-7 in the first step to 3e-4 in the sixth.
     tolerance = 1e-3 if "share_counts" in same else 2e-4
     expected = train_alone(shards, tmp_path / "one", task=task, accumulate=parts, **same)
-    done = forked(processes, shards, tmp_path / "many", **options)
+    done = torchrun(processes, shards, tmp_path / "many", **options)
     assert done.returncode == 0, done.stdout + done.stderr
     close(expected, losses(tmp_path / "many"), tolerance)
     for alone, together in zip(records(tmp_path / "one"), records(tmp_path / "many"), strict=True):
@@ -130,7 +124,7 @@ def test_views_over_several_processes_give_the_losses_of_one(shards, tmp_path, p
     """Four views over two and three, windows that do not divide the grid, hidden views, dropped references."""
     same = {name: options[name] for name in ("reference_dropout",) if name in options}
     expected = train_alone(shards, tmp_path / "one", task=make_task(**options["network"]), **same)
-    done = forked(processes, shards, tmp_path / "many", sharding="fsdp", **options)
+    done = torchrun(processes, shards, tmp_path / "many", sharding="fsdp", **options)
     assert done.returncode == 0, done.stdout + done.stderr
     close(expected, losses(tmp_path / "many"), 2e-4)
     for alone, together in zip(records(tmp_path / "one"), records(tmp_path / "many"), strict=True):
@@ -151,7 +145,7 @@ def test_weights_that_travel_in_half_precision_train_alike(shards, tmp_path):  #
     """``gather_precision compute`` rounds norms and reprojection's numbers too; losses stay those of fp32 weights."""
     options = dict(precision="bf16", network=dict(reprojection_depths=5))
     for name, precision in (("fp32", "fp32"), ("compute", "compute")):
-        done = forked(2, shards, tmp_path / name, sharding="fsdp", gather_precision=precision, **options)
+        done = torchrun(2, shards, tmp_path / name, sharding="fsdp", gather_precision=precision, **options)
         assert done.returncode == 0, done.stdout + done.stderr
     close(losses(tmp_path / "fp32")[:3], losses(tmp_path / "compute")[:3], 0.03)
     assert losses(tmp_path / "fp32") != losses(tmp_path / "compute")
@@ -160,7 +154,7 @@ def test_weights_that_travel_in_half_precision_train_alike(shards, tmp_path):  #
 @pytest.mark.slow
 def test_a_run_of_two_goes_on_alone_and_with_three(shards, tmp_path):  # noqa: F811
     """What two processes wrote is read by one and by three bit by bit, and their losses go on alike."""
-    done = forked(2, shards, tmp_path / "two", sharding="fsdp", steps=3)
+    done = torchrun(2, shards, tmp_path / "two", sharding="fsdp", steps=3)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("alone", "three", "again"):
         subprocess.run(["cp", "-r", str(tmp_path / "two"), str(tmp_path / name)], check=True)
@@ -174,13 +168,13 @@ def test_a_run_of_two_goes_on_alone_and_with_three(shards, tmp_path):  # noqa: F
     for name, p in model.named_parameters():
         assert p.equal(state.average[name])
     trainer.train()
-    done = forked(3, shards, tmp_path / "three", sharding="fsdp")
+    done = torchrun(3, shards, tmp_path / "three", sharding="fsdp")
     assert done.returncode == 0, done.stdout + done.stderr
     close(losses(tmp_path / "alone"), losses(tmp_path / "three"), 2e-4)
     # Saved again at once by three, the weights are the same bits: nothing is rounded or lost by spreading them anew.
     for sharding in ("fsdp", "ddp"):
         written = list_checkpoints(tmp_path / "again")[-1].stat().st_mtime_ns
-        done = forked(3, shards, tmp_path / "again", sharding=sharding, steps=3, save_again=True)
+        done = torchrun(3, shards, tmp_path / "again", sharding=sharding, steps=3, save_again=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert list_checkpoints(tmp_path / "again")[-1].stat().st_mtime_ns > written
         back = load_training_state(list_checkpoints(tmp_path / "again")[-1])
@@ -201,7 +195,7 @@ def test_weights_begin_alike_for_any_number_of_processes(shards, tmp_path):  # n
     whole.model.reset_parameters()
     assert all(p.equal(first[name]) for name, p in whole.model.named_parameters())
     alone.train()
-    done = forked(2, shards, tmp_path / "two", sharding="fsdp", steps=1, meta=True, async_checkpoints=True)
+    done = torchrun(2, shards, tmp_path / "two", sharding="fsdp", steps=1, meta=True, async_checkpoints=True)
     assert done.returncode == 0, done.stdout + done.stderr
     close(losses(tmp_path / "one"), losses(tmp_path / "two"), 1e-5)
 
@@ -209,9 +203,9 @@ def test_weights_begin_alike_for_any_number_of_processes(shards, tmp_path):  # n
 @pytest.mark.slow
 def test_held_out_numbers_in_between_change_nothing(shards, tmp_path):  # noqa: F811
     """Rendering with the averaged weights, through the reference cache, while they are spread; then on as before."""
-    done = forked(2, shards, tmp_path / "plain", sharding="fsdp", network=CAUSAL, steps=5)
+    done = torchrun(2, shards, tmp_path / "plain", sharding="fsdp", network=CAUSAL, steps=5)
     assert done.returncode == 0, done.stdout + done.stderr
-    done = forked(
+    done = torchrun(
         2, shards, tmp_path / "scored", sharding="fsdp", network=CAUSAL, steps=5, score=True, validate_every=2
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -246,7 +240,7 @@ def test_compiled_blocks_train_like_eager_ones(shards, tmp_path):  # noqa: F811
     expected = train_alone(shards, tmp_path / "eager", steps=2, masking="drop")
     # One process may compile longer than the other.
     options = dict(sharding="fsdp", activation_checkpointing=True, compile=True, timeout=1200.0)
-    done = forked(2, shards, tmp_path / "compiled", steps=2, masking="drop", **options)
+    done = torchrun(2, shards, tmp_path / "compiled", steps=2, masking="drop", **options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("compiled blocks: 2") == 2  # both may say it at once, in one line
     close(expected, losses(tmp_path / "compiled"), 2e-4)

@@ -16,7 +16,7 @@ import pytest
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.heartbeat import describe
 from tests.conftest import REPOSITORY
-from tests.training.test_distributed import SIX, close, forked, torchrun, train_alone
+from tests.training.test_distributed import SIX, close, torchrun, train_alone
 from tests.training.test_trainer import (  # noqa: F401
     load_training_state,
     losses,
@@ -34,13 +34,13 @@ def test_the_combination_of_the_paper_recipes_goes_on_after_a_kill(shards, tmp_p
         sharding="fsdp", activation_checkpointing=True, precision="fp16", accumulate=3, meta=True,
         async_checkpoints=True, checkpoint_every=1, overflow=[1, 2],
     )  # fmt: skip
-    done = forked(2, shards, tmp_path / "whole", slow_disk=1, **options)
+    done = torchrun(2, shards, tmp_path / "whole", slow_disk=1, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     done = torchrun(2, shards, tmp_path / "broken", kill=[0, 4], **options)
     assert done.returncode != 0 and "SIGKILL" in done.stderr
     before = load_training_state(list_checkpoints(tmp_path / "broken")[-1])
     assert 1 <= before.step <= 4
-    done = forked(2, shards, tmp_path / "broken", **options)
+    done = torchrun(2, shards, tmp_path / "broken", **options)
     assert done.returncode == 0, done.stdout + done.stderr
     names = ("step", "loss", "gradient_norm", "loss_scale", "skipped")
     whole, broken = (
@@ -53,10 +53,10 @@ def test_the_combination_of_the_paper_recipes_goes_on_after_a_kill(shards, tmp_p
 
 @pytest.mark.slow
 def test_when_the_time_of_one_process_is_up_all_stop_at_the_same_step(shards, tmp_path):  # noqa: F811
-    done = forked(2, shards, tmp_path / "run", sharding="fsdp", hurry=1)
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", hurry=1)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000001"]
-    done = forked(2, shards, tmp_path / "run", sharding="fsdp")
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp")
     assert done.returncode == 0, done.stdout + done.stderr
     close(train_alone(shards, tmp_path / "whole"), losses(tmp_path / "run"), 2e-4)
 
@@ -64,11 +64,11 @@ def test_when_the_time_of_one_process_is_up_all_stop_at_the_same_step(shards, tm
 @pytest.mark.slow
 def test_two_processes_see_a_divergence_alike_and_go_back_together(shards, tmp_path):  # noqa: F811
     options = dict(sharding="fsdp", steps=64, checkpoint_every=10, divergence_factor=2.0)
-    done = forked(2, shards, tmp_path / "run", blow_up=56, **options)
+    done = torchrun(2, shards, tmp_path / "run", blow_up=56, **options)
     assert done.returncode != 0 and done.stderr.count("the loss has diverged") >= 1
     stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
     assert 56 < stopped["step"] < 64 and stopped["places"][0] == "blocks.1.feed_forward.down.weight"
-    done = forked(2, shards, tmp_path / "run", rollback=0.5, **options)
+    done = torchrun(2, shards, tmp_path / "run", rollback=0.5, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 65))
     first, last = (
@@ -80,7 +80,7 @@ def test_two_processes_see_a_divergence_alike_and_go_back_together(shards, tmp_p
 @pytest.mark.slow
 def test_half_precision_skips_alike_on_all_processes(shards, tmp_path):  # noqa: F811
     """An overflow in one process is left out by all, and their scales stay equal."""
-    done = forked(2, shards, tmp_path / "run", sharding="fsdp", precision="fp16", overflow=[1, 2])
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", precision="fp16", overflow=[1, 2])
     assert done.returncode == 0, done.stdout + done.stderr
     assert [record["skipped"] for record in records(tmp_path / "run")] == [0, 0, 1, 0, 0, 0]
 
@@ -136,19 +136,19 @@ def test_who_holds_the_others_up_is_told_from_where_all_are():
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_the_next_step_and_they_go_on(shards, tmp_path):  # noqa: F811
-    whole = forked(2, shards, tmp_path / "whole", sharding="fsdp")
+    whole = torchrun(2, shards, tmp_path / "whole", sharding="fsdp")
     assert whole.returncode == 0, whole.stderr
-    done = forked(2, shards, tmp_path / "run", sharding="fsdp", ask=[1, 2], signal="SIGUSR1")
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", ask=[1, 2], signal="SIGUSR1")
     assert done.returncode == 0 and done.stdout.count("interrupted: True") == 2, done.stdout + done.stderr
     stopped = list_checkpoints(tmp_path / "run")[-1].name
     assert stopped in ("step-00000003", "step-00000004")
-    again = forked(2, shards, tmp_path / "run", sharding="fsdp")
+    again = torchrun(2, shards, tmp_path / "run", sharding="fsdp")
     assert again.returncode == 0 and losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
 @pytest.mark.slow
 def test_a_bad_number_in_one_process_stops_all_with_the_cause(shards, tmp_path):  # noqa: F811
-    done = forked(2, shards, tmp_path / "run", sharding="fsdp", spoil=[1, 2])
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", spoil=[1, 2])
     assert done.returncode != 0
     said = (
         r"Training stopped at step 2: the loss is nan; it arose first in (\S+) of process 1, in a .* scene (scene-\d+)"
@@ -161,7 +161,7 @@ def test_a_bad_number_in_one_process_stops_all_with_the_cause(shards, tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_must_say_how_they_share(shards, tmp_path):  # noqa: F811
-    done = forked(2, shards, tmp_path / "run")
+    done = torchrun(2, shards, tmp_path / "run")
     assert done.returncode != 0 and "--train.sharding ddp, fsdp or hybrid" in done.stderr
-    done = forked(2, shards, tmp_path / "run", sharding="fsdp", batch_size=5)
+    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", batch_size=5)
     assert done.returncode != 0 and "must be a multiple of 2" in done.stderr

@@ -182,15 +182,20 @@ def claim_folder(config: SyntheticScenes, folder: Path) -> None:
         KaleidosceneError: The folder was begun with another configuration.
     """
     note = folder / "scenes.json"
-    shown = {key: value for key, value in to_plain(config).items() if key != "damaged_share"}
-    document = json.loads(json.dumps({key: str(value) for key, value in shown.items()}))
-    if note.is_file() and (before := json.loads(note.read_text())) != document:
+    document = _shown(config)
+    # Folders of earlier versions do not know what has come since: it was at its default.
+    if note.is_file() and (before := {**_shown(SyntheticScenes()), **json.loads(note.read_text())}) != document:
         key = next(key for key in document if document[key] != before.get(key))
         raise KaleidosceneError(
             f"{folder}: begun with {key} = {before.get(key)}, not {document[key]}; give another folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_aside(note, json.dumps(document, indent=1))
+
+
+def _shown(config: SyntheticScenes) -> dict[str, str]:
+    """What the scenes of a folder depend on, as the folder remembers it."""
+    return {key: str(value) for key, value in to_plain(config).items() if key != "damaged_share"}
 
 
 def shard_path(folder: Path, number: int) -> Path:
