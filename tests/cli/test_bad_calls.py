@@ -149,7 +149,7 @@ CALLS = {
     f"{TRAIN} --train.sharding hybrid": "shard_size belongs to sharding 'hybrid'",
     f"{TRAIN} --train.optim.learning-rate nan": "learning_rate must be at least 0",
     f"{TRAIN} --train.optim.learning-rate -1": "learning_rate must be at least 0",
-    f"{TRAIN} --train.optim.betas 0.9 2": "betas must be at least 0 and at most 1",
+    f"{TRAIN} --train.optim.betas 0.9 2": "betas must be at least 0",
     f"{TRAIN} --train.optim.clip 0": "clip must be above 0",
     f"{TRAIN} --train.optim.cooldown 2": "cooldown must be at least 0 and at most 1",
     f"{TRAIN} --train.optim.optimiser sgd": "sgd",

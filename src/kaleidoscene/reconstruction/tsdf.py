@@ -40,11 +40,6 @@ class MeshConfig:
         check_range(self, 1, 32, "truncation")
         check_range(self, 0, 1, "least_part")
 
-    @property
-    def nbytes(self) -> int:
-        """Memory that the grid takes at most."""
-        return 2 * 4 * (self.resolution + 2 * _margin(self)) ** 3
-
 
 @dataclass(frozen=True, eq=False)
 class TriangleMesh:

@@ -39,7 +39,8 @@ class OptimConfig:
         check_choices(self)
         check_range(self, 0, math.inf, "learning_rate", "muon_learning_rate", "weight_decay", "warmup")
         check_range(self, 0, math.inf, "clip", above=True)
-        check_range(self, 0, 1, "betas", "cooldown")
+        check_range(self, 0, math.nextafter(1, 0), "betas")  # 1 would never forget
+        check_range(self, 0, 1, "cooldown")
 
     def factor(self, step: int, steps: int) -> float:
         """Share of the full learning rate at ``step`` of ``steps`` (0-based)."""

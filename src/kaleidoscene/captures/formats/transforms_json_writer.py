@@ -78,6 +78,8 @@ def write_frames(path: Path, capture: Capture, *, points: str | None = None) -> 
         entry |= lens
         if frame.time is not None:
             entry["time"] = frame.time
+        if frame.interpolated:
+            entry["interpolated"] = True
         if frame.mask is not None:
             entry["mask_path"] = _below(path, frame.mask)
         if frame.depth is not None:

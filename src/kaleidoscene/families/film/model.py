@@ -110,7 +110,7 @@ class Fusion(nn.Module):
             nn.ModuleList([
                 nn.Conv2d(below, filters, 2), _convolution(beside + filters, filters), _convolution(filters, filters),
             ])
-            for below, beside, filters in zip(coarser, inside, outside, strict=False)
+            for below, beside, filters in zip(coarser, inside[:-1], outside, strict=True)
         ])  # fmt: skip
         self.out = nn.Conv2d(outside[0] if outside else inside[0], 3, 1)
 
@@ -197,7 +197,7 @@ class Film(nn.Module):
             for level, (image, feature) in enumerate(zip(images, features, strict=True))
         ]
         warped = [warp(level, flow) for level, flow in zip(moved, flows, strict=True)]
-        joined = [torch.cat([level, flow], dim=1) for level, flow in zip(warped[:count], flows, strict=False)]
+        joined = [torch.cat([level, flow], dim=1) for level, flow in zip(warped[:count], flows[:count], strict=True)]
         made = self.fusion([torch.cat([level[:batch], level[batch:]], dim=1) for level in joined])
         means = [(1 - time) * level[:batch, :3] + time * level[batch:, :3] for level in warped]
         return (made + means[0] if self.config.blend else made), means

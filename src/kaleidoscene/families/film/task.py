@@ -15,6 +15,7 @@ from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.vgg19 import PerceptualDistance
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.families.encoded_recipe import check_perceptual
 from kaleidoscene.families.film.checkpoint import FAMILY, describe
 from kaleidoscene.families.film.config import FilmSettings
@@ -116,8 +117,8 @@ class FilmTask(PlainTask):
         def validate(model: nn.Module) -> dict[str, float]:
             assert isinstance(model, Film)
             interpolator = Interpolator(model, self.settings)
-            made = [_psnr(interpolator.between(clip[0], clip[2]), clip[1]) for clip in clips]
-            blended = [_psnr(0.5 * (clip[0] + clip[2]), clip[1]) for clip in clips]
+            made = [float(psnr(interpolator.between(clip[0], clip[2]), clip[1])) for clip in clips]
+            blended = [float(psnr(0.5 * (clip[0] + clip[2]), clip[1])) for clip in clips]
             return {"psnr": sum(made) / len(made), "psnr_of_blending": sum(blended) / len(blended)}
 
         return validate
@@ -163,10 +164,6 @@ def _held_out_clips(folder: Path) -> list[Float[Tensor, "3 3 h w"]]:
         if not stock.is_video or stock.views < 3:
             raise KaleidosceneError(f"{folder}: {shards.key(number)} is no clip of three frames or more.")
         first = (stock.views - 3) // 2
-        rgba = torch.from_numpy(shards.read(number, [first, first + 1, first + 2]).rgba)
-        clips.append(rgba[..., :3].movedim(-1, 1).float() / 255)
+        rgba = torch.from_numpy(shards.read(number, [first, first + 1, first + 2]).rgba).movedim(-1, 1).float() / 255
+        clips.append(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])
     return clips
-
-
-def _psnr(made: Tensor, truth: Tensor) -> float:
-    return float(-10 * (made.clamp(0, 1) - truth).square().mean().log10())
