@@ -104,12 +104,16 @@ def test_a_room_is_left_open(room, tmp_path):
     assert np.median(near) < 0.7 * mesh.extents.max() / 48  # less than a cell from a vertex
 
 
-def test_bent_lenses_and_mixed_sizes_are_refused(ball):
+def test_lenses_are_made_straight(ball):
     capture = read_capture(ball[0])
-    first = capture.frames[0]
-    bent = replace(first, distortion=Distortion.opencv(0.1, 0.0, 0.0, 0.0, 0.0))
-    with pytest.raises(KaleidosceneError, match="--undistort"):
-        views_of_capture(replace(capture, frames=(bent, *capture.frames[1:])))
-    other = replace(first, image_size=(40, 60))
-    with pytest.raises(KaleidosceneError, match="several sizes"):
-        views_of_capture(replace(capture, frames=(other, *capture.frames[1:])))
+    bent = tuple(replace(f, distortion=Distortion.opencv(0.8, 0.0, 0.0, 0.0, 0.0)) for f in capture.frames)
+    views, _ = views_of_capture(replace(capture, frames=bent))
+    straight, _ = views_of_capture(capture)
+    assert not torch.allclose(views.depths, straight.depths, atol=1e-3)  # looked up where the lens puts them
+    assert torch.equal(views.depths, replace(capture, frames=bent).depths())
+
+
+def test_nothing_to_fuse_is_refused(ball):
+    capture = read_capture(ball[0])
+    with pytest.raises(KaleidosceneError, match="no views with a camera and a depth map"):
+        views_of_capture(replace(capture, frames=tuple(replace(frame, depth=None) for frame in capture.frames)))

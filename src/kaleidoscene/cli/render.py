@@ -57,7 +57,7 @@ class RenderOptions(RequestOptions):
     interpolator: str = "film"
     """What does that: 'film', a checkpoint or run folder, or a hub id."""
     strict: bool = False
-    """Refuse what would only be warned of: padding, backgrounds, views far from every reference."""
+    """Refuse what would only be said: cropping, padding, backgrounds, views far from every reference."""
     overwrite: bool = False
     """Replace the output folder if it is not empty."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False

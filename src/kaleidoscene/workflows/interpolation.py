@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+import tyro
 from jaxtyping import Float
 from rich.progress import track
 from torch import Tensor
@@ -34,32 +35,33 @@ _MOST_DOUBLINGS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class FilmRequest:
-    """Put frames between the frames of a film.
+    """Put frames between the frames of a video, a folder of images or a rendering: frames/ and video.mp4.
 
-    Attributes:
-        source: A video, a folder of images, or a rendering or capture, whose frames are taken in their order.
-        out: Folder to write: frames/, video.mp4 and, where the source has cameras, transforms.json.
-        doublings: Number of times that the frames are doubled: ``2 ** doublings - 1`` between two.
-        rate: Frames a second in place of doublings; other times than halves are ours.
-        source_rate: Frames a second of images in a folder; by default those of its camera_path.json, or 12.
-        model: Shipped weights, a checkpoint or run folder, or a hub id.
-        find_cuts: Put nothing over the cuts of a video or of images without cameras; the last frame stays instead.
-        device: Where it computes.
-        overwrite: Replace the folder.
+    Frames that were made are marked in transforms.json, where the source has cameras, and are never scored.
     """
 
-    source: Path
+    source: tyro.conf.Positional[Path]
+    """A video, a folder of images, or what 'render' wrote; frames of a capture are taken in their order."""
     out: Path
-    doublings: int = 1
+    """Folder to write; it appears when everything is written."""
+    doublings: int | None = None
+    """How many times the frames are doubled: 1, 3, 7 ... frames between two for 1, 2, 3 ...; by default once."""
     rate: float | None = None
+    """Frames a second of the new film, in place of --doublings; other times than halves are not the paper's."""
     source_rate: float | None = None
+    """Frames a second of images in a folder; by default that of a rendering, or 12."""
     model: str = "film"
+    """'film', a checkpoint or run folder, or a hub id."""
     find_cuts: bool = True
+    """Put nothing over the cuts of a video, or of images without cameras; the last frame stays instead."""
     device: str = "cpu"
     overwrite: bool = False
+    """Replace the output folder if it is not empty."""
 
     def __post_init__(self) -> None:
-        check_doublings(self.doublings, "--doublings")
+        if self.doublings is not None and self.rate is not None:
+            raise KaleidosceneError("--doublings and --rate were both given; the frames come from one of them.")
+        check_doublings(self.doublings or 0, "--doublings")
         for name in ("rate", "source_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1000:
@@ -106,16 +108,10 @@ def interpolate(request: FilmRequest) -> Densified:
     with whole_folder(request.out, overwrite=request.overwrite, sources=(request.source,)) as folder:
         (folder / "frames").mkdir()
         times, rate = _new_times(film.times, request)
-        pictures = _marked(film, CutFinder(ClipConfig().threshold) if request.find_cuts and not film.cameras else None)
-        cuts, names, made = 0, list[str](), list[bool]()
-
-        def counted() -> Iterator[tuple[float, Tensor, bool]]:
-            nonlocal cuts
-            for time, picture, is_cut in pictures:
-                cuts += is_cut
-                yield time, picture, is_cut
-
-        dense = interpolator.at(counted(), times) if request.rate else interpolator.denser(counted(), request.doublings)
+        cuts = list[int]()
+        finder = CutFinder(ClipConfig().threshold) if request.find_cuts and film.cameras is None else None
+        pictures, names, made = _marked(film, finder, cuts), list[str](), list[bool]()
+        dense = interpolator.at(pictures, times) if request.rate else interpolator.denser(pictures, _doublings(request))
         for _, picture, is_made in track(dense, "interpolating", total=len(times)):
             names.append(f"frames/{len(names):06d}.png")
             made.append(is_made)
@@ -124,7 +120,7 @@ def interpolate(request: FilmRequest) -> Densified:
         if film.cameras is not None:
             cameras = cameras_at(film.cameras, film.times, times)
             write_cameras(folder / "transforms.json", names, cameras, centred=film.centred, interpolated=made)
-    return Densified(len(names), sum(made), rate, cuts)
+    return Densified(len(names), sum(made), rate, len(cuts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,24 +129,26 @@ class Film:
 
     Attributes:
         path: Where they lie.
-        files: Of images; empty for a video.
+        images: Files, or a capture, whose images are taken as its cameras see them; None for a video.
         times: Seconds since the first one.
         cameras: Of the frames, if they have any.
         centred: See :class:`kaleidoscene.captures.capture.Capture`.
     """
 
     path: Path
-    files: tuple[Path, ...]
+    images: tuple[Path, ...] | Capture | None
     times: tuple[float, ...]
     cameras: Cameras | None = None
     centred: str = "scene"
 
     def __iter__(self) -> Iterator[Float[Tensor, "3 h w"]]:
-        if not self.files:
+        if self.images is None:
             for _, frame in video_frames(self.path, range(len(self.times))):
                 yield torch.from_numpy(frame.copy()).movedim(-1, 0).float() / 255
-        for file in self.files:
-            yield read_image(file)[0]
+        elif isinstance(self.images, Capture):
+            yield from (self.images.images(only=[number])[0] for number in range(len(self.images)))
+        else:
+            yield from (read_image(file)[0] for file in self.images)
 
 
 def open_film(path: Path, rate: float | None) -> Film:
@@ -164,24 +162,19 @@ def open_film(path: Path, rate: float | None) -> Film:
         KaleidosceneError: There are fewer than two frames.
     """
     if path.suffix.lower() in SUFFIXES:
-        film = Film(path, (), video_timing(path).times)
+        film = Film(path, None, video_timing(path).times)
     else:
-        posed = read_capture(path) if (path / "transforms.json").is_file() else None
-        files = list_images(path) if posed is None and path.is_dir() else _files(posed)
         rate = rate or _rate_of(path)
-        times = tuple(number / rate for number in range(len(files)))
-        film = Film(path, tuple(files), times)
-        if posed is not None and posed.is_posed and posed.common_size is not None:
-            film = replace(film, cameras=posed.cameras, centred=posed.centred)
+        capture = read_capture(path) if (path / "transforms.json").is_file() else None
+        images = capture or tuple(list_images(path) if path.is_dir() else ())
+        film = Film(path, images, tuple(number / rate for number in range(len(images))))
+        if capture is not None and capture.is_posed:
+            film = replace(film, cameras=capture.cameras, centred=capture.centred)
     if len(film.times) < 2:
         raise KaleidosceneError(
             f"{path}: {len(film.times)} frames; expected a video, or a folder with two images or more."
         )
     return film
-
-
-def _files(capture: Capture | None) -> list[Path]:
-    return [] if capture is None else [frame.image for frame in capture.frames]
 
 
 def _rate_of(folder: Path) -> float:
@@ -190,19 +183,25 @@ def _rate_of(folder: Path) -> float:
     return float(said) if isinstance(said, int | float) and math.isfinite(said) and said > 0 else 12.0
 
 
+def _doublings(request: FilmRequest) -> int:
+    return 1 if request.doublings is None else request.doublings
+
+
 def _new_times(times: Sequence[float], request: FilmRequest) -> tuple[list[float], float]:
     """When the frames of the new film are, and how many a second."""
     mean = (len(times) - 1) / max(times[-1], 1e-9)
     if request.rate:
         count = int(times[-1] * request.rate + 1e-6) + 1
         return [number / request.rate for number in range(count)], request.rate
-    parts = 2**request.doublings
+    parts = 2 ** _doublings(request)
     dense = [before + (after - before) * part / parts for before, after in pairwise(times) for part in range(parts)]
     return [*dense, times[-1]], mean * parts
 
 
-def _marked(film: Film, finder: CutFinder | None) -> Iterator[tuple[float, Float[Tensor, "3 h w"], bool]]:
-    """Time, picture, and whether another shot begins with it."""
+def _marked(
+    film: Film, finder: CutFinder | None, cuts: list[int]
+) -> Iterator[tuple[float, Float[Tensor, "3 h w"], bool]]:
+    """Time, picture, and whether another shot begins with it; such frames are added to ``cuts`` as they come."""
     size = None
     for number, (time, picture) in enumerate(zip(film.times, film, strict=True)):
         if size is not None and picture.shape[-2:] != size:
@@ -211,7 +210,10 @@ def _marked(film: Film, finder: CutFinder | None) -> Iterator[tuple[float, Float
                 f"{size[0]}x{size[1]}."
             )
         size = picture.shape[-2:]
-        yield time, picture, finder is not None and finder.is_cut(to_bytes(picture)) and number > 0
+        is_cut = finder is not None and finder.is_cut(to_bytes(picture)) and number > 0
+        if is_cut:
+            cuts.append(number)
+        yield time, picture, is_cut
 
 
 def cameras_at(cameras: Cameras, times: Sequence[float], at: Sequence[float]) -> Cameras:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.frame_files import read_alpha, read_frame_depth, read_mask
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.rays import unproject
@@ -68,7 +67,7 @@ class SurfaceJob:
         """Fuse and write.
 
         Raises:
-            KaleidosceneError: There are no depth maps, lenses bend, or the maps agree on no surface.
+            KaleidosceneError: There are no depth maps, or they agree on no surface.
         """
         if self.turntable < 1:
             raise KaleidosceneError(f"A turntable has 1 or more frames, got {self.turntable}.")
@@ -96,7 +95,7 @@ def views_of_capture(capture: Capture, *, masked: bool = False) -> tuple[PointVi
         masked: Take masks in place of alpha.
 
     Raises:
-        KaleidosceneError: It has no cameras or no depth maps, a lens bends, or images differ in size.
+        KaleidosceneError: It has no cameras or no depth maps, or a file is not as it should be.
     """
     numbers = [number for number, frame in enumerate(capture.frames) if frame.depth is not None and frame.is_posed]
     if not numbers:
@@ -104,18 +103,10 @@ def views_of_capture(capture: Capture, *, masked: bool = False) -> tuple[PointVi
             f"{capture.name}: no views with a camera and a depth map; a model makes them (--model rng)."
         )
     chosen = capture.select(numbers)
-    if bent := next((frame for frame in chosen.frames if frame.distortion.kind != "none"), None):
-        raise KaleidosceneError(
-            f"{capture.name}: the lens of {bent.name} bends; write it straight with 'kaleidoscene convert --undistort'."
-        )
-    if len({frame.image_size for frame in chosen.frames}) > 1:
-        raise KaleidosceneError(f"{capture.name}: views with depth maps of several sizes cannot be fused.")
-    images, depths = chosen.images(), torch.cat([read_frame_depth(frame) for frame in chosen.frames])
-    shown = [read_mask(frame) if masked else read_alpha(frame) for frame in chosen.frames]
-    cover = torch.cat([torch.ones_like(depth[None]) if alpha is None else alpha
-                       for alpha, depth in zip(shown, depths, strict=True)])  # fmt: skip
+    images, depths = chosen.images(masked=masked), chosen.depths()
+    alphas = chosen.masks()[:, 0] if masked else chosen.alphas()
+    cover = torch.ones_like(depths) if alphas is None else alphas
     depths = torch.where(cover > 0.5, depths, 0.0)
-    images = images * cover[:, None] + 1 - cover[:, None] if masked else images
     cameras = chosen.cameras.to(torch.float32)
     points = unproject(cameras, depths)
     return PointViews(images, depths, points, torch.ones_like(depths), cameras), (cover < 0.5) & (depths == 0)
