@@ -678,6 +678,18 @@ def test_depth_maps_of_captures_are_as_fine_as_sixteen_bits(tmp_path):
     assert (back - depth).abs().max() <= 0.51 * 3 / 65534 and bool((back[:, :2] == 0).all())
 
 
+def test_frames_that_were_put_between_others_are_no_truth(tmp_path, capsys):
+    data = write_walls(tmp_path / "data")
+    path = data / "east" / "transforms.json"
+    document = json.loads(path.read_text())
+    for frame in document["frames"]:
+        frame["interpolated"] = True
+    path.write_text(json.dumps(document))
+    arguments = ["evaluate", "--benchmark", "capture", "--data", str(data), "--references", "4"]
+    assert main([*arguments, "--model", "baseline:copy", "--out", str(tmp_path / "out")]) == 1
+    assert "was put between others" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_depth_is_scored_where_method_and_capture_have_it(tmp_path, capsys):
     data = write_walls(tmp_path / "data")
     read = read_capture(data / "east")

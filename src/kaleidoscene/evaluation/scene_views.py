@@ -68,7 +68,7 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
 
     Raises:
         KaleidosceneError: A scene cannot be read, has no cameras, too few views or no depth maps where metrics need
-            them, or shows too little of what is rendered.
+            them, targets that were interpolated, or shows too little of what is rendered.
     """
     fewest = max((metric.least_views for metric in sequence_metrics(protocol).values()), default=1)
     smallest = max(IMAGE_METRICS[name].least_side for name in protocol.metrics if name in IMAGE_METRICS)
@@ -78,6 +78,11 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
         if len(split.targets) < fewest:
             raise KaleidosceneError(
                 f"{scene.name}: {len(split.targets)} targets, the metrics of sequences need {fewest}."
+            )
+        if guessed := [target for target in split.targets if capture.frames[target].interpolated]:
+            raise KaleidosceneError(
+                f"{scene.name}: view {guessed[0]} was put between others ('kaleidoscene interpolate'); nothing is scored "
+                "against it."
             )
         if needs_true_depth(protocol.metrics):
             _check_depths(scene.name, capture, split, protocol, focal_over_height)
