@@ -81,8 +81,8 @@ def check_scenes(scenes: Sequence[BenchmarkScene], protocol: Protocol, focal_ove
             )
         if guessed := [target for target in split.targets if capture.frames[target].interpolated]:
             raise KaleidosceneError(
-                f"{scene.name}: view {guessed[0]} was put between others ('kaleidoscene interpolate'); nothing is scored "
-                "against it."
+                f"{scene.name}: view {guessed[0]} was put between others ('kaleidoscene interpolate'); nothing is "
+                "scored against it."
             )
         if needs_true_depth(protocol.metrics):
             _check_depths(scene.name, capture, split, protocol, focal_over_height)
