@@ -1,6 +1,6 @@
 """Several processes, one run: the numbers of one process, and checkpoints that any number can read.
 
-Every test starts real processes with torchrun over gloo.
+Every test starts real processes over gloo.
 """
 
 import json
@@ -22,6 +22,7 @@ from kaleidoscene.training.optim import OptimConfig
 from kaleidoscene.training.world import World
 from tests.conftest import CAUSAL, REPOSITORY
 from tests.datasets.test_training_data import scenes
+from tests.training.processes import SIX, run_together
 from tests.training.test_trainer import (  # noqa: F401
     load_training_state,
     losses,
@@ -31,20 +32,7 @@ from tests.training.test_trainer import (  # noqa: F401
     shards,
 )
 
-# Global batches of 6 cut evenly for 1, 2 and 3 processes.
 JOINT = dict(reference_attention="bidirectional", reference_time="shared")
-SIX = dict(batch_size=6, steps=6, checkpoint_every=3, masking="scene")
-
-
-def torchrun(processes, shards, run, **options):  # noqa: F811
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-        str(REPOSITORY / "tests" / "training" / "worker.py"), str(shards), str(run), json.dumps({**SIX, **options}),
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, check=False, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=1500
-    )
 
 
 def train_alone(shards, run, **options):  # noqa: F811
@@ -59,36 +47,45 @@ def close(a, b, tolerance):
         assert other_norm == pytest.approx(norm, rel=tolerance)
 
 
+WAYS = {
+    2: {
+        "micro-batches": dict(sharding="fsdp", accumulate=3),
+        "counts": dict(sharding="fsdp", share_counts=3, reference_dropout=0.5, network=dict(reprojection_depths=5)),
+        "ddp": dict(sharding="ddp", accumulate=1),
+    },
+    3: {"fsdp": dict(sharding="fsdp")},
+    4: {"hybrid": dict(sharding="hybrid", shard_size=2, batch_size=4, activation_checkpointing=True)},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("processes", "options"),
-    [
-        (2, dict(sharding="fsdp", accumulate=3)),
-        (2, dict(sharding="fsdp", share_counts=3, reference_dropout=0.5, network=dict(reprojection_depths=5))),
-        (3, dict(sharding="fsdp")),
-        (2, dict(sharding="ddp", accumulate=1)),
-        (4, dict(sharding="hybrid", shard_size=2, batch_size=4, activation_checkpointing=True)),
-    ],
-)
-def test_many_processes_follow_the_losses_of_one(shards, tmp_path, processes, options):  # noqa: F811
+@pytest.mark.parametrize("processes", WAYS)
+def test_many_processes_follow_the_losses_of_one(shards, tmp_path, processes):  # noqa: F811
     """Same global batch, same losses and gradient norms: fp32 sums in another order differ by about 1e-6."""
+    ways = WAYS[processes]
+    done = run_together(processes, shards, {tmp_path / name / "many": options for name, options in ways.items()})
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, options in ways.items():
+        if options["sharding"] == "fsdp":  # once a step for each of the two blocks and the rest, however it is cut
+            counts = re.findall(rf"/{name}/many: gradients exchanged: (\d+)", done.stdout)
+            assert [int(count) for count in counts] == [3 * SIX["steps"]] * processes
+        as_one_does(shards, tmp_path / name, options)
+
+
+def as_one_does(shards, tmp_path, options):  # noqa: F811
+    """What many processes have trained in a folder, against a run of one beside it."""
     same = {name: options[name] for name in ("batch_size", "share_counts", "reference_dropout") if name in options}
     task = make_task(**options.get("network", {}))
     parts = 2 if "share_counts" in same else 1
     # Reprojection and dropped references make more of rounding: from 1e-7 in the first step to 3e-4 in the sixth.
     tolerance = 1e-3 if "share_counts" in same else 2e-4
     expected = train_alone(shards, tmp_path / "one", task=task, accumulate=parts, **same)
-    done = torchrun(processes, shards, tmp_path / "many", **options)
-    assert done.returncode == 0, done.stdout + done.stderr
     close(expected, losses(tmp_path / "many"), tolerance)
     for alone, together in zip(records(tmp_path / "one"), records(tmp_path / "many"), strict=True):
         tops = {name: value for name, value in alone.items() if name.startswith("top_activation/")}
         assert len(tops) == (2 if alone["step"] % 2 else 0)  # watched every other step
         for name, value in tops.items():  # of all processes, and of all micro-batches
             assert together[name] == pytest.approx(value, rel=tolerance)
-    if options["sharding"] == "fsdp":  # once a step for each of the two blocks and the rest, however it is cut
-        counts = re.findall(r"gradients exchanged: (\d+)", done.stdout)
-        assert [int(count) for count in counts] == [3 * SIX["steps"]] * processes
     assert max(norm for _, _, norm in expected) > OptimConfig().clip, "some gradients were clipped"
     last = list_checkpoints(tmp_path / "many")[-1]
     before = dict(make_task(**options.get("network", {})).model.named_parameters())
@@ -124,7 +121,7 @@ def test_views_over_several_processes_give_the_losses_of_one(shards, tmp_path, p
     """Four views over two and three, windows that do not divide the grid, hidden views, dropped references."""
     same = {name: options[name] for name in ("reference_dropout",) if name in options}
     expected = train_alone(shards, tmp_path / "one", task=make_task(**options["network"]), **same)
-    done = torchrun(processes, shards, tmp_path / "many", sharding="fsdp", **options)
+    done = run_together(processes, shards, {tmp_path / "many": dict(sharding="fsdp", **options)})
     assert done.returncode == 0, done.stdout + done.stderr
     close(expected, losses(tmp_path / "many"), 2e-4)
     for alone, together in zip(records(tmp_path / "one"), records(tmp_path / "many"), strict=True):
@@ -144,9 +141,9 @@ def test_views_are_spread_only_where_windows_allow_it():
 def test_weights_that_travel_in_half_precision_train_alike(shards, tmp_path):  # noqa: F811
     """``gather_precision compute`` rounds norms and reprojection's numbers too; losses stay those of fp32 weights."""
     options = dict(precision="bf16", network=dict(reprojection_depths=5))
-    for name, precision in (("fp32", "fp32"), ("compute", "compute")):
-        done = torchrun(2, shards, tmp_path / name, sharding="fsdp", gather_precision=precision, **options)
-        assert done.returncode == 0, done.stdout + done.stderr
+    ways = {tmp_path / name: dict(sharding="fsdp", gather_precision=name, **options) for name in ("fp32", "compute")}
+    done = run_together(2, shards, ways)
+    assert done.returncode == 0, done.stdout + done.stderr
     close(losses(tmp_path / "fp32")[:3], losses(tmp_path / "compute")[:3], 0.03)
     assert losses(tmp_path / "fp32") != losses(tmp_path / "compute")
 
@@ -154,9 +151,9 @@ def test_weights_that_travel_in_half_precision_train_alike(shards, tmp_path):  #
 @pytest.mark.slow
 def test_a_run_of_two_goes_on_alone_and_with_three(shards, tmp_path):  # noqa: F811
     """What two processes wrote is read by one and by three bit by bit, and their losses go on alike."""
-    done = torchrun(2, shards, tmp_path / "two", sharding="fsdp", steps=3)
+    done = run_together(2, shards, {tmp_path / "two": dict(sharding="fsdp", steps=3)})
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("alone", "three", "again"):
+    for name in ("alone", "three", "fsdp", "ddp"):
         subprocess.run(["cp", "-r", str(tmp_path / "two"), str(tmp_path / name)], check=True)
     saved = list_checkpoints(tmp_path / "two")[-1]
     state = load_training_state(saved)
@@ -168,16 +165,15 @@ def test_a_run_of_two_goes_on_alone_and_with_three(shards, tmp_path):  # noqa: F
     for name, p in model.named_parameters():
         assert p.equal(state.average[name])
     trainer.train()
-    done = torchrun(3, shards, tmp_path / "three", sharding="fsdp")
+    written = {name: list_checkpoints(tmp_path / name)[-1].stat().st_mtime_ns for name in ("fsdp", "ddp")}
+    again = {tmp_path / name: dict(sharding=name, steps=3, save_again=True) for name in written}
+    done = run_together(3, shards, {tmp_path / "three": dict(sharding="fsdp")} | again)
     assert done.returncode == 0, done.stdout + done.stderr
     close(losses(tmp_path / "alone"), losses(tmp_path / "three"), 2e-4)
     # Saved again at once by three, the weights are the same bits: nothing is rounded or lost by spreading them anew.
-    for sharding in ("fsdp", "ddp"):
-        written = list_checkpoints(tmp_path / "again")[-1].stat().st_mtime_ns
-        done = torchrun(3, shards, tmp_path / "again", sharding=sharding, steps=3, save_again=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert list_checkpoints(tmp_path / "again")[-1].stat().st_mtime_ns > written
-        back = load_training_state(list_checkpoints(tmp_path / "again")[-1])
+    for name, before in written.items():
+        assert list_checkpoints(tmp_path / name)[-1].stat().st_mtime_ns > before
+        back = load_training_state(list_checkpoints(tmp_path / name)[-1])
         for kind in ("weights", "average", "optimiser"):
             for key, tensor in getattr(state, kind).items():
                 assert tensor.equal(getattr(back, kind)[key]), (kind, key)
@@ -195,7 +191,9 @@ def test_weights_begin_alike_for_any_number_of_processes(shards, tmp_path):  # n
     whole.model.reset_parameters()
     assert all(p.equal(first[name]) for name, p in whole.model.named_parameters())
     alone.train()
-    done = torchrun(2, shards, tmp_path / "two", sharding="fsdp", steps=1, meta=True, async_checkpoints=True)
+    done = run_together(
+        2, shards, {tmp_path / "two": dict(sharding="fsdp", steps=1, meta=True, async_checkpoints=True)}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     close(losses(tmp_path / "one"), losses(tmp_path / "two"), 1e-5)
 
@@ -203,11 +201,9 @@ def test_weights_begin_alike_for_any_number_of_processes(shards, tmp_path):  # n
 @pytest.mark.slow
 def test_held_out_numbers_in_between_change_nothing(shards, tmp_path):  # noqa: F811
     """Rendering with the averaged weights, through the reference cache, while they are spread; then on as before."""
-    done = torchrun(2, shards, tmp_path / "plain", sharding="fsdp", network=CAUSAL, steps=5)
-    assert done.returncode == 0, done.stdout + done.stderr
-    done = torchrun(
-        2, shards, tmp_path / "scored", sharding="fsdp", network=CAUSAL, steps=5, score=True, validate_every=2
-    )
+    plain = dict(sharding="fsdp", network=CAUSAL, steps=5)
+    scoring = dict(plain, score=True, validate_every=2)
+    done = run_together(2, shards, {tmp_path / "plain": plain, tmp_path / "scored": scoring})
     assert done.returncode == 0, done.stdout + done.stderr
     assert losses(tmp_path / "plain") == losses(tmp_path / "scored")
     scored = [record for record in records(tmp_path / "scored") if "held_out/mean" in record]
@@ -237,10 +233,11 @@ def test_the_command_line_runs_under_torchrun(tmp_path):
 def test_compiled_blocks_train_like_eager_ones(shards, tmp_path):  # noqa: F811
     """torch.compile on every block, sharded and recomputed as in the paper's recipes, changes no loss beyond rounding;
     in processes whose shapes are not checked."""
-    expected = train_alone(shards, tmp_path / "eager", steps=2, masking="drop")
+    one = dict(depth=1)
+    expected = train_alone(shards, tmp_path / "eager", task=make_task(**one), steps=2, masking="drop")
     # One process may compile longer than the other.
-    options = dict(sharding="fsdp", activation_checkpointing=True, compile=True, timeout=1200.0)
-    done = torchrun(2, shards, tmp_path / "compiled", steps=2, masking="drop", **options)
+    options = dict(sharding="fsdp", activation_checkpointing=True, compile=True, timeout=1200.0, network=one)
+    done = run_together(2, shards, {tmp_path / "compiled": dict(options, steps=2, masking="drop")})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("compiled blocks: 2") == 2  # both may say it at once, in one line
+    assert done.stdout.count("compiled blocks: 1") == 2  # both may say it at once, in one line
     close(expected, losses(tmp_path / "compiled"), 2e-4)

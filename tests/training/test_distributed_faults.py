@@ -4,19 +4,16 @@ Every test starts real processes over gloo.
 """
 
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
+import signal
 import time
 
 import pytest
 
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.heartbeat import describe
-from tests.conftest import REPOSITORY
-from tests.training.test_distributed import SIX, close, torchrun, train_alone
+from tests.training.processes import run_together, start, torchrun
+from tests.training.test_distributed import close, train_alone
 from tests.training.test_trainer import (  # noqa: F401
     load_training_state,
     losses,
@@ -34,13 +31,12 @@ def test_the_combination_of_the_paper_recipes_goes_on_after_a_kill(shards, tmp_p
         sharding="fsdp", activation_checkpointing=True, precision="fp16", accumulate=3, meta=True,
         async_checkpoints=True, checkpoint_every=1, overflow=[1, 2],
     )  # fmt: skip
-    done = torchrun(2, shards, tmp_path / "whole", slow_disk=1, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    done = torchrun(2, shards, tmp_path / "broken", kill=[0, 4], **options)
-    assert done.returncode != 0 and "SIGKILL" in done.stderr
+    slow, killed = dict(options, slow_disk=1), dict(options, kill=[0, 4])
+    done = run_together(2, shards, {tmp_path / "whole": slow, tmp_path / "broken": killed})
+    assert done.returncode == -signal.SIGKILL
     before = load_training_state(list_checkpoints(tmp_path / "broken")[-1])
     assert 1 <= before.step <= 4
-    done = torchrun(2, shards, tmp_path / "broken", **options)
+    done = run_together(2, shards, {tmp_path / "broken": options})
     assert done.returncode == 0, done.stdout + done.stderr
     names = ("step", "loss", "gradient_norm", "loss_scale", "skipped")
     whole, broken = (
@@ -53,22 +49,22 @@ def test_the_combination_of_the_paper_recipes_goes_on_after_a_kill(shards, tmp_p
 
 @pytest.mark.slow
 def test_when_the_time_of_one_process_is_up_all_stop_at_the_same_step(shards, tmp_path):  # noqa: F811
-    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", hurry=1)
+    done = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp", hurry=1)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000001"]
-    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp")
+    done = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp")})
     assert done.returncode == 0, done.stdout + done.stderr
     close(train_alone(shards, tmp_path / "whole"), losses(tmp_path / "run"), 2e-4)
 
 
 @pytest.mark.slow
 def test_two_processes_see_a_divergence_alike_and_go_back_together(shards, tmp_path):  # noqa: F811
-    options = dict(sharding="fsdp", steps=64, checkpoint_every=10, divergence_factor=2.0)
-    done = torchrun(2, shards, tmp_path / "run", blow_up=56, **options)
+    options = dict(sharding="fsdp", batch_size=2, steps=64, checkpoint_every=30, divergence_factor=2.0)
+    done = run_together(2, shards, {tmp_path / "run": dict(options, blow_up=56)})
     assert done.returncode != 0 and done.stderr.count("the loss has diverged") >= 1
     stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
     assert 56 < stopped["step"] < 64 and stopped["places"][0] == "blocks.1.feed_forward.down.weight"
-    done = torchrun(2, shards, tmp_path / "run", rollback=0.5, **options)
+    done = run_together(2, shards, {tmp_path / "run": dict(options, rollback=0.5)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 65))
     first, last = (
@@ -80,7 +76,7 @@ def test_two_processes_see_a_divergence_alike_and_go_back_together(shards, tmp_p
 @pytest.mark.slow
 def test_half_precision_skips_alike_on_all_processes(shards, tmp_path):  # noqa: F811
     """An overflow in one process is left out by all, and their scales stay equal."""
-    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", precision="fp16", overflow=[1, 2])
+    done = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp", precision="fp16", overflow=[1, 2])})
     assert done.returncode == 0, done.stdout + done.stderr
     assert [record["skipped"] for record in records(tmp_path / "run")] == [0, 0, 1, 0, 0, 0]
 
@@ -97,21 +93,10 @@ def test_a_killed_process_ends_all(shards, tmp_path):  # noqa: F811
 @pytest.mark.slow
 def test_a_process_that_hangs_is_given_up(shards, tmp_path):  # noqa: F811
     """No launcher looks on here: its neighbour itself stops waiting, in a group within the mesh, when time is over."""
-    options = dict(SIX, batch_size=4, sharding="hybrid", shard_size=2, kill=[1, 2], signal="SIGSTOP", timeout=10.0)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    worker = str(REPOSITORY / "tests" / "training" / "worker.py")
-    processes = []
-    for rank in range(4):
-        environment = {
-            **os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": "4",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        }  # fmt: skip
-        command = [sys.executable, worker, str(shards), str(tmp_path / "run"), json.dumps(options)]
-        said = (tmp_path / f"said-{rank}.txt").open("w")
-        processes.append(subprocess.Popen(command, env=environment, stderr=said))
-        said.close()
+    options = dict(batch_size=4, sharding="hybrid", shard_size=2, kill=[1, 2], signal="SIGSTOP", timeout=10.0)
+    with (tmp_path / "said-0.txt").open("w") as first, (tmp_path / "said.txt").open("w") as others:
+        said = [[others, first], *[[others, others]] * 3]
+        processes = start(4, shards, {tmp_path / "run": options}, said)
     try:
         processes[0].wait(timeout=300)
     finally:
@@ -136,19 +121,18 @@ def test_who_holds_the_others_up_is_told_from_where_all_are():
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_the_next_step_and_they_go_on(shards, tmp_path):  # noqa: F811
-    whole = torchrun(2, shards, tmp_path / "whole", sharding="fsdp")
-    assert whole.returncode == 0, whole.stderr
-    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", ask=[1, 2], signal="SIGUSR1")
+    asked = dict(sharding="fsdp", ask=[1, 2], signal="SIGUSR1")
+    done = run_together(2, shards, {tmp_path / "whole": dict(sharding="fsdp"), tmp_path / "run": asked})
     assert done.returncode == 0 and done.stdout.count("interrupted: True") == 2, done.stdout + done.stderr
     stopped = list_checkpoints(tmp_path / "run")[-1].name
     assert stopped in ("step-00000003", "step-00000004")
-    again = torchrun(2, shards, tmp_path / "run", sharding="fsdp")
+    again = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp")})
     assert again.returncode == 0 and losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
 @pytest.mark.slow
 def test_a_bad_number_in_one_process_stops_all_with_the_cause(shards, tmp_path):  # noqa: F811
-    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", spoil=[1, 2])
+    done = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp", spoil=[1, 2])})
     assert done.returncode != 0
     said = (
         r"Training stopped at step 2: the loss is nan; it arose first in (\S+) of process 1, in a .* scene (scene-\d+)"
@@ -161,7 +145,7 @@ def test_a_bad_number_in_one_process_stops_all_with_the_cause(shards, tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_must_say_how_they_share(shards, tmp_path):  # noqa: F811
-    done = torchrun(2, shards, tmp_path / "run")
+    done = run_together(2, shards, {tmp_path / "run": {}})
     assert done.returncode != 0 and "--train.sharding ddp, fsdp or hybrid" in done.stderr
-    done = torchrun(2, shards, tmp_path / "run", sharding="fsdp", batch_size=5)
+    done = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp", batch_size=5)})
     assert done.returncode != 0 and "must be a multiple of 2" in done.stderr

@@ -1,4 +1,4 @@
-"""One process of a distributed test, started by test_distributed.py: ``worker.py SHARDS RUN OPTIONS`` (JSON).
+"""One process of several, started by processes.py: ``worker.py SHARDS RUNS``, JSON of ``[folder, options]`` each.
 
 Beside what :func:`make_trainer` takes, options say what goes wrong, and in which process and at which step.
 """
@@ -9,6 +9,8 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,8 +33,15 @@ OWN = ("meta", "ask", "network", "score", "save_again", "timeout", "kill", "sign
 
 
 def main() -> int:
-    shards, run, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
+    shards = Path(sys.argv[1])
+    for run, options in json.loads(sys.argv[2]):
+        if not train(shards, Path(run), options):
+            return 1
+    return 0
+
+
+def train(shards: Path, run: Path, options: dict) -> bool:
     own = {name: options.pop(name) for name in OWN if name in options}
     group = {"shard_size": options["shard_size"]} if options.get("sharding") == "hybrid" else {}
     group["view_parallel"] = options.get("view_parallel", 1)
@@ -51,15 +60,15 @@ def main() -> int:
             trainer._save()
         compiled = sum(block._compiled_call_impl is not None for block in trainer.model.blocks)
         print(f"compiled blocks: {compiled}")
-        exchanges = counted_exchanges()
-        trainer.train()
+        with counted_exchanges() as exchanges:
+            trainer.train()
         print(f"interrupted: {trainer.interrupted}")
-        print(f"gradients exchanged: {len(exchanges)}")
+        print(f"{run}: gradients exchanged: {len(exchanges)}")
         leave_world()
     except KaleidosceneError as error:
         print(f"kaleidoscene: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return False
+    return True
 
 
 def go_wrong(trainer, own) -> None:
@@ -95,11 +104,13 @@ def go_wrong(trainer, own) -> None:
         os.fsync = lambda file: (time.sleep(0.3), sync(file))
 
 
-def counted_exchanges() -> list[int]:
+@contextmanager
+def counted_exchanges() -> Iterator[list[int]]:
     """Grows by one with every gradient that processes exchange."""
     exchanges, scatter = [], dist.reduce_scatter_single
     dist.reduce_scatter_single = lambda *args, **named: (exchanges.append(1), scatter(*args, **named))[1]
-    return exchanges
+    yield exchanges
+    dist.reduce_scatter_single = scatter
 
 
 def rendered_mean(task, model) -> dict[str, float]:
