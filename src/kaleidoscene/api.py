@@ -28,7 +28,7 @@ from kaleidoscene.rendering.ordering import Chunk, Finished, RenderPlan, render_
 from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.rendered import RenderedViews
 from kaleidoscene.rendering.renderer import OnStep
-from kaleidoscene.rendering.system import Sampler, System
+from kaleidoscene.rendering.system import Routed, Sampler, System
 
 
 def load(name: str | Path = "default", *, device: str = "cpu", precision: str = "fp32") -> Model:
@@ -65,6 +65,12 @@ class Model:
     def require(self, capability: str, what: str) -> None:
         """Refuse what it cannot do; see :func:`kaleidoscene.families.registry.require`."""
         require(capability, what, self.system.family, self.capabilities)
+
+    def route(self, references: int) -> str | None:
+        """What it does with so many references (:class:`kaleidoscene.rendering.system.Routed`); None of a model that
+        has one way.
+        """
+        return self.system.route(references) if isinstance(self.system, Routed) else None
 
     def with_sampling(self, *, steps: int | None = None, guidance: float | None = None) -> Model:
         """The same model with another number of denoising steps or guidance scale.

@@ -75,6 +75,16 @@ def error_sentence(box: str) -> str:
     return f"{text.rstrip('.')}." + (f" Perhaps you meant {' or '.join(near)}." if near else "")
 
 
+def check_rate(fps: float) -> None:
+    """Raise unless a video can have so many frames a second.
+
+    Raises:
+        KaleidosceneError: With the range.
+    """
+    if not 0 < fps <= 1000:
+        raise KaleidosceneError(f"--fps must be above 0 and at most 1000, got {fps}.")
+
+
 def check_seed(seed: int) -> None:
     """Raise unless generators take a seed.
 

@@ -10,14 +10,15 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from kaleidoscene.api import load
-from kaleidoscene.cli.common import check_seed, parse, print_json
+from kaleidoscene.cli.common import check_rate, check_seed, parse, print_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import protect
 from kaleidoscene.rendering.ordering import RenderMode
 from kaleidoscene.workflows.doubts import doubts_of
 from kaleidoscene.workflows.interpolation import FilmRequest, check_doublings, interpolate
-from kaleidoscene.workflows.rendering import WRITTEN, RenderingJob
+from kaleidoscene.workflows.rendering import RenderingJob
 from kaleidoscene.workflows.request import RequestOptions, resolve_request
+from kaleidoscene.workflows.samples import check_samples, describe, render_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ class RenderOptions(RequestOptions):
     """Denoising steps; by default the model's."""
     guidance: float | None = None
     """Scale of classifier-free guidance; by default the model's."""
+    samples: int = 1
+    """Draw so many answers, each with a seed of its own, into OUT/sample-01, ...; of models that draw scenes."""
     seed: int = 0
     device: str = "cpu"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -67,15 +70,19 @@ class RenderOptions(RequestOptions):
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(RenderOptions, argv, "render")
-    if not 0 < options.fps <= 1000:
-        raise KaleidosceneError(f"--fps must be above 0 and at most 1000, got {options.fps}.")
+    check_rate(options.fps)
     check_seed(options.seed)
     check_doublings(options.interpolate, "--interpolate")
+    if options.samples != 1 and options.interpolate:
+        raise KaleidosceneError("--samples and --interpolate do not go together: interpolate the sample that you like.")
     model = load(options.model, device=options.device, precision=options.precision)
     plan = model.system.default_plan.changed(
         mode=options.mode, chunk=options.chunk, order=options.order, max_references=options.max_references
     )
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
+    if options.samples != 1:
+        check_samples(options.samples, options.out, overwrite=options.overwrite)
+        model.require("samples", "--samples")
     if options.depth:
         model.require("renders_depth", "--depth")
     request = resolve_request(options, model)
@@ -87,9 +94,12 @@ def main(argv: list[str]) -> None:
     print("\n".join([*request.notes, *padding, *(f"warning: {doubt}" for doubt in doubts)]))
     if options.strict and (padding or doubts):
         raise KaleidosceneError(f"--strict: {' '.join([*padding, *doubts])}")
+    route = model.route(len(request.references))
+    if route is not None:
+        print(f"{model.system.family}: {route}.")
     said: dict[str, Any] = {
         "out": str(options.out), "references": request.indices, "views": len(request.cameras),
-        "warnings": [*padding, *doubts],
+        "warnings": [*padding, *doubts], "route": route,
     }  # fmt: skip
     job = RenderingJob(
         out=options.out, name=options.model, model=model, request=request, plan=plan, precision=options.precision,
@@ -99,7 +109,11 @@ def main(argv: list[str]) -> None:
     if options.dry_run:
         print("\n".join(job.dry_run(options.device)))
     else:
-        said |= _run(job)
+        started = time.perf_counter()
+        done = render_samples(job, options.samples) if options.samples != 1 else [job.run()]
+        lines, more = describe(job, done, time.perf_counter() - started)
+        print("\n".join(lines))
+        said |= more
         if options.interpolate:
             said |= _densify(options)
     if options.json:
@@ -114,19 +128,3 @@ def _densify(options: RenderOptions) -> dict[str, Any]:
     ))  # fmt: skip
     print(f"wrote {out / 'video.mp4'}: {done.frames} frames at {done.rate:g} a second, {done.made} of them made.")
     return {"interpolated": done.made}
-
-
-def _run(job: RenderingJob) -> dict[str, Any]:
-    """Render, say what came out; returns it for machines."""
-    started, count, (h, w) = time.perf_counter(), len(job.request.cameras), job.model.image_size
-    done = job.run()
-    if not done.is_new:
-        print(f"{job.out}: all {count} views are there already, nothing is rendered again.")
-        return {"seconds": 0.0}
-    seconds = time.perf_counter() - started
-    print(f"{count} views of {h}x{w} in {seconds:.1f} s.")
-    if done.mean is not None:
-        print(f"PSNR against the {len(job.request.scored)} real views: {done.mean:.2f} dB.")
-    written = (*WRITTEN, "depth/") if job.depth else WRITTEN
-    print("\n".join(f"wrote {job.out / name}" for name in written))
-    return {"seconds": seconds, "psnr": done.mean, "psnr_each": done.scores}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from kaleidoscene.choices import check_choices
+from kaleidoscene.randomness import seeded
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,24 @@ class ViewSampling:
             chosen = counts.references + torch.randperm(counts.targets, generator=generator)[:m]
             present[scene, chosen] = True
         return counts.references, counts.targets, present
+
+
+def some_again(
+    numbers: Sequence[int], references: int, views: int, *, share: float, seed: int, stream: int
+) -> Int[Tensor, "batch targets"]:
+    """Which views of scenes are asked for: those behind the references, some of which give way to a reference.
+
+    Args:
+        numbers: Places of the scenes in the run.
+        references: Views that come first.
+        views: Of a scene.
+        share: Of the targets, how many give way.
+        seed: Of the run.
+        stream: Keeps this draw apart from others of the same scene.
+    """
+    rows, count, targets = [], views - references, torch.arange(references, views)
+    for number in numbers:
+        draw = seeded(seed, stream, number)
+        again = torch.rand(count, generator=draw) < share
+        rows.append(torch.where(again, torch.randint(references, (count,), generator=draw), targets))
+    return torch.stack(rows)

@@ -160,6 +160,18 @@ def look_at(
     return rigid(torch.stack([right, down, forward], dim=-1), eye)
 
 
+def beside_object(distance: float, elevation: float) -> Float[Tensor, "4 4"]:
+    """A camera that looks at the origin, z up, from ``-y``; fp64.
+
+    Args:
+        distance: From the origin.
+        elevation: Above it, degrees.
+    """
+    angle = math.radians(elevation)
+    eye = distance * torch.tensor([0.0, -math.cos(angle), math.sin(angle)], dtype=torch.float64)
+    return look_at(eye, torch.zeros(3, dtype=torch.float64), torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
+
+
 def rotation_about(axis: str, angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation by ``angle`` (radians) about the coordinate axis ``"x"``, ``"y"`` or ``"z"``."""
     vector = torch.zeros(*angle.shape, 6, dtype=angle.dtype, device=angle.device)

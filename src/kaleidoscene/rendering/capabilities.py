@@ -25,6 +25,8 @@ class Capabilities:
     """Renderings have a world point for every pixel, with a confidence."""
     samples: bool = False
     """Views are drawn in a number of steps, with a guidance scale, which may be chosen."""
+    generates: bool = False
+    """Scenes are drawn of nothing, for cameras alone (:class:`kaleidoscene.rendering.system.Imagining`)."""
     takes_back_views: bool = True
     """Rendered views may become references of a scene (autoregressive rendering)."""
     any_lens: bool = False
@@ -38,6 +40,7 @@ PHRASES = {
     "renders_depth": "renders depth",
     "renders_points": "renders world points",
     "samples": "draws its views in steps with guidance",
+    "generates": "draws scenes of nothing",
     "takes_back_views": "takes rendered views as references",
     "any_lens": "renders any field of view",
     "any_size": "renders any image size",

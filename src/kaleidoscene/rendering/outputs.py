@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -60,11 +62,30 @@ class FrameWriter:
         return [self.folder / "frames", self.folder / "video.mp4", self.folder / "transforms.json"]
 
 
-def write_video(path: Path, frames: list[Path], *, fps: float) -> None:
+def write_video(path: Path, frames: Sequence[Path], *, fps: float) -> None:
     """H.264 in MP4 from image files of one size; small frames are enlarged so that players show them well."""
+    encode_video(path, (Image.open(frame) for frame in frames), fps=fps)
+
+
+def write_grid_video(path: Path, films: Sequence[Sequence[Path]], *, fps: float) -> None:
+    """Films of one length and size side by side, about as many rows as columns."""
+    encode_video(path, (_grid([Image.open(frame) for frame in frames]) for frames in zip(*films, strict=True)), fps=fps)
+
+
+def _grid(pictures: Sequence[Image.Image]) -> Image.Image:
+    columns, (width, height) = math.ceil(math.sqrt(len(pictures))), pictures[0].size
+    grid = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height), "white")
+    for place, picture in enumerate(pictures):
+        grid.paste(picture.convert("RGB"), (place % columns * width, place // columns * height))
+        picture.close()
+    return grid
+
+
+def encode_video(path: Path, pictures: Iterator[Image.Image], *, fps: float) -> None:
+    """As :func:`write_video`, from pictures as they come; they are closed."""
     partial = path.with_name("partial-" + path.name)
-    with Image.open(frames[0]) as first:
-        width, height = first.size
+    first = next(pictures)
+    width, height = first.size
     scale = max(1, -(-256 // min(width, height)))
     # yuv420p wants even sides.
     size = (width * scale // 2 * 2, height * scale // 2 * 2)
@@ -74,10 +95,10 @@ def write_video(path: Path, frames: list[Path], *, fps: float) -> None:
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "18"}
-        for frame in frames:
-            with Image.open(frame) as image:
-                picture = image.convert("RGB").resize(size, Image.Resampling.NEAREST)
-            for packet in stream.encode(av.VideoFrame.from_image(picture)):
+        for picture in chain([first], pictures):
+            with picture:
+                frame = av.VideoFrame.from_image(picture.convert("RGB").resize(size, Image.Resampling.NEAREST))
+            for packet in stream.encode(frame):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

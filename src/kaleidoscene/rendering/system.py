@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.nn.positions import NOMINAL_FOCAL
 from kaleidoscene.rendering.cost import Cost, Plan
 from kaleidoscene.rendering.ordering import RenderPlan
@@ -135,6 +136,26 @@ class Sampler(Protocol):
         Raises:
             ValueError: There is no such sampling.
         """
+        ...
+
+
+@runtime_checkable
+class Routed(Protocol):
+    """A system that makes views in one of several ways, or in one that users should know of."""
+
+    def route(self, references: int) -> str:
+        """What it does with so many references: ``decode`` (an answer that no seed changes) or ``diffusion`` (a scene
+        is drawn, and views of it are decoded).
+        """
+        ...
+
+
+@runtime_checkable
+class Imagining(Protocol):
+    """A renderer that draws scenes of nothing (``Capabilities.generates``)."""
+
+    def imagine(self, cameras: Cameras) -> Scene:
+        """A scene without references for targets ``(batch, targets)``."""
         ...
 
 

@@ -174,8 +174,14 @@ class RenderingJob:
             "precision": self.precision, "plan": to_plain(self.plan), "capture": str(self.capture.resolve()),
             "references": request.indices, "seen": seen, "fps": self.fps,
             "cameras": request.cameras.world_from_cam.tolist(),
-            **({"depth": True} if self.depth else {}),
+            **({"depth": True} if self.depth else {}), **self._route,
         }  # fmt: skip
+
+    @property
+    def _route(self) -> dict[str, Any]:
+        """How the views are made, of models that have more than one way."""
+        route = self.model.route(len(self.request.references))
+        return {} if route is None else {"route": route}
 
     def _render(self, partial: PartialRendering) -> None:
         """Render what is not there yet and put it away as it comes."""

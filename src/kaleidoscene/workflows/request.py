@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
 
 from kaleidoscene.api import Model
@@ -19,7 +18,7 @@ from kaleidoscene.captures.frame_files import frame_size
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.poses import look_at
+from kaleidoscene.geometry.poses import beside_object
 from kaleidoscene.geometry.selection import select_views
 
 _MOST_INDICES = 1_000_000
@@ -130,18 +129,36 @@ class RenderRequest:
     notes: tuple[str, ...]
 
 
+def check_frames(frames: int) -> None:
+    """Raise unless a path can have so many frames.
+
+    Raises:
+        KaleidosceneError: With the range.
+    """
+    if not 1 <= frames <= _MOST_FRAMES:
+        raise KaleidosceneError(f"--frames must be from 1 to {_MOST_FRAMES}, got {frames}.")
+
+
+def check_place(distance: float, elevation: float) -> None:
+    """Raise unless a camera can stand there.
+
+    Raises:
+        KaleidosceneError: The option that is out of range.
+    """
+    if not 0 < distance < math.inf:
+        raise KaleidosceneError(f"--distance must be above 0, got {distance}.")
+    if not -90 <= elevation <= 90:
+        raise KaleidosceneError(f"--elevation must be from -90 to 90 degrees, got {elevation}.")
+
+
 def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
     """Read the capture, choose references and place the targets.
 
     Raises:
         KaleidosceneError: A view is out of range, two ways of giving targets contradict, or the capture has no cameras.
     """
-    if not 1 <= options.frames <= _MOST_FRAMES:
-        raise KaleidosceneError(f"--frames must be from 1 to {_MOST_FRAMES}, got {options.frames}.")
-    if not 0 < options.distance < math.inf:
-        raise KaleidosceneError(f"--distance must be above 0, got {options.distance}.")
-    if not -90 <= options.elevation <= 90:
-        raise KaleidosceneError(f"--elevation must be from -90 to 90 degrees, got {options.elevation}.")
+    check_frames(options.frames)
+    check_place(options.distance, options.elevation)
     given = [name for name in ("targets", "camera_path", "cameras_of") if getattr(options, name) is not None]
     if len(given) > 1:
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -241,9 +258,7 @@ def _place_single_image(capture: Capture, options: RequestOptions, model: Model)
     frame = capture.frames[0]
     assert frame.image_size is not None
     shorter = min(frame.image_size)
-    elevation = math.radians(options.elevation)
-    eye = options.distance * torch.tensor([0.0, -math.cos(elevation), math.sin(elevation)], dtype=torch.float64)
-    pose = look_at(eye, torch.zeros(3, dtype=torch.float64), torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
+    pose = beside_object(options.distance, options.elevation)
     h, _ = model.image_size
     focal = model.system.focal_over_height * h / min(model.image_size) * shorter
     posed = replace(frame, world_from_cam=pose, intrinsics=intrinsics_of(focal, frame.image_size))

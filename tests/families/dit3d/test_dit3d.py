@@ -25,8 +25,10 @@ from kaleidoscene.families.dit3d.model import Dit3d
 from kaleidoscene.families.dit3d.plan import Dit3dPlan, flops_of, parameters_of
 from kaleidoscene.families.dit3d.recipes import dit3d_debug, dit3d_xl_views
 from kaleidoscene.families.dit3d.settings import Dit3dSampling
+from kaleidoscene.families.dit3d.system import Dit3dSystem
 from kaleidoscene.families.dit3d.task import Dit3dLoss, Dit3dTask
 from kaleidoscene.families.rae3d.statistics import TokenStatistics, read_statistics
+from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.rendering.renderer import TARGET_SEEDS
 from tests.conftest import REPOSITORY, ring
 from tests.families.dit3d.tiny import (
@@ -182,6 +184,46 @@ def test_without_guidance_of_what_is_seen_images_have_no_influence():
     assert not torch.allclose(*made[1], atol=1e-3) and not torch.allclose(*made[2], atol=1e-3)
 
 
+def test_a_scene_of_nothing_is_drawn_for_its_cameras_alone():
+    cameras = ring(4, SIZE, batch=(1,))
+
+    def made(seed, guidance=2.0, seen=cameras):
+        renderer = tiny_renderer(guidance=guidance)
+        scene = renderer.imagine(seen)
+        assert scene.num_references == 0 and renderer.expect(scene, seen[:, :2]) is scene
+        return renderer.render(scene, seen[:, 1:3], seeds=seeds_of(seed, range(2)))
+
+    first = made(1)
+    assert torch.equal(made(1).images, first.images) and torch.equal(made(1, guidance=1.0).images, first.images)
+    assert not torch.allclose(made(2).images, first.images, atol=1e-3)
+    # Cameras count by where they stand to each other, not by where the world begins.
+    world = random_rigid(generator=torch.Generator().manual_seed(3), dtype=cameras.world_from_cam.dtype)
+    moved = replace(cameras, world_from_cam=world @ cameras.world_from_cam)
+    torch.testing.assert_close(made(1, seen=moved).images, first.images, rtol=0, atol=1e-4)
+
+
+def test_what_is_seen_enough_is_decoded():
+    cameras, images = ring(5, SIZE, batch=(1,)), torch.rand(1, 2, 3, *SIZE)
+    renderer, said = tiny_renderer(decode_from=2), []
+
+    def made(count, seed, renderer):
+        scene = renderer.expect(renderer.encode(images[:, :count], cameras[:, :count]), cameras[:, 2:])
+        return renderer.render(
+            scene, cameras[:, 2:], seeds=seeds_of(seed, range(3)), on_step=lambda *step: said.append(step)
+        ).images
+
+    own = renderer.autoencoder.renderer
+    known = own.render(own.expect(own.encode(images, cameras[:, :2]), cameras[:, 2:]), cameras[:, 2:], seeds=[0] * 3)
+    assert torch.equal(made(2, 1, renderer), known.images) and not said
+    assert not torch.allclose(made(1, 1, renderer), made(1, 2, renderer), atol=1e-3) and said
+    assert not torch.allclose(made(2, 1, tiny_renderer(decode_from=3)), known.images, atol=1e-3)
+    system = Dit3dSystem(renderer)
+    assert [system.route(count) for count in (0, 1, 2, 3)] == ["diffusion"] * 2 + ["decode"] * 2
+    assert system.with_sampling(steps=2, guidance=None).route(3) == "diffusion"  # who asks for steps gets them
+    plan = Dit3dPlan(tiny_dit3d_settings(decode_from=2))
+    assert [plan.cost(count, 1).flops // flops_of(tiny_dit3d_config()) for count in (0, 1, 2)] == [3, 6, 0]
+
+
 def test_statistics_of_tokens(tmp_path):
     tokens = 3 + 2 * torch.randn(50, 7, 24, generator=torch.Generator().manual_seed(1))
     found = TokenStatistics.of(tokens.split([20, 1, 29]))
@@ -216,7 +258,10 @@ def test_wrong_settings_are_refused():
     for changes, said in (({"width": 19}, "multiples of their heads"), ({"depth": 0}, "must be at least 1")):
         with pytest.raises(ValueError, match=said):
             tiny_dit3d_config(**changes)
-    for changes, said in (({"steps": 0}, "at least 1 step"), ({"guidance": -1.0}, "guidance must be at least 0")):
+    for changes, said in (
+        ({"steps": 0}, "at least 1 step"), ({"guidance": -1.0}, "guidance must be at least 0"),
+        ({"decode_from": 0}, "decode_from must be at least 1"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             Dit3dSampling(**changes)
     with pytest.raises(ValueError, match="shares from 0 to 1"):

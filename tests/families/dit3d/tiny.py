@@ -24,10 +24,12 @@ def tiny_dit3d_config(**changes) -> Dit3dConfig:
     return Dit3dConfig(**(values | changes))
 
 
-def tiny_dit3d_settings(autoencoder: Path | str = "none", *, steps=3, guidance=2.0, **changes) -> Dit3dSettings:
+def tiny_dit3d_settings(
+    autoencoder: Path | str = "none", *, steps=3, guidance=2.0, decode_from=None, **changes
+) -> Dit3dSettings:
     return Dit3dSettings(
         model=tiny_dit3d_config(**changes), autoencoder=str(autoencoder), image_size=SIZE, field_of_view=49.1,
-        sampling=Dit3dSampling(steps=steps, guidance=guidance, poses=2),
+        sampling=Dit3dSampling(steps=steps, guidance=guidance, poses=2, decode_from=decode_from),
     )  # fmt: skip
 
 
@@ -52,6 +54,6 @@ def write_autoencoder(folder: Path) -> Path:
 
 
 def tiny_renderer(model=None, **changes) -> Dit3dRenderer:
-    steps, guidance = changes.pop("steps", 3), changes.pop("guidance", 2.0)
-    settings = tiny_dit3d_settings(steps=steps, guidance=guidance, **changes)
+    sampling = {name: changes.pop(name) for name in ("steps", "guidance", "decode_from") if name in changes}
+    settings = tiny_dit3d_settings(**sampling, **changes)
     return Dit3dRenderer(model or tiny_dit3d(**changes), settings, tiny_autoencoder())

@@ -41,7 +41,8 @@ class Dit3dPlan:
         """Steps, guidance and autoencoder."""
         sampling = self.settings.sampling
         return {
-            "steps": sampling.steps, "guidance": sampling.guidance, "autoencoder": self.settings.autoencoder,
+            "steps": sampling.steps, "guidance": sampling.guidance, "decode_from": sampling.decode_from,
+            "autoencoder": self.settings.autoencoder,
         }  # fmt: skip
 
     def with_sampling(self, *, steps: int | None, guidance: float | None) -> Dit3dPlan:
@@ -59,7 +60,9 @@ class Dit3dPlan:
     ) -> Cost:
         """Of drawing one scene, which does not depend on how many views are asked for, and of its views."""
         config, sampling = self.settings.model, self.settings.sampling
-        passes = sampling.steps * (1 if sampling.guidance in (0.0, 1.0) else 2)
+        passes = sampling.steps * (1 if sampling.guidance in (0.0, 1.0) or not references else 2)
+        if self.settings.route(references) == "decode":
+            passes = 0
         kept = 4 * config.tokens * config.channels
         memory = 4 * _LIVE_STREAMS * config.tokens * max(config.width, config.head_width) + kept
         drawn = Cost(parameters_of(config), passes * flops_of(config), memory, kept)
@@ -73,14 +76,14 @@ class Dit3dPlan:
 
 
 def resampled(settings: Dit3dSettings, *, steps: int | None, guidance: float | None) -> Dit3dSettings:
-    """Settings with other sampling.
+    """Settings with other sampling; who asks for one asks for a scene that is drawn.
 
     Raises:
         ValueError: There is no such sampling.
     """
     given = {"steps": steps, "guidance": guidance}
-    changed = replace(settings.sampling, **{name: value for name, value in given.items() if value is not None})
-    return replace(settings, sampling=changed)
+    changed = {name: value for name, value in given.items() if value is not None}
+    return replace(settings, sampling=replace(settings.sampling, **changed, decode_from=None))
 
 
 @cache

@@ -12,6 +12,7 @@ from torch import Tensor
 from kaleidoscene.families.dit3d.checkpoint import Autoencoder
 from kaleidoscene.families.dit3d.model import Dit3d
 from kaleidoscene.families.dit3d.settings import Dit3dSettings
+from kaleidoscene.families.rae3d.plan import view_tokens
 from kaleidoscene.families.rae3d.scene import Rae3dScene
 from kaleidoscene.families.rae3d.world import RelativeWorld
 from kaleidoscene.flow.guidance import guide
@@ -25,8 +26,9 @@ from kaleidoscene.rendering.capabilities import Capabilities
 from kaleidoscene.rendering.renderer import OnStep, PlainRenderer, Rendering, Scene, check_targets, request_seed
 
 CAPABILITIES = Capabilities(
-    needs_cameras=True, renders_depth=True, renders_points=True, samples=True, takes_back_views=False, any_lens=True
-)
+    needs_cameras=True, renders_depth=True, renders_points=True, samples=True, generates=True,
+    takes_back_views=False, any_lens=True,
+)  # fmt: skip
 _NOISE = 34
 
 
@@ -37,12 +39,13 @@ class Dit3dScene:
     Attributes:
         seen: References as the autoencoder keeps them, without tokens.
         poses: Of targets, in the world of the references; None where they are not known.
-        drawn: Scenes of the autoencoder by the seed of the request that they were drawn for.
+        drawn: Scenes of the autoencoder by the seed of the request that they were drawn for; of None, what is decoded
+            without drawing.
     """
 
     seen: Rae3dScene
     poses: Cameras | None = None
-    drawn: dict[int, Rae3dScene] = field(default_factory=dict)
+    drawn: dict[int | None, Rae3dScene] = field(default_factory=dict)
 
     @property
     def num_references(self) -> int:
@@ -99,9 +102,18 @@ class Dit3dRenderer(PlainRenderer):
         if scene.poses is not None:
             return scene
         world = RelativeWorld.of(scene.cameras, cameras)
+        return Dit3dScene(replace(scene.seen, world=world), self._some_of(cameras))
+
+    def imagine(self, cameras: Cameras) -> Dit3dScene:
+        """A scene of which nothing is seen, for targets ``(batch, targets)``; its world is that of the first."""
+        blank = torch.zeros(cameras.batch_shape[0], 0, 3, *self.image_size, device=self.autoencoder.renderer.device)
+        seen = Rae3dScene(blank, cameras[:, :0], RelativeWorld.of(cameras), None)
+        return Dit3dScene(seen, self._some_of(cameras))
+
+    def _some_of(self, cameras: Cameras) -> Cameras:
+        """Those of targets that stand in the condition."""
         count, most = cameras.batch_shape[1], self.settings.sampling.poses
-        chosen = sorted({round(n * (count - 1) / max(most - 1, 1)) for n in range(min(most, count))})
-        return Dit3dScene(replace(scene.seen, world=world), cameras[:, chosen])
+        return cameras[:, sorted({round(n * (count - 1) / max(most - 1, 1)) for n in range(min(most, count))})]
 
     @torch.no_grad()
     def render(
@@ -113,7 +125,8 @@ class Dit3dRenderer(PlainRenderer):
         independent: bool = False,
         on_step: OnStep | None = None,
     ) -> Rendering:
-        """Decode targets from the tokens of the scene, which are drawn at the first call of a request.
+        """Decode targets from the tokens of the scene, which are drawn at the first call of a request, or made of the
+        references where there are enough (``Dit3dSampling.decode_from``).
 
         All targets of a request (:func:`kaleidoscene.rendering.renderer.request_seed`) are views of one drawn scene,
         in whatever calls they come.
@@ -124,20 +137,24 @@ class Dit3dRenderer(PlainRenderer):
         assert isinstance(scene, Dit3dScene)
         check_targets(cameras, seeds)
         scene = self.expect(scene, cameras)
-        seed = request_seed(seeds)
+        drawn = self.settings.route(scene.num_references) == "diffusion"
+        seed = request_seed(seeds) if drawn else None
         if seed not in scene.drawn:
-            scene.drawn[seed] = self._draw(scene, seed, on_step)
+            own = self.autoencoder.renderer
+            scene.drawn[seed] = own.with_tokens(scene.seen) if seed is None else self._draw(scene, seed, on_step)
         return self.autoencoder.renderer.render(scene.drawn[seed], cameras, seeds=seeds, independent=independent)
 
     def _draw(self, scene: Dit3dScene, seed: int, on_step: OnStep | None) -> Rae3dScene:
         """The autoencoder's scene with tokens that are drawn."""
         sampling, config = self.settings.sampling, self.settings.model
-        condition, poses_alone = (self._condition(scene, seen=seen) for seen in (True, False))
-        batch = len(condition)
+        poses_alone = self._condition(scene, seen=False)
+        batch = len(poses_alone)
         generators = [seeded(seed, _NOISE, number) for number in range(batch)]
-        noise = draw_noise((batch, config.tokens, config.channels), generators).to(condition)
+        noise = draw_noise((batch, config.tokens, config.channels), generators).to(poses_alone)
         times = shift(torch.linspace(1, 0, sampling.steps + 1, dtype=torch.float64), config.shift)
-        field_of = guide(self._velocity(condition), self._velocity(poses_alone), sampling.guidance)
+        field_of = self._velocity(poses_alone)
+        if scene.num_references:
+            field_of = guide(self._velocity(self._condition(scene, seen=True)), field_of, sampling.guidance)
         done = None if on_step is None else (lambda step: on_step(step, sampling.steps))
         tokens = self.autoencoder.statistics.leave(integrate(field_of, noise, times, on_step=done))
         return replace(scene.seen, tokens=tokens)
@@ -165,8 +182,10 @@ class Dit3dRenderer(PlainRenderer):
         visible = torch.arange(refs + unseen, device=images.device).expand(batch, -1) < (refs if seen else 0)
         features = None
         if own.features is not None:
-            found = own.features(images)
-            features = torch.cat([found, found.new_zeros(batch, unseen, *found.shape[2:])], dim=1)
+            unknown = images.new_zeros(
+                batch, unseen, view_tokens(own.settings.model, self.image_size), own.settings.model.width
+            )
+            features = torch.cat([own.features(images), unknown], dim=1) if refs else unknown
         with autocast(images.device, own.precision):
             tokens = own.model.encode(torch.cat([images, blank], dim=1), rays, visible, features)
         return self.autoencoder.statistics.enter(tokens)

@@ -15,15 +15,20 @@ class Dit3dSampling:
         steps: Of Euler's method.
         guidance: Scale of classifier-free guidance; the field without condition knows poses and no image.
         poses: Most cameras of targets whose poses stand in the condition, evenly chosen.
+        decode_from: References from which on nothing is drawn and the autoencoder's own answer is decoded, which is
+            better then (method C.7); None: scenes are always drawn.
     """
 
     steps: int = 50
     guidance: float = 2.0
     poses: int = 12
+    decode_from: int | None = 2
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.poses < 0:
             raise ValueError(f"Sampling needs at least 1 step and 0 poses, got {self.steps} and {self.poses}.")
+        if self.decode_from is not None and self.decode_from < 1:
+            raise ValueError(f"decode_from must be at least 1, got {self.decode_from}.")
         if not 0 <= self.guidance < float("inf"):
             raise ValueError(f"guidance must be at least 0, got {self.guidance}.")
 
@@ -45,3 +50,8 @@ class Dit3dSettings:
     image_size: tuple[int, int] = (224, 224)
     field_of_view: float = 50.0
     sampling: Dit3dSampling = Dit3dSampling()
+
+    def route(self, references: int) -> str:
+        """``decode`` or ``diffusion``, see :class:`kaleidoscene.rendering.system.Routed`."""
+        least = self.sampling.decode_from
+        return "diffusion" if least is None or references < least else "decode"

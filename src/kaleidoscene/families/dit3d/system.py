@@ -39,8 +39,12 @@ class Dit3dSystem(PlainSystem):
         plan = Dit3dPlan(self._own.settings, self._own.autoencoder.renderer.settings)
         return plan.cost(references, targets, independent=independent)
 
+    def route(self, references: int) -> str:
+        """``decode`` or ``diffusion``."""
+        return self._own.settings.route(references)
+
     def with_sampling(self, *, steps: int | None, guidance: float | None) -> Dit3dSystem:
-        """The same checkpoint with other sampling; None keeps its default.
+        """The same checkpoint with other sampling; None keeps its default. Scenes are drawn, however much is seen.
 
         Raises:
             ValueError: There is no such sampling.

@@ -27,6 +27,8 @@ class Rae3dLoss:
         masked: Share of the scenes some of whose references are hidden.
         masked_share: Smallest and largest share of the references that are hidden then.
         all_hidden: Share of those scenes in which every reference is hidden.
+        repeated: Share of the scored views that are references themselves (ours; the paper scores none): from nothing,
+            small networks learn from them first that tokens have to tell what was seen.
     """
 
     perceptual: float = 0.0
@@ -38,11 +40,14 @@ class Rae3dLoss:
     masked: float = 0.1
     masked_share: tuple[float, float] = (0.1, 0.9)
     all_hidden: float = 0.1
+    repeated: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.masked_share
         if not (0 <= self.masked <= 1 and 0 <= low <= high <= 1 and 0 <= self.all_hidden <= 1):
             raise ValueError("masked, masked_share and all_hidden are shares from 0 to 1.")
+        if not 0 <= self.repeated <= 1:
+            raise ValueError(f"repeated is a share of the scored views, got {self.repeated}.")
         if self.noise < 0:
             raise ValueError(f"noise is a standard deviation, got {self.noise}.")
 

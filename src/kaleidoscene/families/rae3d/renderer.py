@@ -84,10 +84,11 @@ class Rae3dRenderer(PlainRenderer):
         assert isinstance(scene, Rae3dScene)
         if scene.tokens is not None:
             return scene
-        return self._with_tokens(replace(scene, world=RelativeWorld.of(scene.cameras, cameras)))
+        return self.with_tokens(replace(scene, world=RelativeWorld.of(scene.cameras, cameras)))
 
     @torch.no_grad()
-    def _with_tokens(self, scene: Rae3dScene) -> Rae3dScene:
+    def with_tokens(self, scene: Rae3dScene) -> Rae3dScene:
+        """The scene with the tokens of its references, in the world that it has."""
         assert scene.images is not None
         features = None if self.features is None else self.features(scene.images)
         rays = self._rays(scene, scene.cameras)

@@ -47,6 +47,11 @@ class Rae3dSystem(PlainSystem):
         """Of settings and weights."""
         return fingerprint_of(self._own.settings, self._own.model)
 
+    def route(self, references: int) -> str:
+        """Always ``decode``."""
+        del references
+        return "decode"
+
     def pack(self, scene: Scene) -> dict[str, Tensor]:
         """Tokens, cameras and the world of a scene.
 

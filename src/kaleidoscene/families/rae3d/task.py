@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from kaleidoscene.datasets.sampling import some_again
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.encoders.vgg19 import PerceptualDistance
@@ -22,12 +23,13 @@ from kaleidoscene.families.rae3d.renderer import Rae3dRenderer
 from kaleidoscene.families.rae3d.settings import Rae3dSettings
 from kaleidoscene.families.rae3d.system import Rae3dSystem
 from kaleidoscene.families.rae3d.world import RelativeWorld
+from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import plucker_rays, unproject
 from kaleidoscene.nn.precision import no_autocast
 from kaleidoscene.randomness import draw_noise, seeded
 from kaleidoscene.training.task import PlainTask
 
-_HIDING, _NOISE = 21, 22
+_HIDING, _NOISE, _AGAIN = 21, 22, 23
 
 
 def tokens_of(
@@ -98,7 +100,8 @@ class Rae3dTask(PlainTask):
 
         Args:
             views: Posed 3D scenes; references come first, the others are scored.
-            seed: With the place of a scene in the run it tells which references are hidden, and the noise.
+            seed: With the place of a scene in the run it tells which references are hidden, the noise, and which
+                references are scored in place of others (``Rae3dLoss.repeated``).
 
         Raises:
             KaleidosceneError: There are no references or cameras, or views are hidden by masks.
@@ -117,24 +120,28 @@ class Rae3dTask(PlainTask):
         numbers = views.numbers or tuple(range(len(images)))
         visible = self._visible(numbers, n, seed).to(device)
         features = None if self.features is None else self.features(images[:, :n])
+        own = some_again(numbers, n, images.shape[1], share=self.loss.repeated, seed=seed, stream=_AGAIN).to(device)
+        scene = torch.arange(len(own), device=device)[:, None]
         decoded = self.model(
-            images[:, :n], rays[:, :n], visible, rays[:, n:], features, self._noise(numbers, seed, device)
+            images[:, :n], rays[:, :n], visible, rays[scene, own], features, self._noise(numbers, seed, device)
         )
+        depth = None
+        if views.depth is not None:
+            scale = RelativeWorld.of(cameras[:, :n], cameras[:, n:]).scale
+            depth = views.depth[scene, own] / scale.to(views.depth)[:, None, None, None]
         with no_autocast(images):
-            return self._terms(decoded, views, RelativeWorld.of(cameras[:, :n], cameras[:, n:]))
+            return self._terms(decoded, images[scene, own], inside[scene.cpu(), own.cpu()], depth)
 
-    def _terms(self, decoded: Decoded, views: Views, world: RelativeWorld) -> dict[str, Tensor]:
-        n, loss = views.num_references, self.loss
-        images, truth = decoded.images.flatten(0, 1), views.images[:, n:].flatten(0, 1)
+    def _terms(
+        self, decoded: Decoded, views: Tensor, inside: Cameras, depth: Float[Tensor, "batch targets h w"] | None
+    ) -> dict[str, Tensor]:
+        loss, images, truth = self.loss, decoded.images.flatten(0, 1), views.flatten(0, 1)
         terms = {"image": (images - truth).square().mean(), "gradients": gradient_loss(images, truth)}
         total = terms["image"] + loss.gradients * terms["gradients"]
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(images, truth)
             total = total + loss.perceptual * terms["perceptual"]
-        if decoded.points is not None and decoded.confidence is not None and views.depth is not None:
-            assert views.cameras is not None
-            depth = views.depth[:, n:] / world.scale.to(views.depth)[:, None, None, None]
-            inside = world.enter(views.cameras)[:, n:]
+        if decoded.points is not None and decoded.confidence is not None and depth is not None:
             points = unproject(inside.to(depth.device).to(depth.dtype), depth).flatten(0, 1)
             terms["points"] = point_loss(
                 decoded.points.flatten(0, 1), decoded.confidence.flatten(0, 1), points, (depth > 0).flatten(0, 1),

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from kaleidoscene.datasets.sampling import some_again
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.encoders.vgg19 import PerceptualDistance
@@ -27,8 +28,9 @@ from kaleidoscene.families.rng.world import SourceWorld
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import plucker_rays, unproject
 from kaleidoscene.nn.precision import no_autocast
-from kaleidoscene.randomness import seeded
 from kaleidoscene.training.task import PlainTask
+
+_AGAIN = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +141,8 @@ class RngTask(PlainTask):
             raise KaleidosceneError("RnG hides no views by masks: data.sampling.masking must be drop or none.")
         world = SourceWorld.of(cameras[:, :n])
         inside = world.enter(cameras)
-        own = self._targets(views, seed)
+        numbers, count = views.numbers or range(len(views.images)), views.images.shape[1]
+        own = some_again(numbers, n, count, share=self.loss.repeated, seed=seed, stream=_AGAIN)
         scene = torch.arange(len(own))[:, None]
         targets = inside[scene, own]
         device = views.images.device
@@ -147,14 +150,3 @@ class RngTask(PlainTask):
         foreground = depth > 0
         points = unproject(targets.to(device).to(depth.dtype), depth) * foreground[..., None]
         return Truth(inside[:, :n], targets, views.images[scene, own], points, foreground)
-
-    def _targets(self, views: Views, seed: int) -> Tensor:
-        """Which views the targets are: those behind the sources, some of which give way to a source."""
-        batch, count = views.images.shape[:2]
-        n = views.num_references
-        rows = []
-        for number in views.numbers or range(batch):
-            generator = seeded(seed, 6, number)
-            again = torch.rand(count - n, generator=generator) < self.loss.repeated
-            rows.append(torch.where(again, torch.randint(n, (count - n,), generator=generator), torch.arange(n, count)))
-        return torch.stack(rows)
