@@ -21,12 +21,14 @@ from kaleidoscene.cli import (
     compare,
     convert,
     evaluate,
+    generate,
     info,
     interpolate,
     pose,
     reconstruct,
     render,
     synthesize,
+    view,
 )
 from kaleidoscene.cli.main import VERBS, main
 from kaleidoscene.families.checkpoints import WEIGHTS
@@ -49,11 +51,13 @@ OPTIONS = {
     "convert": convert.ConvertOptions,
     "pose": pose.PoseOptions,
     "reconstruct": reconstruct.ReconstructOptions,
+    "generate": generate.GenerateOptions,
     "render": render.RenderOptions,
     "evaluate": evaluate.EvaluateOptions,
     "info": info.InfoOptions,
     "interpolate": interpolate.InterpolateOptions,
     "synthesize": synthesize.SynthesizeOptions,
+    "view": view.ViewOptions,
 }
 
 

@@ -12,6 +12,7 @@ from kaleidoscene.errors import Failed, Interrupted, KaleidosceneError, unknown_
 
 VERBS = {
     "render": "render new views of a capture",
+    "view": "a window in the browser: cameras, new views where one looks, camera paths, clouds, meshes",
     "generate": "draw objects of nothing, each seen from all sides",
     "reconstruct": "a cloud of points, cameras and depth maps from photographs without cameras",
     "interpolate": "frames between the frames of a film",

@@ -29,6 +29,7 @@ from kaleidoscene.rendering.outputs import (
     frame_name,
     write_contact_sheet,
 )
+from kaleidoscene.rendering.renderer import OnStep
 from kaleidoscene.rendering.resume import REQUEST, PartialRendering, is_finished
 from kaleidoscene.serialisation import to_plain, write_json
 from kaleidoscene.workflows.costs import describe_rendering
@@ -131,8 +132,12 @@ class RenderingJob:
             lines.append(f"On disk up to {self.disk_bytes / 2**30:.1f} GiB.")
         return [*lines, f"wrote {self.out / picture.name} (nothing was rendered: --dry-run)"]
 
-    def run(self) -> Rendered:
+    def run(self, on_view: OnStep | None = None) -> Rendered:
         """Render what is not there yet.
+
+        Args:
+            on_view: Called with the views that are done and their number; what it raises stops the rendering, and the
+                same request goes on with the rest.
 
         Raises:
             KaleidosceneError: The folder cannot be written, or the rendering failed; finished views are kept.
@@ -149,7 +154,7 @@ class RenderingJob:
             if partial.count:
                 print(f"going on: {partial.count} of {len(request.cameras)} views are rendered already")
             try:
-                self._render(partial)
+                self._render(partial, on_view)
             except BaseException:
                 if partial.count:
                     kept = f"{partial.count} of {len(request.cameras)} views are kept"
@@ -183,9 +188,9 @@ class RenderingJob:
         route = self.model.route(len(self.request.references))
         return {} if route is None else {"route": route}
 
-    def _render(self, partial: PartialRendering) -> None:
+    def _render(self, partial: PartialRendering, on_view: OnStep | None) -> None:
         """Render what is not there yet and put it away as it comes."""
-        request = self.request
+        request, done = self.request, 0
         bar = Progress(
             TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), _FramesPerSecond(),
             TextColumn("{task.fields[note]}"), TimeRemainingColumn(),
@@ -203,6 +208,9 @@ class RenderingJob:
                 if chunk.is_new:
                     partial.keep(chunk)
                 bar.advance(task, len(chunk.indices))
+                done += len(chunk.indices)
+                if on_view is not None:
+                    on_view(done, len(request.cameras))
 
     def _write(self, partial: PartialRendering, folder: Path) -> Rendered:
         """Frames, video, cameras, contact sheet (of 48 frames at most) and, where the truth is known, every PSNR."""

@@ -222,6 +222,17 @@ def _targets_before_references(options: RequestOptions, capture: Capture) -> tup
     return None, None
 
 
+def references_of(options: RequestOptions, capture: Capture) -> list[int]:
+    """Views that are named as references, or chosen where none are.
+
+    Raises:
+        KaleidosceneError: The list is none, or there are not so many.
+    """
+    if options.references is not None:
+        return parse_references(options.references)
+    return _choose(options, capture, None, None)
+
+
 def _choose(options: RequestOptions, capture: Capture, targets: Cameras | None, own: list[int] | None) -> list[int]:
     """References that are not named; views that are targets are not among them."""
     known = [number for number, frame in enumerate(capture.frames) if not frame.interpolated]

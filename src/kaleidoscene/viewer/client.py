@@ -1,0 +1,111 @@
+"""One open page: where it looks, and the views that are rendered for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import field_of_view
+from kaleidoscene.images.pixels import to_bytes
+from kaleidoscene.viewer.live import LiveFrame, LiveScene, letterbox
+from kaleidoscene.viewer.things import place_of, pose_of
+
+Said = Callable[[str], None]
+
+
+class Page:
+    """Renders where a client of a viser server looks, in a thread of its own, until the client is gone.
+
+    Args:
+        client: Of the server.
+        scene: What to render from; None while nothing is rendered live.
+        say: Takes what the last view took, as a sentence.
+    """
+
+    def __init__(self, client: Any, scene: LiveScene | None, say: Said) -> None:
+        self.client, self.scene, self._say = client, scene, say
+        self._asked, self._ended, self._playing = Event(), Event(), Event()
+        client.camera.on_update(lambda _: self.look())
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def pose(self) -> Float[Tensor, "4 4"]:
+        """``world_from_cam`` of where it looks from."""
+        return pose_of(self.client.camera)
+
+    def look(self) -> None:
+        """Render anew as soon as what is being rendered is done."""
+        if not self._playing.is_set():
+            self._asked.set()
+
+    def fly(self, world_from_cam: Float[Tensor, "4 4"], target: Float[Tensor, " 3"] | None = None) -> None:
+        """Look from a pose; with ``target`` turns of the mouse go about it."""
+        with self.client.atomic():
+            for name, value in place_of(world_from_cam).items():
+                setattr(self.client.camera, name, value)
+            if target is not None:  # on the axis, so that the direction stays what it is
+                pose = world_from_cam.double()
+                depth = (target.double() - pose[:3, 3]) @ pose[:3, 2]
+                if depth > 1e-6:
+                    self.client.camera.look_at = (pose[:3, 3] + depth * pose[:3, 2]).numpy()
+
+    def use(self, scene: LiveScene | None) -> None:
+        """Render from another scene, or no more."""
+        self.scene = scene
+        if scene is None:
+            self.client.scene.set_background_image(None)
+            return
+        self.client.camera.fov = field_of_view(float(scene.intrinsics[1, 1]), scene.model.image_size[0])
+        self.look()
+
+    def play(self, cameras: Cameras, fps: float) -> None:
+        """Fly along a path, with the views that a rendering of it has; at most ``fps`` a second."""
+        if self.scene is None or self._playing.is_set():
+            return
+        self._playing.set()
+        try:
+            for frame, pose in zip(self.scene.film(cameras), cameras.world_from_cam, strict=True):
+                if self._ended.is_set():
+                    return
+                self.fly(pose)
+                self._show(frame)
+                self._ended.wait(max(0.0, 1 / fps - frame.seconds))
+        finally:
+            self._playing.clear()
+
+    def end(self) -> None:
+        """The client is gone."""
+        self._ended.set()
+        self._asked.set()
+
+    def _run(self) -> None:
+        while True:
+            self._asked.wait()
+            self._asked.clear()
+            if self._ended.is_set():
+                return
+            if self.scene is None:
+                continue
+            try:
+                self._show(self.scene.view(self.pose))
+            except KaleidosceneError as error:
+                self._say(str(error))
+            except Exception:
+                if not self._ended.is_set():  # a client that vanishes in the middle breaks what is sent to it
+                    raise
+
+    def _show(self, frame: LiveFrame) -> None:
+        with contextlib.suppress(ZeroDivisionError):  # a page that has not told its size yet
+            laid = letterbox(frame, float(self.client.camera.aspect))
+            depth = None if laid.depth is None else torch.where(laid.depth > 0, laid.depth, 1e6).numpy()
+            self.client.scene.set_background_image(to_bytes(laid.image), format="png", depth=depth)
+            self._say(f"{frame.seconds * 1000:.0f} ms a view")

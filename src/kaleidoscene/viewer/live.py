@@ -1,0 +1,107 @@
+"""New views from wherever somebody looks, of one scene that is encoded once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.api import Model
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.photos import intrinsics_of
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.normalisation import SceneNormalisation
+from kaleidoscene.rendering.renderer import TARGET_SEEDS
+
+
+@dataclass(frozen=True, eq=False)
+class LiveFrame:
+    """A view and what it took.
+
+    Attributes:
+        image: RGB in [0, 1].
+        depth: Along the optical axis in world units; None of models that know none.
+        seconds: It took.
+    """
+
+    image: Float[Tensor, "3 h w"]
+    depth: Float[Tensor, "h w"] | None
+    seconds: float
+
+
+class LiveScene:
+    """References of a capture, ready for one view after the other; any number of threads may ask.
+
+    Args:
+        model: Any.
+        capture: Posed views.
+        indices: Which of them are references.
+        seed: As of a request with one target, which the views equal.
+    """
+
+    def __init__(self, model: Model, capture: Capture, indices: Sequence[int], seed: int = 0) -> None:
+        references = capture.select(list(indices))
+        self.model = model.for_shape(references.cameras)
+        self.references, self.seed = references, seed
+        self._centred = SceneNormalisation(references.origin(), torch.ones(()))
+        images, cameras = self.model.prepare(references)
+        inside = self._centred.normalise(cameras).reshape(1, len(references))
+        self._scene = self.model.system.renderer.encode(images[None], inside)
+        self._lock = Lock()
+
+    @property
+    def intrinsics(self) -> Float[Tensor, "3 3"]:
+        """The lens of the model."""
+        h, _ = size = self.model.image_size
+        return intrinsics_of(self.model.system.focal_over_height * h, size).float()
+
+    def camera(self, world_from_cam: Float[Tensor, "4 4"]) -> Cameras:
+        """A camera of the model in the world of the capture, ``(1,)``."""
+        poses = world_from_cam[None].float()
+        return Cameras(poses, self.intrinsics[None].to(poses), self.model.image_size)
+
+    def view(self, world_from_cam: Float[Tensor, "4 4"]) -> LiveFrame:
+        """What is seen from a pose in the world of the capture."""
+        return next(self.film(self.camera(world_from_cam)))
+
+    def film(self, cameras: Cameras) -> Iterator[LiveFrame]:
+        """The views of a path ``(frames,)``, each as a rendering of the whole path has it."""
+        renderer = self.model.system.renderer
+        inside = self._centred.normalise(self.model.lens(cameras)).reshape(1, len(cameras))
+        with self._lock:
+            scene = renderer.expect(self._scene, inside)
+        for index in range(len(cameras)):
+            with self._lock:
+                started = time.perf_counter()
+                one = inside[:, index : index + 1]
+                found = renderer.render(scene, one, seeds=[self.seed * TARGET_SEEDS + index], independent=True)
+                seconds = time.perf_counter() - started
+            depth = None if found.depths is None else found.depths[0, 0].cpu()
+            yield LiveFrame(found.images[0, 0].cpu(), depth, seconds)
+
+    def with_seed(self, seed: int) -> LiveScene:
+        """The same references with another seed."""
+        other = object.__new__(LiveScene)
+        other.__dict__ = {**self.__dict__, "seed": seed}
+        return other
+
+
+def letterbox(frame: LiveFrame, aspect: float) -> LiveFrame:
+    """A view in the middle of a canvas that is as high: with white (of no depth) beside it, or without its own sides.
+
+    A canvas shows the model's angle of view from its top to its bottom, so that what is drawn over it fits.
+
+    Args:
+        frame: To be laid.
+        aspect: Width over height of the canvas.
+    """
+    wide, w = max(1, round(frame.image.shape[-2] * aspect)), frame.image.shape[-1]
+    left = (wide - w) // 2
+    image = torch.nn.functional.pad(frame.image, (left, wide - w - left), value=1.0)
+    depth = None if frame.depth is None else torch.nn.functional.pad(frame.depth, (left, wide - w - left))
+    return replace(frame, image=image, depth=depth)

@@ -1,0 +1,167 @@
+"""The panel of the window: what is rendered live, the camera path, and its rendering."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.viewer.path import PRESETS, PathEditor
+from kaleidoscene.viewer.things import place_of, pose_of
+
+Render = Callable[[Path, Callable[[int, int], None]], Path]
+"""From the file of a path, and who is told of progress (and may stop it), to the folder that was written."""
+
+
+_LINE = (220, 60, 60)
+
+
+class Stopped(KaleidosceneError):
+    """Somebody pressed 'Stop'."""
+
+
+class PathPanel:
+    """Keyframes, presets, playing, rendering.
+
+    Args:
+        server: Of viser.
+        editor: The path.
+        start: Where presets start.
+        play: Flies a client along cameras.
+        render: Renders the file of a path.
+        out: Folder that everything is written to, and nothing beside it.
+    """
+
+    def __init__(
+        self, server: Any, editor: PathEditor, start: Any, *, play: Callable[[Any, Cameras], None], render: Render,
+        out: Path,
+    ) -> None:  # fmt: skip
+        self.server, self.editor, self.out = server, editor, out
+        self._start, self._play, self._render = start, play, render
+        self._stop, self._busy = Event(), Lock()
+        gui = server.gui
+        self.said = gui.add_markdown("")
+        self._build_keyframes(gui)
+        self._build_path(gui)
+        self._build_rendering(gui)
+        self._changed()
+
+    def _build_keyframes(self, gui: Any) -> None:
+        add = gui.add_button("Add keyframe", hint="Where this page looks from.")
+        add.on_click(lambda event: self._edit(lambda: self.editor.add(self._pose(event))))
+        self.chosen = gui.add_dropdown("Keyframe", ("none",))
+        go, move, drop = (
+            gui.add_button(label) for label in ("Go to keyframe", "Move keyframe here", "Delete keyframe")
+        )
+        go.on_click(lambda event: self._with_chosen(lambda place: self._fly(event, place)))
+        move.on_click(lambda event: self._with_chosen(lambda place: self.editor.replace(place, self._pose(event))))
+        drop.on_click(lambda _: self._with_chosen(self.editor.remove))
+        gui.add_button("Delete all").on_click(lambda _: self._edit(self.editor.clear))
+
+    def _build_path(self, gui: Any) -> None:
+        self.preset = gui.add_dropdown("Preset", PRESETS)
+        take = gui.add_button("Take preset")
+        take.on_click(lambda _: self._edit(lambda: self.editor.take_preset(self.preset.value, self._start)))
+        self.duration = gui.add_number("Seconds", self.editor.duration, min=0.1, max=600.0, step=0.1)
+        self.fps = gui.add_number("Frames a second", self.editor.fps, min=1.0, max=120.0, step=1.0)
+        self.closed = gui.add_checkbox("Back to the first", self.editor.closed)
+        for handle in (self.duration, self.fps, self.closed):
+            handle.on_update(lambda _: self._edit(self._take_numbers))
+        gui.add_button("Play").on_click(lambda event: self._do(lambda: self._play(event.client, self.editor.cameras())))
+
+    def _build_rendering(self, gui: Any) -> None:
+        gui.add_button("Save path").on_click(lambda event: self._do(lambda: self._save(event.client)))
+        upload = gui.add_upload_button("Open path", mime_type="application/json")
+        upload.on_upload(lambda _: self._edit(lambda: self._open(upload.value.content)))
+        self.bar = gui.add_progress_bar(0.0, visible=False)
+        gui.add_button("Render path").on_click(lambda event: self._do(lambda: self._render_path(event.client)))
+        gui.add_button("Stop").on_click(lambda _: self._stop.set())
+
+    def _pose(self, event: Any) -> Any:
+        return pose_of(event.client.camera)
+
+    def _fly(self, event: Any, place: int) -> None:
+        with event.client.atomic():
+            for name, value in place_of(self.editor.keyframes[place]).items():
+                setattr(event.client.camera, name, value)
+
+    def _take_numbers(self) -> None:
+        self.editor.duration, self.editor.fps = float(self.duration.value), float(self.fps.value)
+        self.editor.closed = bool(self.closed.value)
+
+    def _with_chosen(self, what: Callable[[int], None]) -> None:
+        if self.chosen.value != "none":
+            self._edit(lambda: what(int(self.chosen.value) - 1))
+
+    def _edit(self, what: Callable[[], None]) -> None:
+        if self._do(what):
+            self._changed()
+
+    def _do(self, what: Callable[[], object]) -> bool:
+        """Do what a button asks for; what cannot be done is said in the panel."""
+        try:
+            what()
+            return True
+        except KaleidosceneError as error:
+            self.said.content = str(error)
+        except OSError as error:
+            self.said.content = f"{error.filename}: {error.strerror}."
+        return False
+
+    def _changed(self) -> None:
+        """Show the path as it is now."""
+        editor, scene = self.editor, self.server.scene
+        count = len(editor.keyframes)
+        self.chosen.options = tuple(str(n + 1) for n in range(count)) or ("none",)
+        for name in ("/path/line", "/path/keyframes"):
+            scene.remove_by_name(name)
+        try:
+            cameras = editor.cameras()
+        except KaleidosceneError:
+            self.said.content = f"{count} keyframes; a path needs two."
+            return
+        self.said.content = f"{count} keyframes, {len(cameras)} frames." if count else f"{len(cameras)} frames."
+        if len(cameras) > 1:
+            points = cameras.centres.double().numpy()
+            scene.add_spline_catmull_rom(
+                "/path/line", points, thickness=2.0, thickness_units="screen", color=(220, 60, 60)
+            )
+
+    def _save(self, client: Any) -> None:
+        path = self.out / "camera_path.json"
+        self.editor.save(path)
+        client.send_file_download(path.name, path.read_bytes(), save_immediately=True)
+        self.said.content = f"wrote {path}"
+
+    def _open(self, content: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "path.json"
+            path.write_bytes(content)
+            try:
+                self.editor.open(path)
+            except KaleidosceneError as error:
+                raise KaleidosceneError(str(error).replace(str(path), "the file")) from error
+
+    def _render_path(self, client: Any) -> None:
+        if not self._busy.acquire(blocking=False):
+            raise KaleidosceneError("A path is being rendered already.")
+        try:
+            self._stop.clear()
+            self.editor.save(self.out / "camera_path.json")
+            self.bar.visible = True
+            folder = self._render(self.out / "camera_path.json", self._on_view)
+            client.send_file_download("video.mp4", (folder / "video.mp4").read_bytes(), save_immediately=True)
+            self.said.content = f"wrote {folder}"
+        finally:
+            self.bar.visible = False
+            self._busy.release()
+
+    def _on_view(self, done: int, total: int) -> None:
+        self.bar.value = 100.0 * done / total
+        self.said.content = f"{done} of {total} views"
+        if self._stop.is_set():
+            raise Stopped(f"Stopped after {done} of {total} views; rendering the same path again goes on.")

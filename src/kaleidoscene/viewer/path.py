@@ -1,0 +1,105 @@
+"""Keyframes of a camera path, and the path through them as 'render --camera-path' takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.captures.camera_paths import read_any_camera_path
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry import trajectories
+from kaleidoscene.geometry.camera_path import write_camera_path
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.view import Start
+
+PRESETS = ("orbit", "sphere", "spiral", "lemniscate", "dolly", "pan", "roll", "move")
+
+
+@dataclass
+class PathEditor:
+    """Keyframes, and how long the way through them takes.
+
+    Attributes:
+        intrinsics: Lens of all keyframes.
+        image_size: ``(height, width)``.
+        keyframes: Poses, in the order of the path.
+        duration: Seconds.
+        fps: Frames a second.
+        closed: From the last keyframe back to the first.
+    """
+
+    intrinsics: Float[Tensor, "3 3"]
+    image_size: tuple[int, int]
+    keyframes: list[Float[Tensor, "4 4"]] = field(default_factory=list)
+    duration: float = 4.0
+    fps: float = 12.0
+    closed: bool = False
+    _fixed: Cameras | None = None
+
+    @property
+    def frames(self) -> int:
+        """Of the whole path."""
+        return len(self._fixed) if self._fixed is not None else max(1, round(self.duration * self.fps))
+
+    def add(self, world_from_cam: Float[Tensor, "4 4"], place: int | None = None) -> None:
+        """A keyframe, by default behind the others."""
+        self._fixed = None
+        self.keyframes.insert(len(self.keyframes) if place is None else place, world_from_cam.float())
+
+    def replace(self, place: int, world_from_cam: Float[Tensor, "4 4"]) -> None:
+        """Another pose for a keyframe."""
+        self._fixed = None
+        self.keyframes[place] = world_from_cam.float()
+
+    def remove(self, place: int) -> None:
+        """Take a keyframe out."""
+        self._fixed = None
+        del self.keyframes[place]
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._fixed = None
+        self.keyframes.clear()
+
+    def take(self, cameras: Cameras) -> None:
+        """A whole path, frame by frame, in place of keyframes; of its lens nothing is kept."""
+        self.clear()
+        matrix = self.intrinsics.to(cameras.world_from_cam).expand(len(cameras), 3, 3)
+        self._fixed = replace(cameras, intrinsics=matrix, image_size=self.image_size)
+
+    def take_preset(self, name: str, start: Start) -> None:
+        """One of :data:`PRESETS` about what a capture shows."""
+        self._fixed = None
+        self.take(trajectories.preset(name, start, self.frames))
+
+    def cameras(self) -> Cameras:
+        """The path ``(frames,)``: smoothly through the keyframes, or one that was taken as it is.
+
+        Raises:
+            KaleidosceneError: There are fewer than two keyframes.
+        """
+        if self._fixed is not None:
+            return self._fixed
+        if len(self.keyframes) < 2:
+            raise KaleidosceneError(f"A path needs at least 2 keyframes, there are {len(self.keyframes)}.")
+        poses = torch.stack(self.keyframes)
+        keys = Cameras(poses, self.intrinsics.to(poses).expand(len(poses), 3, 3), self.image_size)
+        return trajectories.spline(keys, self.frames, closed=self.closed)
+
+    def save(self, path: Path) -> None:
+        """Write the path as JSON (:mod:`kaleidoscene.geometry.camera_path`)."""
+        cameras = self.cameras()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_camera_path(path, cameras, fps=self.fps)
+
+    def open(self, path: Path) -> None:
+        """Read a path, ours or nerfstudio's.
+
+        Raises:
+            KaleidosceneError: It is neither.
+        """
+        self.take(read_any_camera_path(path))

@@ -1,0 +1,124 @@
+"""What the window shows is what a rendering gives; paths go where their keyframes are."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from kaleidoscene.api import load
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry import trajectories
+from kaleidoscene.geometry.poses import random_rigid
+from kaleidoscene.rendering.ordering import RenderPlan
+from kaleidoscene.viewer.live import LiveFrame, LiveScene, letterbox
+from kaleidoscene.viewer.path import PRESETS, PathEditor
+from kaleidoscene.viewer.things import place_of, pose_of, show_file
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def bus():
+    return read_capture(REPOSITORY / "examples" / "captures" / "school_bus")
+
+
+@pytest.fixture(scope="module", params=["default", "rng"])
+def scene(request, bus):
+    return LiveScene(load(request.param), bus, [0, 2])
+
+
+def test_a_film_is_what_a_rendering_gives(scene, bus):
+    cameras = bus.cameras[[5, 9, 14]]
+    plan = RenderPlan(mode="independent", chunk=1)
+    for seed in (0, 3):
+        whole = scene.model.render(bus.select([0, 2]), cameras=cameras, seed=seed, plan=plan)
+        frames = list(scene.with_seed(seed).film(cameras))
+        torch.testing.assert_close(torch.stack([frame.image for frame in frames]), whole.images, rtol=0, atol=1e-6)
+        if whole.depths is not None:
+            torch.testing.assert_close(torch.stack([frame.depth for frame in frames]), whole.depths)
+    first = scene.view(cameras.world_from_cam[1])
+    alone = scene.model.render(bus.select([0, 2]), cameras=scene.camera(cameras.world_from_cam[1]), plan=plan)
+    torch.testing.assert_close(first.image, alone.images[0], rtol=0, atol=1e-6)
+    assert first.seconds > 0
+
+
+def test_a_view_is_as_high_as_the_window():
+    image, depth = torch.rand(3, 4, 6), 1 + torch.rand(4, 6)
+    wide = letterbox(LiveFrame(image, depth, 0.1), 2.5)
+    assert wide.image.shape == (3, 4, 10) and wide.depth.shape == (4, 10)
+    assert torch.equal(wide.image[..., 2:8], image) and (wide.image[..., :2] == 1).all()
+    assert torch.equal(wide.depth[:, 2:8], depth) and not wide.depth[:, 8:].any()
+    narrow = letterbox(LiveFrame(image, None, 0.1), 0.5)
+    assert narrow.depth is None and torch.equal(narrow.image, image[..., 2:4])
+    assert torch.equal(letterbox(LiveFrame(image, depth, 0.1), 1.5).image, image)
+
+
+def test_poses_are_those_of_the_browser():
+    pose = random_rigid(generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    back = pose_of(SimpleNamespace(**place_of(pose)))
+    torch.testing.assert_close(back, pose)
+
+
+def editor(bus) -> PathEditor:
+    return PathEditor(bus.cameras.intrinsics[0], (12, 20), duration=2.0, fps=5.0)
+
+
+def test_a_path_goes_through_its_keyframes(bus, tmp_path):
+    made = editor(bus)
+    with pytest.raises(KaleidosceneError, match="at least 2 keyframes, there are 0"):
+        made.cameras()
+    for number in (3, 8, 20, 5):
+        made.add(bus.cameras.world_from_cam[number])
+    made.replace(3, bus.cameras.world_from_cam[6])
+    made.add(bus.cameras.world_from_cam[1], place=0)
+    made.remove(3)
+    cameras = made.cameras()
+    assert len(cameras) == made.frames == 10 and cameras.image_size == (12, 20)
+    keys = bus.cameras.world_from_cam[[1, 3, 8, 6]]
+    torch.testing.assert_close(cameras.world_from_cam[[0, 3, 6, 9]], keys, rtol=0, atol=1e-5)
+    expected = trajectories.spline(bus.cameras[[1, 3, 8, 6]], 10)
+    torch.testing.assert_close(cameras.world_from_cam, expected.world_from_cam)
+    made.closed = True
+    assert not torch.allclose(made.cameras().world_from_cam[9], keys[3], atol=1e-3)
+    made.save(tmp_path / "a" / "path.json")
+    other = editor(bus)
+    other.open(tmp_path / "a" / "path.json")
+    torch.testing.assert_close(other.cameras().world_from_cam, made.cameras().world_from_cam)
+    other.add(keys[0])  # keyframes take the place of what was opened
+    with pytest.raises(KaleidosceneError, match="there are 1"):
+        other.cameras()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_those_of_the_command_line(bus, name):
+    made = editor(bus)
+    made.take_preset(name, bus)
+    assert torch.equal(made.cameras().world_from_cam, trajectories.preset(name, bus, 10).world_from_cam)
+    assert torch.equal(made.cameras().intrinsics[4], bus.cameras.intrinsics[0])
+
+
+class Drawn:
+    """Keeps what is drawn."""
+
+    def __getattr__(self, name):
+        return lambda *values, **named: self.__dict__.setdefault("calls", []).append((name, values, named))
+
+
+def test_clouds_and_meshes_are_drawn(tmp_path):
+    lines = ["ply", "format ascii 1.0", "element vertex 3", *(f"property float {axis}" for axis in "xyz")]
+    lines += [f"property uchar {colour}" for colour in ("red", "green", "blue")] + ["end_header"]
+    points = [(0.0, 1.0, 2.0, 10, 20, 30), (3.0, -1.0, 2.5, 40, 50, 60), (0.5, 0.5, 4.0, 70, 80, 90)]
+    path = tmp_path / "cloud.ply"
+    path.write_text("\n".join([*lines, *(" ".join(map(str, point)) for point in points)]) + "\n")
+    drawn = Drawn()
+    assert show_file(drawn, path) == "a cloud of 3 points"
+    (name, (_, where, colours), _), *_ = drawn.calls
+    assert name == "add_point_cloud"
+    np.testing.assert_allclose(where, np.array(points)[:, :3])
+    np.testing.assert_array_equal(colours, np.array(points)[:, 3:])
+    (tmp_path / "broken.ply").write_text("ply\nnothing")
+    with pytest.raises(KaleidosceneError, match=r"broken\.ply: not readable as a mesh or cloud"):
+        show_file(drawn, tmp_path / "broken.ply")
+    (tmp_path / "box.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    assert show_file(drawn, tmp_path / "box.obj") == "a mesh" and drawn.calls[-1][0] == "add_mesh_trimesh"

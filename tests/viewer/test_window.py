@@ -1,0 +1,188 @@
+"""The window in a real browser: looking, keyframes, rendering, several pages, pages that vanish, an exported page."""
+
+import json
+import shutil
+import time
+from contextlib import contextmanager
+
+import pytest
+import torch
+from playwright.sync_api import expect, sync_playwright
+
+from kaleidoscene.api import load
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.cli.main import main
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.images.files import read_image
+from kaleidoscene.viewer.window import Window, opened, path_renderer
+from tests.conftest import REPOSITORY
+
+BUS = REPOSITORY / "examples" / "captures" / "school_bus"
+PATIENCE = 60_000
+# The server's and the browser's threads close their sockets when they come to it.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no Chromium here")
+    flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def shown(out, capture: Capture | None = None, model: str | None = "default"):
+    """A window on the school bus, or on another capture."""
+    with opened(port=8123) as window:
+        loaded = None if model is None else load(model)
+        render = path_renderer(window, model or "none", BUS, out)
+        window.show_capture(capture or read_capture(BUS), loaded, [0, 2], out, render)
+        yield window
+
+
+def new_page(browser, window: Window, wait: bool = True):
+    page = browser.new_page(viewport={"width": 900, "height": 1000}, accept_downloads=True)
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(window.address)
+    if wait:
+        expect(page.get_by_text("ms a view")).to_be_visible(timeout=PATIENCE)
+    return page
+
+
+def press(page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def drag(page, by: int) -> None:
+    page.mouse.move(250, 500)
+    page.mouse.down()
+    page.mouse.move(250 + by, 520, steps=4)
+    page.mouse.up()
+
+
+def until(what, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_keyframes_become_a_film_as_the_command_line_renders_it(browser, tmp_path):
+    with shown(tmp_path / "out") as window:
+        page = new_page(browser, window)
+        (client,) = window.pages.values()
+        first = client.pose
+        capture = read_capture(BUS)
+        torch.testing.assert_close(first.float(), capture.cameras.world_from_cam[0], rtol=0, atol=1e-3)
+        press(page, "Add keyframe")
+        expect(page.get_by_text("1 keyframes; a path needs two.")).to_be_visible(timeout=PATIENCE)
+        drag(page, 120)
+        until(lambda: not torch.allclose(client.pose, first, atol=1e-2))
+        press(page, "Add keyframe")
+        expect(page.get_by_text("2 keyframes, 48 frames.")).to_be_visible(timeout=PATIENCE)
+        page.get_by_label("Seconds").fill("0.4")
+        page.keyboard.press("Tab")
+        expect(page.get_by_text("2 keyframes, 5 frames.")).to_be_visible(timeout=PATIENCE)
+        keys = window.path.editor.keyframes
+        assert torch.equal(keys[0], first.float())
+        with page.expect_download(timeout=PATIENCE) as waited:
+            press(page, "Render path")
+        waited.value.save_as(tmp_path / "video.mp4")
+        folder = tmp_path / "out" / "path-001"
+        assert (folder / "video.mp4").read_bytes() == (tmp_path / "video.mp4").read_bytes()
+        with page.expect_download(timeout=PATIENCE) as waited:
+            press(page, "Save path")
+        waited.value.save_as(tmp_path / "path.json")
+        films = [frame.image for frame in window.scene.film(window.path.editor.cameras())]
+        assert not page.errors
+        page.close()
+    render = ["render", str(BUS), "--references", "0,2", "--camera-path", str(tmp_path / "path.json"), "--chunk", "1"]
+    assert main([*render, "--out", str(tmp_path / "again")]) == 0
+    names = [f"{number:04d}.png" for number in range(5)]
+    for name, film in zip(names, films, strict=True):
+        assert (folder / "frames" / name).read_bytes() == (tmp_path / "again" / "frames" / name).read_bytes()
+        torch.testing.assert_close(read_image(folder / "frames" / name)[0], film, rtol=0, atol=0.51 / 255)
+    poses = read_capture(folder).cameras.world_from_cam
+    torch.testing.assert_close(poses[[0, -1]], torch.stack(keys), rtol=0, atol=1e-5)
+
+
+def test_two_pages_look_for_themselves_and_one_may_vanish(browser, tmp_path):
+    with shown(tmp_path / "out") as window:
+        first, second = new_page(browser, window), new_page(browser, window)
+        one, other = window.pages.values()
+        before = other.pose
+        drag(first, 150)
+        until(lambda: not torch.allclose(one.pose, before, atol=1e-2))
+        torch.testing.assert_close(other.pose, before)
+        press(second, "Take preset")
+        press(second, "Play")
+        time.sleep(0.5)
+        second.close()  # in the middle of the film
+        until(lambda: len(window.pages) == 1)
+        page = first
+        page.get_by_role("textbox").first.fill("0,2,7")
+        page.keyboard.press("Tab")
+        until(lambda: window.references == [0, 2, 7])
+        page.get_by_role("textbox").first.fill("0,99")
+        page.keyboard.press("Tab")
+        expect(page.get_by_text("view 99 is out of range")).to_be_visible(timeout=PATIENCE)
+        assert window.references == [0, 2, 7] and not page.errors
+        page.close()
+
+
+def test_a_rendering_can_be_stopped_and_a_bad_path_is_named(browser, tmp_path):
+    with shown(tmp_path / "out") as window:
+        page = new_page(browser, window)
+        press(page, "Render path")
+        expect(page.get_by_text("A path needs at least 2 keyframes")).to_be_visible(timeout=PATIENCE)
+        assert not (tmp_path / "out").exists()
+        press(page, "Take preset")
+        expect(page.get_by_text("48 frames.")).to_be_visible(timeout=PATIENCE)
+        press(page, "Render path")
+        expect(page.get_by_text("of 48 views").first).to_be_visible(timeout=PATIENCE)
+        press(page, "Stop")
+        expect(page.get_by_text("rendering the same path again goes on")).to_be_visible(timeout=PATIENCE)
+        assert not (tmp_path / "out" / "path-001").exists()
+        bad = tmp_path / "bad.json"
+        bad.write_text(json.dumps({"format": "recipe"}))
+        page.locator("input[type=file]").set_input_files(bad)
+        expect(page.get_by_text("the file: not a camera path")).to_be_visible(timeout=PATIENCE)
+        page.close()
+
+
+def test_two_hundred_cameras_without_a_model(browser, tmp_path):
+    bus = read_capture(BUS)
+    many = bus.select([number % len(bus) for number in range(200)])
+    with shown(tmp_path / "out", many, model=None) as window:
+        page = new_page(browser, window, wait=False)
+        expect(page.locator("canvas").first).to_be_visible(timeout=PATIENCE)
+        until(lambda: len(window.pages) == 1)
+        assert len(window._cameras) >= 200 and not page.errors
+        page.close()
+
+
+def test_an_exported_page_needs_no_network(browser, tmp_path, capsys):
+    render = ["render", str(BUS), "--references", "0,2", "--frames", "4", "--out", str(tmp_path / "film")]
+    assert main(render) == 0
+    assert main(["view", str(tmp_path / "film"), "--export", str(tmp_path / "page.html")]) == 0
+    assert f"wrote {tmp_path / 'page.html'}" in capsys.readouterr().out
+    context = browser.new_context(offline=True)
+    page, errors = context.new_page(), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    expect(page.frame_locator("iframe").locator("canvas").first).to_be_visible(timeout=PATIENCE)
+    until(lambda: page.evaluate("document.querySelector('video').readyState") >= 2)
+    assert not errors
+    context.close()
+
+
+def test_the_window_is_for_this_machine_alone(tmp_path):
+    with pytest.raises(KaleidosceneError, match=r"--host 0\.0\.0\.0: the window has no password"):
+        Window(host="0.0.0.0")
