@@ -61,6 +61,8 @@ CALLS = {
     f"{RENDER} --samples two": "--samples: expected a whole number",
     f"{RENDER} --samples 2 --model rng": "which rng does not",
     f"{RENDER} --samples 2 --interpolate 1": "--samples and --interpolate do not go together",
+    "completion": "{BASH,ZSH,FISH} must be given",
+    "completion powershell": "powershell",
     "view": "Give one capture or rendering",
     f"view {CAPTURE} empty": "Give one capture or rendering",
     "view nothing.ply": "nothing.ply: no such file",

@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 BUS = REPOSITORY / "examples" / "captures" / "school_bus"
 PATIENCE = 60_000
 # The server's and the browser's threads close their sockets when they come to it.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
 @pytest.fixture(scope="module")

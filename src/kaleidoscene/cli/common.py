@@ -61,7 +61,7 @@ def error_sentence(box: str) -> str:
         elif text:
             sections[-1].append(text)
     first, *others = [section for section in sections if section] or [[box.strip()]]
-    options = [text for text in first if text.startswith("--") or text.isupper()]
+    options = [text for text in first if text.startswith(("--", "{")) or text.isupper()]
     if first[0].startswith("Missing from"):
         names = " and ".join(text.split(" (")[0] for text in options)
         return f"{names} must be given; --help tells what for."

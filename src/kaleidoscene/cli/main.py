@@ -25,6 +25,7 @@ VERBS = {
     "convert": "write a capture in another format, or as training shards",
     "pose": "estimate cameras of photographs",
     "info": "parameters, operations, memory and time of a request, before anything runs",
+    "completion": "what a shell offers when TAB is pressed",
     "synthesize": "render training or test scenes ahead",
 }
 
@@ -36,10 +37,12 @@ _USAGE = "usage: kaleidoscene VERB [OPTIONS]     (kaleidoscene VERB --help tells
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
         print(_USAGE)
         return 0 if argv else 2
-    if argv[0] == "--version":
+    if argv[0] == "help" and len(argv) > 1:
+        argv = [argv[1], "--help"]
+    if argv[0] in ("--version", "-V"):
         from kaleidoscene import __version__  # noqa: PLC0415  --help and typos must not wait for torch
 
         print(f"kaleidoscene {__version__}")
@@ -59,6 +62,9 @@ def _run(argv: list[str]) -> int:
         return error.exit_code
     except KaleidosceneError as error:
         said, code = str(error), 1
+    except BrokenPipeError:  # who reads has enough, as 'head' does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:  # a full disk, a folder that may not be written
         said, code = f"{error.filename2 or error.filename or 'writing'}: {error.strerror or error}.", 1
     except KeyboardInterrupt:

@@ -109,7 +109,12 @@ def find_recipe(name: str) -> Recipe:
         recipes = _recipes_of(trained)
         if name in recipes:
             return recipes[name]()
-    raise unknown_name("recipe", name, [recipe for of in (*FAMILIES, _INTERPOLATOR) for recipe in _recipes_of(of)])
+    raise unknown_name("recipe", name, recipe_names())
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes, family by family."""
+    return [recipe for name in (*FAMILIES, _INTERPOLATOR) for recipe in _recipes_of(name)]
 
 
 def load_interpolator(name: str | Path, device: str) -> Interpolator:

@@ -41,7 +41,8 @@ class Window:
                 f"one with 'ssh -L {port}:localhost:{port}'."
             )
         self.server = _viser().ViserServer(host=host, port=port, label="Kaleidoscene", verbose=False)
-        self.server.gui.configure_theme(dark_mode=False, control_layout="fixed", show_logo=False)
+        self.server.gui.configure_theme(dark_mode=False, show_logo=False)
+        self.server.gui.main_panel.dock_right()
         self.pages: dict[int, Page] = {}
         self.scene: LiveScene | None = None
         self._cameras: list[Any] = []

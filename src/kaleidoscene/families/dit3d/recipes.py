@@ -52,13 +52,13 @@ def dit3d_nano() -> Dit3dRecipe:
     return Dit3dRecipe(
         settings=Dit3dSettings(
             model=Dit3dConfig(
-                depth=6, width=256, heads=4, tokens=128, channels=192, head_depth=2, head_width=384, head_heads=6
+                depth=6, width=256, heads=4, tokens=64, channels=192, head_depth=2, head_width=384, head_heads=6
             ),
             image_size=(64, 64), field_of_view=49.1,
         ),
         data=BatchConfig(
             batch_size=32, reference_dropout=0.0, augmentation=Augmentation(random_background=0.0),
-            sampling=ViewSampling(views=9, kind="uniform", masking="none"),
+            sampling=ViewSampling(views=8, kind="uniform", masking="none"),
         ),
         synthetic=SyntheticScenes(image_size=(64, 64), views=10, scenes=20480, wide_share=0.2, near_share=0.2),
         train=TrainConfig(

@@ -39,20 +39,22 @@ def rae3d_paper() -> Rae3dRecipe:
 
 
 def rae3d_nano() -> Rae3dRecipe:
-    """For a CPU: 64 px, 128 tokens, one to six views of procedural objects and scans with depth."""
+    """For a CPU: 64 px, 64 tokens, up to eight views of procedural objects and scans with depth; after the next one."""
     return Rae3dRecipe(
         settings=Rae3dSettings(
             model=Rae3dConfig(
-                width=192, heads=6, patch_size=8, tokens=128, neck_depth=6, decoder_depth=4, decoder="causal",
-                encoder=EncoderConfig(kind="image"), points=DPTConfig(channels=(48, 64, 96, 96), fused=48, last=24),
+                # Patches of 16 px and 64 tokens: four times the scenes a second (benchmarks/rae3d_training.md).
+                width=192, heads=6, patch_size=16, tokens=64, neck_depth=6, decoder_depth=4, decoder="causal",
+                encoder=EncoderConfig(kind="image"), points=DPTConfig(channels=(32, 48, 64, 64), fused=24, last=12),
                 point_layers=(0, 1, 2, 3),
             ),
             image_size=(64, 64), field_of_view=49.1,
         ),
-        loss=Rae3dLoss(background=1.0),
+        # Differences of neighbours make white the easiest answer to begin with: they count a tenth.
+        loss=Rae3dLoss(background=1.0, gradients=0.1, noise=0.1),
         data=BatchConfig(
-            batch_size=16, depth=True, reference_dropout=0.0, augmentation=Augmentation(random_background=0.0),
-            sampling=ViewSampling(views=9, kind="uniform", masking="drop", max_targets=3),
+            batch_size=64, depth=True, reference_dropout=0.0, augmentation=Augmentation(random_background=0.0),
+            sampling=ViewSampling(views=8, kind="uniform", masking="drop", max_targets=3),
         ),
         synthetic=SyntheticScenes(
             image_size=(64, 64), views=10, scenes=20480, wide_share=0.2, near_share=0.2, depth=True
@@ -66,11 +68,22 @@ def rae3d_nano() -> Rae3dRecipe:
     )  # fmt: skip
 
 
+def rae3d_nano_images() -> Rae3dRecipe:
+    """First stage of ``rae3d-nano``: without the decoder of points, in half the time."""
+    base = rae3d_nano()
+    return replace(
+        base, settings=replace(base.settings, model=replace(base.settings.model, points=None)),
+        data=replace(base.data, depth=False),
+        # What small networks have to learn first is that tokens tell what was seen.
+        loss=replace(base.loss, background=0.0, repeated=0.3),
+    )  # fmt: skip
+
+
 def rae3d_debug() -> Rae3dRecipe:
     """A tiny run that ends in seconds on a CPU, for tests and first steps."""
     base = rae3d_nano()
     network = replace(
-        base.settings.model, width=24, heads=3, tokens=12, neck_depth=2, decoder_depth=4,
+        base.settings.model, width=24, heads=3, patch_size=8, tokens=12, neck_depth=2, decoder_depth=4,
         points=DPTConfig(channels=(8, 12, 16, 16), fused=8, last=8),
     )  # fmt: skip
     return replace(
@@ -88,6 +101,7 @@ def rae3d_debug() -> Rae3dRecipe:
 RECIPES: dict[str, Callable[[], Rae3dRecipe]] = {
     "rae3d-debug": rae3d_debug,
     "rae3d-nano": rae3d_nano,
+    "rae3d-nano-images": rae3d_nano_images,
     "rae3d-paper": rae3d_paper,
 }
 """Every recipe by the name the command line knows it by."""

@@ -1,0 +1,146 @@
+"""3DRAE's and 3DDiT's weights on unseen scans: views and depth from 1, 2 and 6 given views, drawn completions of one.
+
+    python -m benchmarks.rae3d CAPTURES [--model rae3d] [--drawing dit3d] [--samples 4]
+
+CAPTURES is what ``kaleidoscene synthesize CAPTURES --captures --scenes.depth --scenes.meshes TEST_MESHES
+--scenes.image-size 128 128`` writes. Protocol of the paper scaled down (method C.7): 16 of the 25 views of a scene,
+drawn with seed 0; the first 1, 2 or 6 are given, all others are scored.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import write_result
+from kaleidoscene.api import Model, load
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.evaluation.baselines import make_baseline
+from kaleidoscene.evaluation.metrics.depth import depth_errors
+from kaleidoscene.evaluation.metrics.image import psnr, ssim
+from kaleidoscene.evaluation.scene_views import CaptureViews
+from kaleidoscene.evaluation.unposed import TrueViews
+from kaleidoscene.images.pixels import resize_image
+from kaleidoscene.rendering.renderer import TARGET_SEEDS, Renderer, Rendering
+
+GIVEN, VIEWS = (1, 2, 6), 16
+Scores = dict[str, list[dict[str, float]]]
+
+
+def rendered(
+    renderer: Renderer, truth: TrueViews, given: Sequence[int], targets: Sequence[int], seed: int = 0
+) -> Rendering:
+    """Targets from given views of a scene."""
+    scene = renderer.encode(truth.images[None, given], truth.cameras[given].reshape(1, len(given)))
+    cameras = truth.cameras[targets].reshape(1, len(targets))
+    seeds = [seed * TARGET_SEEDS + place for place in range(len(targets))]
+    return renderer.render(renderer.expect(scene, cameras), cameras, seeds=seeds, independent=True)
+
+
+def scored(found: Rendering, truth: TrueViews, targets: Sequence[int]) -> dict[str, float]:
+    """PSNR and SSIM, and Rel of the depth on the object where it is told."""
+    true = truth.images[targets]
+    images = resize_image(found.images[0], (true.shape[-2], true.shape[-1]))
+    scores = {"psnr": float(psnr(images, true).mean()), "ssim": float(ssim(images, true).mean())}
+    if found.depths is not None:
+        depths = truth.depths[targets]
+        errors = depth_errors(found.depths[0], depths, depths > 0)
+        scores |= {"rel": 100 * errors.rel, "a1": 100 * errors.a1}
+    return scores
+
+
+def drawn(renderer: Renderer, truth: TrueViews, views: list[int], samples: int) -> dict[str, float]:
+    """Several completions of the first view: their mean score, the given view again, how far they are apart."""
+    given, targets = views[:1], views[1:]
+    made = [rendered(renderer, truth, given, [*given, *targets], seed) for seed in range(samples)]
+    images = torch.stack([one.images[0] for one in made])
+    true = truth.images[targets]
+    apart = [float((a - b).square().mean().sqrt()) for a, b in combinations(images[:, 1:], 2)]
+    each = [float(psnr(image, true).mean()) for image in images[:, 1:]]
+    mean = float(psnr(images[:, 1:].mean(0), true).mean())
+    kept = float(torch.stack([psnr(image[:1], truth.images[given]) for image in images]).mean())
+    return {"psnr": sum(each) / samples, "mean": mean, "kept": kept, "apart": sum(apart) / len(apart)}
+
+
+def seconds_of(renderer: Renderer, truth: TrueViews, views: list[int]) -> float:
+    """Of 16 views from 6, the better of three."""
+    taken = []
+    for _ in range(3):
+        started = time.perf_counter()
+        rendered(renderer, truth, views[:6], views)
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def mean(values: Sequence[dict[str, float]], key: str) -> float:
+    return sum(value[key] for value in values) / len(values)
+
+
+def read(folder: Path, model: Model) -> TrueViews:
+    capture = read_capture(folder).recentred()
+    return TrueViews.read(CaptureViews(folder.name, capture, model.image_size, model.system.focal_over_height))
+
+
+def lines(scores: Scores, times: dict[str, float], completions: list[dict[str, float]], side: int) -> list[str]:
+    count = len(next(iter(scores.values())))
+    out = [
+        f"{count} scans that were not trained on, {side} px, targets of {VIEWS} views that were not given; means over "
+        "scenes.", "", "| | PSNR | SSIM | Rel, % | a1, % |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, of in scores.items():
+        depth = f"{mean(of, 'rel'):.1f} | {mean(of, 'a1'):.1f}" if "rel" in of[0] else " | "
+        out.append(f"| {name} | {mean(of, 'psnr'):.2f} | {mean(of, 'ssim'):.3f} | {depth} |")
+    out += ["", "Seconds for 16 views from 6: " + ", ".join(f"{name} {taken:.2f}" for name, taken in times.items())]
+    if completions:
+        out += [
+            "", f"Completions of one view: PSNR of a sample {mean(completions, 'psnr'):.2f} dB, of the mean of all "
+            f"{mean(completions, 'mean'):.2f} dB; the given view again {mean(completions, 'kept'):.2f} dB; samples are "
+            f"{mean(completions, 'apart'):.3f} apart (root mean square of colours in [0, 1])."
+        ]  # fmt: skip
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("captures", type=Path)
+    parser.add_argument("--model", default="rae3d")
+    parser.add_argument("--drawing", default=None)
+    parser.add_argument("--samples", type=int, default=4)
+    options = parser.parse_args()
+    model, kaleido = load(options.model), load("default")
+    drawing = None if options.drawing is None else load(options.drawing)
+    nearest = make_baseline("nearest", model.image_size)
+    scores: Scores = {}
+    completions: list[dict[str, float]] = []
+    draw, times = random.Random(0), {}
+    for path in sorted(options.captures.glob("*/transforms.json")):
+        views = draw.sample(range(25), VIEWS)
+        truth, large = read(path.parent, model), read(path.parent, kaleido)
+        for n in GIVEN:
+            given, targets = views[:n], views[n:]
+            small = scored(rendered(model.system.renderer, truth, given, targets), truth, targets)
+            scores.setdefault(f"{options.model}, {n} given", []).append(small)
+        six, rest = views[:6], views[6:]
+        scores.setdefault("nearest of 6", []).append(scored(rendered(nearest, truth, six, rest), truth, rest))
+        other = rendered(kaleido.system.renderer, large, six, rest)
+        scores.setdefault("default (Kaleido), 6 given", []).append(
+            scored(Rendering(other.images, other.cameras), truth, rest)
+        )
+        if drawing is not None:
+            completions.append(drawn(drawing.system.renderer, truth, views, options.samples))
+        if not times:
+            times = {
+                options.model: seconds_of(model.system.renderer, truth, views),
+                "default": seconds_of(kaleido.system.renderer, large, views),
+            }
+        print(path.parent.name, flush=True)
+    write_result("rae3d", "3DRAE and 3DDiT on unseen scans", lines(scores, times, completions, model.image_size[0]))
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
