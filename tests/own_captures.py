@@ -265,16 +265,17 @@ def re10k(folder: Path) -> Cameras:
 
 def video(path: Path, views: int = 24) -> None:
     """A walk through the room, H.264, ten frames a second."""
-    _film(path, [np.asarray(Image.open(picture)) for picture in pictures(ROOM)[:views]])
+    film(path, [np.asarray(Image.open(picture)) for picture in pictures(ROOM)[:views]])
 
 
 def pan(path: Path, frames: int) -> None:
     """A slow pan over one picture of the room: no cut in it."""
     picture = np.asarray(Image.open(pictures(ROOM)[8]))
-    _film(path, [picture[10:250, 2 * n : 2 * n + 320] for n in range(frames)])
+    film(path, [picture[10:250, 2 * n : 2 * n + 320] for n in range(frames)])
 
 
-def _film(path: Path, frames: list[np.ndarray]) -> None:
+def film(path: Path, frames: list[np.ndarray]) -> None:
+    """Pictures one after the other, H.264, ten a second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "16"})
         stream.height, stream.width = frames[0].shape[:2]

@@ -16,6 +16,7 @@ import kaleidoscene
 from kaleidoscene.cli import (
     ablate,
     bench,
+    capture,
     check,
     common,
     compare,
@@ -47,6 +48,7 @@ BUS = REPOSITORY / "examples" / "captures" / "school_bus"
 OPTIONS = {
     "ablate": ablate.AblateOptions,
     "bench": bench.BenchOptions,
+    "capture": capture.CaptureOptions,
     "check": check.CheckOptions,
     "compare": compare.CompareOptions,
     "completion": completion.CompletionOptions,

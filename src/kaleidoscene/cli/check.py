@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
@@ -10,15 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.checking.page import write_page
-from kaleidoscene.captures.checking.pictures import write_frusta_picture
-from kaleidoscene.captures.checking.run import check_capture, sound_frames
+from kaleidoscene.captures.checking.report import write_findings
+from kaleidoscene.captures.checking.run import check_capture
 from kaleidoscene.captures.findings import Finding
 from kaleidoscene.captures.formats.registry import FORMATS, scan_capture
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.errors import Failed, KaleidosceneError, unknown_name
 from kaleidoscene.folders import whole_folder
-from kaleidoscene.serialisation import write_json
 
 _MOST_ROWS = 12
 
@@ -57,7 +55,7 @@ def main(argv: list[str]) -> None:
     counts = {severity: sum(f.severity == severity for f in findings) for severity in ("error", "warning", "note")}
     if options.out is not None:
         with whole_folder(options.out, overwrite=options.overwrite, sources=[options.capture]) as folder:
-            names = _write(folder, capture, findings)
+            names = write_findings(folder, capture, findings)
         print("\n".join(f"wrote {options.out / name}" for name in names))
     if options.json:
         print_json({"capture": str(options.capture), **counts, "findings": [asdict(finding) for finding in findings]})
@@ -97,24 +95,3 @@ def _grouped(findings: list[Finding]) -> list[tuple[Finding, str]]:
         first = "" if group[0].frame is None else str(group[0].frame)
         rows.append((group[0], first + (f" and {len(group) - 1} more" if len(group) > 1 else "")))
     return rows
-
-
-def _write(folder: Path, capture: Capture | None, findings: list[Finding]) -> list[str]:
-    document = {
-        "version": 1,
-        "format": capture and capture.format,
-        "frames": capture and len(capture),
-        "findings": [asdict(finding) for finding in findings],
-    }
-    write_json(folder / "check.json", document)
-    names = ["check.json"]
-    numbers = [] if capture is None else sound_frames(capture, findings)
-    if capture is not None and numbers:
-        drawn = replace(capture, frames=tuple(capture.frames[number] for number in numbers))
-        try:
-            write_frusta_picture(folder / "frusta.png", drawn, numbers=numbers)
-            write_page(folder / "frusta.html", drawn, findings, numbers=numbers, total=len(capture))
-            names = ["frusta.png", "frusta.html", *names]
-        except KaleidosceneError as error:
-            print(f"no picture of the cameras: {error}")
-    return names

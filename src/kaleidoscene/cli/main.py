@@ -11,6 +11,7 @@ from typing import NoReturn
 from kaleidoscene.errors import Failed, Interrupted, KaleidosceneError, unknown_name
 
 VERBS = {
+    "capture": "photographs, an archive, a film or one picture to a capture with cameras, checked",
     "render": "render new views of a capture",
     "view": "a window in the browser: cameras, new views where one looks, camera paths, clouds, meshes",
     "generate": "draw objects of nothing, each seen from all sides",

@@ -12,7 +12,7 @@ from kaleidoscene.families.dit3d.renderer import Dit3dRenderer
 from kaleidoscene.geometry.poses import focal_over_side
 from kaleidoscene.nn.precision import TYPES, Precision
 from kaleidoscene.rendering.cost import Cost
-from kaleidoscene.rendering.system import PlainSystem
+from kaleidoscene.rendering.system import Background, PlainSystem
 
 
 class Dit3dSystem(PlainSystem):
@@ -28,6 +28,11 @@ class Dit3dSystem(PlainSystem):
         """Of the views it was trained on."""
         h, w = self.image_size
         return focal_over_side(self._own.settings.field_of_view) * min(h, w) / h
+
+    @property
+    def background(self) -> Background:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of the objects that its autoencoder was trained on."""
+        return self._own.autoencoder.renderer.settings.background
 
     @property
     def method_note(self) -> dict[str, Any]:

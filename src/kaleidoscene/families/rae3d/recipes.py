@@ -48,7 +48,7 @@ def rae3d_nano() -> Rae3dRecipe:
                 encoder=EncoderConfig(kind="image"), points=DPTConfig(channels=(32, 48, 64, 64), fused=24, last=12),
                 point_layers=(0, 1, 2, 3),
             ),
-            image_size=(64, 64), field_of_view=49.1,
+            image_size=(64, 64), field_of_view=49.1, background="white",
         ),
         # Differences of neighbours make white the easiest answer to begin with: they count a tenth.
         loss=Rae3dLoss(background=1.0, gradients=0.1, noise=0.1),

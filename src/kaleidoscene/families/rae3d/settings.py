@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from kaleidoscene.families.rae3d.config import Rae3dConfig
 
@@ -15,12 +16,14 @@ class Rae3dSettings:
         model: Architecture of the network.
         image_size: ``(height, width)`` it was trained at.
         field_of_view: Degrees of the views it was trained on; it takes others, and may show them badly.
+        background: What was behind the objects that it was trained on.
         targets_at_once: Targets that are decoded in one pass of the network, which bounds memory and nothing else.
     """
 
     model: Rae3dConfig
     image_size: tuple[int, int] = (224, 224)
     field_of_view: float = 50.0
+    background: Literal["any", "white"] = "any"
     targets_at_once: int = 8
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from kaleidoscene.geometry.poses import focal_over_side
 from kaleidoscene.nn.precision import TYPES, Precision
 from kaleidoscene.rendering.renderer import Scene
 from kaleidoscene.rendering.scene_file import fingerprint_of
-from kaleidoscene.rendering.system import PlainSystem
+from kaleidoscene.rendering.system import Background, PlainSystem
 
 
 class Rae3dSystem(PlainSystem):
@@ -41,6 +41,11 @@ class Rae3dSystem(PlainSystem):
         """Of the views it was trained on."""
         h, w = self.image_size
         return focal_over_side(self._own.settings.field_of_view) * min(h, w) / h
+
+    @property
+    def background(self) -> Background:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of the objects it was trained on."""
+        return self._own.settings.background
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,0 +1,144 @@
+"""What people hand in: a folder of photographs, an archive of them, a film, one picture; HEIC and AVIF too."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.images.files import SUFFIXES
+from kaleidoscene.images.videos import SUFFIXES as VIDEO_SUFFIXES
+from kaleidoscene.images.videos import video_frames
+
+RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
+CONVERTED = (".heic", ".heif", ".avif")
+_QUALITY = 95
+_MOST_IN_A_WINDOW, _LOOKED_AT = 8, 480
+
+
+def take_in(source: Path, scratch: Path) -> tuple[Capture, list[str]]:
+    """A capture of what lies there, and what was done to read it, as sentences.
+
+    Args:
+        source: Folder, archive, film or picture.
+        scratch: Empty folder for what has to be unpacked or converted; it must live as long as the capture.
+
+    Raises:
+        KaleidosceneError: Camera raw, an archive without pictures or with bad names, or nothing that is read.
+    """
+    if not source.exists():
+        raise KaleidosceneError(f"{source}: no such file or folder.")
+    notes, name, folder = [], source.stem if source.is_file() else source.name, source
+    if source.suffix.lower() == ".zip":
+        folder = scratch / "unpacked" / name
+        notes.append(f"{_unpack(source, folder)} files were unpacked from the archive.")
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+        if len(found) == 1 and not any(path.suffix.lower() in (*SUFFIXES, *CONVERTED) for path in folder.iterdir()):
+            folder = found[0]
+    files = [folder] if folder.is_file() else sorted(folder.iterdir())
+    raw = [path for path in files if path.suffix.lower() in RAW]
+    if raw:
+        raise KaleidosceneError(f"{raw[0]}: camera raw is not read; export JPEG, PNG or TIFF.")
+    if any(path.suffix.lower() in CONVERTED for path in files):
+        folder, count = _converted(files, scratch / "converted" / name)
+        notes.append(f"{count} HEIC or AVIF pictures were converted to JPEG, with their EXIF.")
+    return read_capture(folder), notes
+
+
+def _unpack(archive: Path, folder: Path) -> int:
+    """Pictures and films of an archive, all in one folder; returns their number."""
+    folder.mkdir(parents=True)
+    wanted, count = (*SUFFIXES, *CONVERTED, *RAW, *VIDEO_SUFFIXES), 0
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for member in opened.infolist():
+                path = Path(member.filename)
+                hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+                if member.is_dir() or hidden or path.suffix.lower() not in wanted:
+                    continue
+                target = folder / path.name  # of the path in the archive nothing but the last part counts
+                if target.exists():
+                    raise KaleidosceneError(f"{archive}: two files of the archive are called {path.name}.")
+                with opened.open(member) as packed, target.open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+                count += 1
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise KaleidosceneError(f"{archive}: not a readable archive ({error}).") from error
+    if not count:
+        raise KaleidosceneError(f"{archive}: there are no pictures and no film in the archive.")
+    return count
+
+
+def _converted(files: list[Path], folder: Path) -> tuple[Path, int]:
+    """Pictures with JPEGs in place of what other readers do not know; folder, or the one picture, and how many."""
+    folder.mkdir(parents=True)
+    count = 0
+    for path in files:
+        if path.suffix.lower() in CONVERTED:
+            if path.suffix.lower() != ".avif":
+                _know_heic()
+            try:
+                with Image.open(path) as picture:
+                    picture.convert("RGB").save(
+                        folder / f"{path.stem}.jpg", quality=_QUALITY, exif=picture.getexif().tobytes()
+                    )
+            except Exception as error:  # plug-ins raise what they like
+                raise KaleidosceneError(f"{path}: not a readable picture ({error or type(error).__name__}).") from error
+            count += 1
+        elif path.suffix.lower() in SUFFIXES:
+            shutil.copyfile(path, folder / path.name)
+    return (next(folder.iterdir()) if len(files) == 1 else folder), count
+
+
+def _know_heic() -> None:
+    try:
+        import pillow_heif  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise KaleidosceneError("HEIC needs pillow-heif: pip install 'kaleidoscene[heic]'.") from error
+    pillow_heif.register_heif_opener()
+
+
+def sharpness(pixels: np.ndarray) -> float:
+    """Variance of the Laplacian of the brightness of an 8-bit picture ``(h, w, 3)``, looked at from a distance."""
+    step = max(1, max(pixels.shape[:2]) // _LOOKED_AT)
+    grey = pixels[::step, ::step].astype(np.float32).mean(-1)
+    inner = grey[1:-1, 1:-1]
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float((around - 4 * inner).var())
+
+
+def sharpest(film: Capture, count: int, on_frame: Callable[[int, int], None] | None = None) -> Capture:
+    """Of a film cut into so many equal parts, the sharpest frame of each.
+
+    Args:
+        film: All frames of a video.
+        count: Parts; at most one a frame.
+        on_frame: Progress: frames that were looked at, and how many there are to be.
+    """
+    count = min(count, len(film))
+    edges = np.linspace(0, len(film), count + 1).round().astype(int)
+    windows = [
+        np.unique(np.linspace(low, high - 1, min(_MOST_IN_A_WINDOW, high - low)).round().astype(int))
+        for low, high in pairwise(edges)
+    ]
+    looked_at = np.concatenate(windows)
+    of_position = {film.frames[number].position: int(number) for number in looked_at}
+    scores: dict[int, float] = {}
+    for done, (position, pixels) in enumerate(
+        video_frames(film.frames[0].image, [p for p in of_position if p is not None])
+    ):
+        scores[of_position[position]] = sharpness(pixels)
+        if on_frame is not None:
+            on_frame(done + 1, len(looked_at))
+    chosen = [max(window.tolist(), key=lambda number: scores[number]) for window in windows]
+    note = f"{count} of {len(film)} frames are taken, the sharpest of each part of the film"
+    return replace(film, frames=tuple(film.frames[n] for n in chosen), notes=(*film.notes, note))

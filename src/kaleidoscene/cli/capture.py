@@ -1,0 +1,53 @@
+"""kaleidoscene capture: ordinary photographs to a capture that renders."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from kaleidoscene.captures.posing import PoseConfig
+from kaleidoscene.cli.common import parse, print_json
+from kaleidoscene.workflows.capturing import PAGE, CapturingJob
+from kaleidoscene.workflows.request import check_place
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureOptions:
+    """Photographs, an archive of them, a film or one picture to a capture with cameras, checked; 'render' takes it."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder of photographs (JPEG, PNG, TIFF, WebP, HEIC, AVIF), .zip of them, video file, or one picture."""
+    out: Path
+    """Folder for the capture, and capture.html, which tells what was done."""
+    frames: int = 40
+    """Of a film: how many are taken, the sharpest of each part."""
+    pose: PoseConfig = field(default_factory=PoseConfig)
+    distance: float = 1.85
+    """Of the camera of a single picture from the middle of the object, in lengths of the object's longest side."""
+    elevation: float = 20.0
+    """Of the camera of a single picture above the object's middle, degrees."""
+    overwrite: bool = False
+    """Replace the output folder if it is not empty."""
+    json: bool = False
+    """Print one line of JSON at the end."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the verb."""
+    options = parse(CaptureOptions, argv, "capture")
+    check_place(options.distance, options.elevation)
+    started = time.perf_counter()
+    done = CapturingJob(
+        source=options.source, out=options.out, frames=options.frames, pose=options.pose, distance=options.distance,
+        elevation=options.elevation, overwrite=options.overwrite,
+    ).run(lambda stage: print(f"{stage} ...", flush=True))  # fmt: skip
+    seconds = time.perf_counter() - started
+    counts = {kind: sum(f.severity == kind for f in done.findings) for kind in ("error", "warning")}
+    print("\n".join([*done.steps, *(f"better: {sentence}" for sentence in done.advice)]))
+    print(f"{done.posed} of {done.images} images have cameras; {counts['error']} errors, {counts['warning']} warnings.")
+    print(f"wrote {options.out / PAGE}\nnext: kaleidoscene render {options.out} --out OUT")
+    if options.json:
+        print_json({"out": str(options.out), "images": done.images, "posed": done.posed, **counts, "seconds": seconds})

@@ -1,0 +1,166 @@
+"""From ordinary photographs to a capture that renders: taken in, chosen, given cameras, checked, in one folder."""
+
+from __future__ import annotations
+
+import html
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.checking.report import write_findings
+from kaleidoscene.captures.checking.run import check_capture
+from kaleidoscene.captures.conversion.images import write_images
+from kaleidoscene.captures.findings import Finding
+from kaleidoscene.captures.formats.registry import read_capture, scan_capture
+from kaleidoscene.captures.formats.transforms_json_writer import write_frames
+from kaleidoscene.captures.intake import sharpest, take_in
+from kaleidoscene.captures.posing import PoseConfig, PoseResult, estimate_poses
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.folders import whole_folder
+from kaleidoscene.geometry.poses import beside_object
+from kaleidoscene.serialisation import write_aside
+
+PAGE = "capture.html"
+_FEW = 0.7
+_STYLE = (
+    "body{font-family:sans-serif;margin:24px;max-width:900px}img{max-width:100%}td,th{padding:4px 10px;text-align:left}"
+)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What came of it.
+
+    Attributes:
+        images: That were looked at.
+        posed: Of them, that have cameras.
+        steps: What was done, as sentences.
+        advice: What would make it better, likewise.
+        findings: Of the check.
+    """
+
+    images: int
+    posed: int
+    steps: tuple[str, ...]
+    advice: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapturingJob:
+    """What is taken in, and how.
+
+    Attributes:
+        source: Folder of photographs, archive, film or one picture.
+        out: Folder of the capture.
+        frames: Of a film, how many are taken.
+        pose: How cameras are estimated.
+        distance: Of the camera of a single picture from the object's middle, in lengths of its longest side.
+        elevation: Of that camera above it, degrees.
+        overwrite: Replace the folder.
+    """
+
+    source: Path
+    out: Path
+    frames: int = 40
+    pose: PoseConfig = PoseConfig()
+    distance: float = 1.85
+    elevation: float = 20.0
+    overwrite: bool = False
+
+    def run(self, on_stage: Callable[[str], None]) -> Captured:
+        """Make the capture.
+
+        Args:
+            on_stage: Called with what is being done.
+
+        Raises:
+            KaleidosceneError: Nothing is read, there are cameras already, or none can be estimated.
+        """
+        if self.frames < 2:
+            raise KaleidosceneError(f"--frames must be at least 2, got {self.frames}.")
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            whole_folder(self.out, overwrite=self.overwrite, sources=[self.source]) as folder,
+        ):
+            on_stage("reading")
+            capture, steps = take_in(self.source, Path(scratch))
+            if capture.format not in ("photos", "video"):
+                raise KaleidosceneError(
+                    f"{self.source}: a {capture.format} capture, which has cameras already; render it as it is."
+                )
+            if capture.format == "video":
+                on_stage("looking for sharp frames")
+                capture = sharpest(capture, self.frames)
+            steps += [f"{note[0].upper()}{note[1:]}." for note in capture.notes]
+            posed, more, advice = self._give_cameras(capture, folder, on_stage)
+            on_stage("checking")
+            made = scan_capture(folder)
+            findings = check_capture(made)
+            write_findings(folder, made, findings)
+            captured = Captured(len(capture), posed, (*steps, *more), tuple(advice), tuple(findings))
+            write_aside(folder / PAGE, _page(self.source.name, captured))
+        read_capture(self.out)  # what was written is what 'render' takes
+        return captured
+
+    def _give_cameras(
+        self, capture: Capture, folder: Path, on_stage: Callable[[str], None]
+    ) -> tuple[int, list[str], list[str]]:
+        """Write the capture with its cameras; how many views have one, what was done, what would help."""
+        if len(capture) == 1:
+            copied = write_images(capture, folder)
+            pose = beside_object(self.distance, self.elevation)
+            frame = replace(copied.frames[0], world_from_cam=pose)
+            write_frames(folder / "transforms.json", replace(copied, frames=(frame,), centred="object"))
+            place = f"{self.distance:g} object lengths away, {self.elevation:g} degrees up"
+            said = f"One picture: its camera was put {place}; it looks at the middle of the object."
+            return 1, [said], ["Pictures from several sides show what one cannot."]
+        started = time.perf_counter()
+        result = estimate_poses(capture, folder, self.pose, on_stage=on_stage)
+        seconds = time.perf_counter() - started
+        said = (
+            f"{result.registered} of {result.images} images have cameras by structure from motion, {result.points} "
+            f"points, mean reprojection error {result.reprojection_error:.2f} px, in {seconds:.0f} s."
+        )
+        return result.registered, [said], _advice(result)
+
+
+def _advice(result: PoseResult) -> list[str]:
+    advice = []
+    if result.registered < _FEW * result.images:
+        advice.append("Few images were placed: take sharp pictures of a still scene, with half of each in the next.")
+    if result.others:
+        advice.append(
+            f"{result.others} images hang together among themselves alone; pictures between them and the rest help."
+        )
+    if result.reprojection_error > 1.5:
+        advice.append(
+            "Points miss their pixels by more than is usual: the zoom may have changed (--pose.shared-camera False), "
+            "or things moved."
+        )
+    return advice
+
+
+def _page(name: str, captured: Captured) -> str:
+    """What was done, where the cameras are, what is wrong, what would help."""
+
+    def items(sentences: tuple[str, ...] | list[str]) -> str:
+        return "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+
+    shown = [finding for finding in captured.findings if finding.severity != "note"]
+    cells = [(f.severity, f.value, f.effect, f.remedy) for f in shown]
+    rows = "".join(f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in cells)
+    found = f"<table><tr><th></th><th>what</th><th>effect</th><th>what to do</th></tr>{rows}</table>" if shown else (
+        "<p>No errors and no warnings.</p>"
+    )  # fmt: skip
+    advice = f"<h2>What would make it better</h2><ul>{items(captured.advice)}</ul>" if captured.advice else ""
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(name)}</title>'
+        f"<style>{_STYLE}</style>"
+        f"<h1>{html.escape(name)}</h1><p>{captured.posed} of {captured.images} images have cameras.</p>"
+        f"<h2>What was done</h2><ul>{items(captured.steps)}</ul>{advice}<h2>Findings</h2>{found}"
+        '<h2>Cameras</h2><p><a href="frusta.html">turn them</a></p><img src="frusta.png" alt="cameras"></html>\n'
+    )

@@ -1,0 +1,138 @@
+"""Ordinary photographs to captures: archives, films, HEIC and AVIF, one picture; what is refused."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.intake import sharpest, sharpness, take_in
+from kaleidoscene.cli.main import main
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.images.files import read_exif
+from tests import own_captures
+
+pytestmark = pytest.mark.slow
+POSE = ["--pose.max-image-size", "500", "--pose.max-features", "1500"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs") / "room"
+    own_captures.photographs(folder, 5)
+    return folder
+
+
+def archive(path, photos, extra=()):
+    with zipfile.ZipFile(path, "w") as packed:
+        for photo in sorted(photos.iterdir()):
+            packed.write(photo, f"deep/folder/{photo.name}")
+        packed.writestr("__MACOSX/._a.png", b"no picture")
+        packed.writestr("notes.txt", b"hello")
+        for name, content in extra:
+            packed.writestr(name, content)
+    return path
+
+
+def test_an_archive_becomes_a_capture_that_renders(photos, tmp_path, capsys):
+    source = archive(tmp_path / "holiday.zip", photos)
+    out = tmp_path / "capture"
+    assert main(["capture", str(source), "--out", str(out), *POSE, "--json"]) == 0
+    said = capsys.readouterr().out
+    note = json.loads(said.splitlines()[-1])
+    assert note["images"] == note["posed"] == 5 and note["error"] == 0
+    assert "5 files were unpacked from the archive." in said and f"kaleidoscene render {out}" in said
+    for name in ("transforms.json", "sparse/0", "images", "check.json", "frusta.png", "frusta.html"):
+        assert (out / name).exists()
+    page = (out / "capture.html").read_text()
+    assert "5 of 5 images have cameras." in page and "structure from motion" in page
+    capture = read_capture(out)
+    assert len(capture) == 5 and capture.is_posed
+    render = ["render", str(out), "--num-references", "2", "--frames", "2", "--out", str(tmp_path / "views")]
+    assert main(render) == 0
+
+
+def test_heic_and_avif_are_read_with_their_exif(photos, tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    (tmp_path / "phone").mkdir()
+    first, second, third = sorted(photos.iterdir())[:3]
+    exif = Image.Exif()
+    exif[272] = "A telephone"
+    with Image.open(first) as picture:
+        picture.convert("RGB").save(tmp_path / "phone" / "1.HEIC", quality=95, exif=exif.tobytes())
+    with Image.open(second) as picture:
+        picture.convert("RGB").save(tmp_path / "phone" / "2.avif", quality=95)
+    shutil.copyfile(third, tmp_path / "phone" / f"3{third.suffix}")
+    capture, notes = take_in(tmp_path / "phone", tmp_path / "scratch")
+    assert notes == ["2 HEIC or AVIF pictures were converted to JPEG, with their EXIF."]
+    assert [frame.image.name for frame in capture.frames] == ["1.jpg", "2.jpg", f"3{third.suffix}"]
+    assert read_exif(capture.frames[0].image)[272] == "A telephone"
+    true, _ = take_in(photos, tmp_path / "other")
+    for number in range(3):
+        apart = capture.images(only=[number]) - true.images(only=[number])
+        assert float(apart.abs().mean()) < 0.03
+    # One picture alone.
+    one, _ = take_in(tmp_path / "phone" / "2.avif", tmp_path / "one")
+    assert len(one) == 1 and one.frames[0].image.name == "2.jpg"
+    (tmp_path / "phone" / "4.heic").write_bytes(b"no picture")
+    with pytest.raises(KaleidosceneError, match=r"4\.heic: not a readable picture"):
+        take_in(tmp_path / "phone", tmp_path / "again")
+
+
+def test_one_picture_gets_a_camera_that_looks_at_the_object(photos, tmp_path, capsys):
+    picture = sorted(photos.iterdir())[0]
+    out = tmp_path / "capture"
+    assert main(["capture", str(picture), "--out", str(out), "--distance", "2", "--elevation", "30"]) == 0
+    assert "One picture: its camera was put 2 object lengths away, 30 degrees up" in capsys.readouterr().out
+    capture = read_capture(out)
+    torch.testing.assert_close(
+        capture.cameras.centres[0].double(), torch.tensor([0, -(3**0.5), 1.0]).double(), rtol=0, atol=1e-5
+    )
+    assert not capture.origin().any()
+
+
+def test_the_sharpest_frames_of_a_film_are_taken(tmp_path):
+    grain = np.random.default_rng(3).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    sharp = Image.fromarray(grain).resize((240, 180), Image.Resampling.NEAREST)
+    levels = [sharpness(np.asarray(sharp.filter(ImageFilter.GaussianBlur(radius)))) for radius in (0, 1, 2, 4)]
+    assert levels == sorted(levels, reverse=True) and levels[0] > 2 * levels[1]
+    film = tmp_path / "film.mp4"
+    in_focus = (2, 7, 8, 13)
+    own_captures.film(film, [
+        np.asarray(sharp if number in in_focus else sharp.filter(ImageFilter.GaussianBlur(3))) for number in range(16)
+    ])  # fmt: skip
+    seen = []
+    chosen = sharpest(read_capture(film), 4, lambda done, total: seen.append((done, total)))
+    assert [frame.position for frame in chosen.frames] == [2, 7, 8, 13]
+    assert seen[-1] == (16, 16) and "4 of 16 frames are taken" in chosen.notes[-1]
+    assert len(sharpest(read_capture(film), 99)) == 16
+
+
+def test_what_is_no_capture_is_refused_in_a_sentence(photos, tmp_path, capsys):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "IMG_1.CR2").write_bytes(b"raw")
+    (tmp_path / "torn.zip").write_bytes(b"PK no more")
+    twice = archive(tmp_path / "twice.zip", photos, [(f"other/{sorted(photos.iterdir())[0].name}", b"x")])
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as packed:
+        packed.writestr("notes.txt", b"hello")
+    with zipfile.ZipFile(tmp_path / "climbing.zip", "w") as packed:
+        packed.writestr("../../escaped.png", b"x")
+    out = tmp_path / "out"
+    for source, said in (
+        (tmp_path / "raw", "IMG_1.CR2: camera raw is not read; export JPEG, PNG or TIFF"),
+        (tmp_path / "torn.zip", "torn.zip: not a readable archive"),
+        (twice, "two files of the archive are called"),
+        (tmp_path / "empty.zip", "there are no pictures and no film in the archive"),
+        (tmp_path / "climbing.zip", "there are no pictures and no film in the archive"),
+        (tmp_path / "nothing", "nothing: no such file or folder"),
+        (own_captures.ROOM, "capture, which has cameras already"),
+    ):
+        assert main(["capture", str(source), "--out", str(out)]) == 1, source
+        assert said in capsys.readouterr().err
+        assert not out.exists() and not list(tmp_path.glob(".out*"))
+    assert not list(tmp_path.parent.glob("**/escaped.png"))
