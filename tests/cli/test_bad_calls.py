@@ -82,7 +82,7 @@ CALLS = {
     f"view {CAPTURE} --references 0,99 --export page.html": "view 99 is out of range",
     "view photos --export page.html": "has no pose",
     "generate": "--out PATH must be given",
-    "generate --out out": "dit3d: no such model",
+    "generate --out out --model nobody": "nobody: no such model",
     "generate --out out --model rng": "Generating needs a method that draws scenes of nothing, which rng does not",
     "generate --out out --model default --samples 0": "--samples must be from 1 to 1000, got 0",
     "generate --out out --frames 0": "--frames must be from 1",

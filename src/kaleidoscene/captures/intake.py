@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -44,7 +46,7 @@ def take_in(source: Path, scratch: Path) -> tuple[Capture, list[str]]:
         found = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
         if len(found) == 1 and not any(path.suffix.lower() in (*SUFFIXES, *CONVERTED) for path in folder.iterdir()):
             folder = found[0]
-    files = [folder] if folder.is_file() else sorted(folder.iterdir())
+    files = [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.name[0] != ".")
     raw = [path for path in files if path.suffix.lower() in RAW]
     if raw:
         raise KaleidosceneError(f"{raw[0]}: camera raw is not read; export JPEG, PNG or TIFF.")
@@ -71,7 +73,7 @@ def _unpack(archive: Path, folder: Path) -> int:
                 with opened.open(member) as packed, target.open("wb") as file:
                     shutil.copyfileobj(packed, file)
                 count += 1
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise KaleidosceneError(f"{archive}: not a readable archive ({error}).") from error
     if not count:
         raise KaleidosceneError(f"{archive}: there are no pictures and no film in the archive.")
@@ -84,6 +86,8 @@ def _converted(files: list[Path], folder: Path) -> tuple[Path, int]:
     count = 0
     for path in files:
         if path.suffix.lower() in CONVERTED:
+            if (folder / f"{path.stem}.jpg").exists() or path.with_suffix(".jpg") in files:
+                raise KaleidosceneError(f"{path}: there is another picture of that name; keep one of them.")
             if path.suffix.lower() != ".avif":
                 _know_heic()
             try:

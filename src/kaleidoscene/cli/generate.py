@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     generation = Generation(
         out=options.out, name=options.model, model=model, samples=options.samples, frames=options.frames,
         elevation=options.elevation, distance=options.distance, seed=options.seed, fps=options.fps,
-        overwrite=options.overwrite, depth=options.depth,
+        overwrite=options.overwrite, depth=options.depth, precision=options.precision,
     )  # fmt: skip
     seconds, made = _run(generation)
     h, w = model.image_size

@@ -61,6 +61,7 @@ def main(argv: list[str]) -> None:
         if capture is not None:
             _show(window, options, captures[0], capture, model)
         if options.export is not None:
+            protect_inputs(options.export, options.paths)
             film = captures[0] / "video.mp4" if captures else None
             film = film if film is not None and film.is_file() else None
             export(window, options.export, title=options.paths[0].resolve().name, video=film)
@@ -68,6 +69,18 @@ def main(argv: list[str]) -> None:
             return
         print(f"open {window.address} in a browser; Ctrl-C ends it.", flush=True)
         window.wait()
+
+
+def protect_inputs(page: Path, paths: tuple[Path, ...]) -> None:
+    """Raise if a page would take the place of what is shown.
+
+    Raises:
+        KaleidosceneError: It is one of the paths, or there in one of them.
+    """
+    whole = page.resolve()
+    for path in paths:
+        if whole == path.resolve() or (path.resolve() in whole.parents and whole.exists()):
+            raise KaleidosceneError(f"--export {page}: it would replace what is shown; give another file.")
 
 
 def _show(window: Window, options: ViewOptions, path: Path, capture: Capture, model: Model | None) -> None:

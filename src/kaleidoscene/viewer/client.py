@@ -99,9 +99,9 @@ class Page:
                 self._show(self.scene.view(self.pose))
             except KaleidosceneError as error:
                 self._say(str(error))
-            except Exception:
+            except Exception as error:  # memory that ran out, say; the page goes on
                 if not self._ended.is_set():  # a client that vanishes in the middle breaks what is sent to it
-                    raise
+                    self._say(f"{type(error).__name__}: {error}")
 
     def _show(self, frame: LiveFrame) -> None:
         with contextlib.suppress(ZeroDivisionError):  # a page that has not told its size yet

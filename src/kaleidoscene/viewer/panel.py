@@ -127,9 +127,7 @@ class PathPanel:
         self.said.content = f"{count} keyframes, {len(cameras)} frames." if count else f"{len(cameras)} frames."
         if len(cameras) > 1:
             points = cameras.centres.double().numpy()
-            scene.add_spline_catmull_rom(
-                "/path/line", points, thickness=2.0, thickness_units="screen", color=(220, 60, 60)
-            )
+            scene.add_spline_catmull_rom("/path/line", points, thickness=2.0, thickness_units="screen", color=_LINE)
 
     def _save(self, client: Any) -> None:
         path = self.out / "camera_path.json"

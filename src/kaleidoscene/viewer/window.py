@@ -41,7 +41,9 @@ class Window:
                 f"one with 'ssh -L {port}:localhost:{port}'."
             )
         self.server = _viser().ViserServer(host=host, port=port, label="Kaleidoscene", verbose=False)
-        self.server.gui.configure_theme(dark_mode=False, show_logo=False)
+        self.server.gui.configure_theme(dark_mode=False, show_logo=False, show_share_button=False)
+        # A page could ask for a public tunnel by itself; nobody beside this machine is to see the window.
+        self.server.request_share_url = _not_shared
         self.server.gui.main_panel.dock_right()
         self.pages: dict[int, Page] = {}
         self.scene: LiveScene | None = None
@@ -164,6 +166,15 @@ def opened(host: str = "127.0.0.1", port: int = 8080) -> Iterator[Window]:
         window.close()
 
 
+def _is_free(folder: Path, path: Path) -> bool:
+    """Whether nothing was rendered there, nor another path begun."""
+    begun, note = folder.with_name(f".{folder.name}.rendering"), folder.with_name(f".{folder.name}.path.json")
+    if folder.exists() or (begun.exists() and (not note.exists() or note.read_bytes() != path.read_bytes())):
+        return False
+    note.write_bytes(path.read_bytes())
+    return True
+
+
 def path_renderer(window: Window, name: str, capture: Path, out: Path) -> Render:
     """Renders a path as 'kaleidoscene render --camera-path' does, into the next folder below ``out``.
 
@@ -178,7 +189,7 @@ def path_renderer(window: Window, name: str, capture: Path, out: Path) -> Render
         assert window.scene is not None
         model, chosen = window.scene.model, ",".join(map(str, window.references))
         request = resolve_request(RequestOptions(capture=capture, references=chosen, camera_path=path), model)
-        folder = next(folder for n in count(1) if not (folder := out / f"path-{n:03d}").exists())
+        folder = next(folder for n in count(1) if _is_free(folder := out / f"path-{n:03d}", path))
         job = RenderingJob(
             out=folder, name=name, model=model, request=request, plan=model.system.default_plan.changed(chunk=1),
             precision="fp32", seed=window.scene.seed, fps=window.path.editor.fps, overwrite=False, capture=capture,
@@ -188,6 +199,10 @@ def path_renderer(window: Window, name: str, capture: Path, out: Path) -> Render
         return folder
 
     return render
+
+
+def _not_shared(*_: Any, **__: Any) -> None:
+    """No address for others."""
 
 
 def _viser() -> Any:

@@ -45,6 +45,7 @@ class Generation:
         fps: Of the videos.
         overwrite: Replace samples of another request.
         depth: Write depth maps, and name them in transforms.json.
+        precision: Of matrix products.
     """
 
     out: Path
@@ -58,6 +59,7 @@ class Generation:
     fps: float
     overwrite: bool
     depth: bool = False
+    precision: str = "fp32"
 
     @property
     def cameras(self) -> Cameras:
@@ -100,6 +102,7 @@ class Generation:
         return {
             "model": str(weights.resolve()), "modified": weights.stat().st_mtime_ns, "route": "diffusion",
             "sampling": model.system.method_note, "image_size": list(model.image_size), "seed": seed, "fps": self.fps,
+            "precision": self.precision,
             "cameras": self.cameras.world_from_cam.tolist(), **({"depth": True} if self.depth else {}),
         }  # fmt: skip
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.folders import FRUSTA
 from kaleidoscene.images.files import read_image
 from kaleidoscene.rendering.outputs import SheetRow, frame_name, write_contact_sheet, write_grid_video
 from kaleidoscene.workflows.rendering import WRITTEN, Rendered, RenderingJob
 
 SHEET, GRID = "contact_sheet.png", "samples.mp4"
+_OWN = {SHEET, GRID, FRUSTA, f"{SHEET}.partial", f"partial-{GRID}"}
 _MOST = 1000
 _SHEET_FRAMES = 12
 
@@ -33,7 +35,7 @@ def check_samples(count: int, out: Path, *, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise KaleidosceneError(f"{out}: the output folder is a file.")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    others = sorted(name for name in names - {SHEET, GRID} if not name.lstrip(".").startswith("sample-"))
+    others = sorted(name for name in names - _OWN if not name.lstrip(".").startswith("sample-"))
     if others and not overwrite:
         raise KaleidosceneError(f"{out}: the folder has more than samples ({others[0]}); give another.")
 

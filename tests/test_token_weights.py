@@ -1,0 +1,53 @@
+"""The weights of 3DRAE and 3DDiT in the package: small, described, and what little they can."""
+
+import json
+
+import pytest
+import torch
+
+import kaleidoscene
+from kaleidoscene.cli.main import main
+from kaleidoscene.evaluation.metrics.image import psnr
+from kaleidoscene.evaluation.protocols import nearest_reference
+from kaleidoscene.families.checkpoints import WEIGHTS
+from kaleidoscene.images.files import read_image
+from tests.conftest import REPOSITORY
+
+BUS = REPOSITORY / "examples" / "captures" / "school_bus"
+
+
+@pytest.mark.parametrize("name", ["rae3d", "dit3d"])
+def test_they_are_small_and_described(name):
+    path = WEIGHTS / name / "model.safetensors"
+    assert path.stat().st_size <= 32 * 2**20 and path.stat().st_mode & 0o044
+    card = (WEIGHTS / name / "MODEL_CARD.md").read_text()
+    for word in ("CC-BY 4.0", "Google Scanned Objects", "held-out", "beginning of a training"):
+        assert word in card
+    assert json.loads((WEIGHTS / name / "config.json").read_text())["family"] == name
+
+
+def test_views_decoded_of_tokens_are_better_than_the_nearest_reference():
+    model, capture = kaleidoscene.load("rae3d"), kaleidoscene.read_capture(BUS).recentred()
+    given, targets = [0, 8, 16], [4, 12, 20, 24]
+    made = model.render(capture.select(given), cameras=capture.cameras[targets])
+    (images, cameras), (true, wanted) = (model.prepare(capture.select(numbers)) for numbers in (given, targets))
+    copies = images[nearest_reference(cameras, wanted)]
+    assert float((psnr(made.images, true) - psnr(copies, true)).mean()) > 1
+    assert made.depths is not None and (made.depths > 0).float().mean() > 0.05
+
+
+def test_a_picture_has_completions_and_nothing_has_objects(tmp_path, capsys):
+    """The commands of a user, in few steps."""
+    out = tmp_path / "completions"
+    render = ["render", str(BUS), "--references", "0", "--model", "dit3d", "--frames", "3", "--steps", "8"]
+    assert main([*render, "--samples", "2", "--out", str(out)]) == 0
+    assert "dit3d: diffusion." in capsys.readouterr().out
+    first = read_image(out / "sample-01" / "frames" / "0000.png")[0]
+    model = kaleidoscene.load("dit3d")
+    assert model.system.background == "white" and model.route(2) == "decode"
+    true, _ = model.prepare(kaleidoscene.read_capture(BUS).select([0]))
+    assert float(psnr(first[None], true)) > 13  # an orbit begins at the reference
+    objects = tmp_path / "objects"
+    assert main(["generate", "--samples", "2", "--frames", "3", "--steps", "8", "--out", str(objects)]) == 0
+    views = [read_image(objects / f"sample-0{n}" / "frames" / "0001.png")[0] for n in (1, 2)]
+    assert not torch.allclose(*views, atol=0.1)
