@@ -106,10 +106,9 @@ def test_the_sharpest_frames_of_a_film_are_taken(tmp_path):
     own_captures.film(film, [
         np.asarray(sharp if number in in_focus else sharp.filter(ImageFilter.GaussianBlur(3))) for number in range(16)
     ])  # fmt: skip
-    seen = []
-    chosen = sharpest(read_capture(film), 4, lambda done, total: seen.append((done, total)))
+    chosen = sharpest(read_capture(film), 4)
     assert [frame.position for frame in chosen.frames] == [2, 7, 8, 13]
-    assert seen[-1] == (16, 16) and "4 of 16 frames are taken" in chosen.notes[-1]
+    assert "4 of 16 frames are taken" in chosen.notes[-1]
     assert len(sharpest(read_capture(film), 99)) == 16
 
 
@@ -120,6 +119,20 @@ def test_what_is_no_capture_is_refused_in_a_sentence(photos, tmp_path, capsys):
     twice = archive(tmp_path / "twice.zip", photos, [(f"other/{sorted(photos.iterdir())[0].name}", b"x")])
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as packed:
         packed.writestr("notes.txt", b"hello")
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as packed:
+        packed.writestr("a.mp4", b"x")
+        packed.writestr("b.mov", b"x")
+    with zipfile.ZipFile(tmp_path / "broken.zip", "w") as packed:
+        packed.writestr("a.jpg", b"no picture")
+    rotten = tmp_path / "rotten.zip"
+    with zipfile.ZipFile(rotten, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a.jpg", bytes(range(256)) * 40)
+    content = bytearray(rotten.read_bytes())
+    content[35:60] = b"\xff" * 25  # inside the compressed stream
+    rotten.write_bytes(content)
+    (tmp_path / "twins").mkdir()
+    shutil.copyfile(sorted(photos.iterdir())[0], tmp_path / "twins" / "IMG_1.jpg")
+    Image.new("RGB", (40, 30)).save(tmp_path / "twins" / "IMG_1.avif")
     with zipfile.ZipFile(tmp_path / "climbing.zip", "w") as packed:
         packed.writestr("../../escaped.png", b"x")
     out = tmp_path / "out"
@@ -128,6 +141,10 @@ def test_what_is_no_capture_is_refused_in_a_sentence(photos, tmp_path, capsys):
         (tmp_path / "torn.zip", "torn.zip: not a readable archive"),
         (twice, "two files of the archive are called"),
         (tmp_path / "empty.zip", "there are no pictures and no film in the archive"),
+        (tmp_path / "films.zip", "there are 2 films and no pictures; give one of them"),
+        (tmp_path / "broken.zip", f"{tmp_path / 'broken.zip'}/a.jpg: not a readable image"),
+        (rotten, "rotten.zip: not a readable archive"),
+        (tmp_path / "twins", "IMG_1.avif: there is another picture of that name"),
         (tmp_path / "climbing.zip", "there are no pictures and no film in the archive"),
         (tmp_path / "nothing", "nothing: no such file or folder"),
         (own_captures.ROOM, "capture, which has cameras already"),

@@ -1,5 +1,6 @@
 """What the window shows is what a rendering gives; paths go where their keyframes are."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,6 +86,11 @@ def test_a_path_goes_through_its_keyframes(bus, tmp_path):
     other = editor(bus)
     other.open(tmp_path / "a" / "path.json")
     torch.testing.assert_close(other.cameras().world_from_cam, made.cameras().world_from_cam)
+    assert (other.fps, other.duration) == (5.0, 2.0)
+    slow = json.loads((tmp_path / "a" / "path.json").read_text()) | {"fps": 4.0}
+    (tmp_path / "slow.json").write_text(json.dumps(slow))
+    other.open(tmp_path / "slow.json")
+    assert (other.fps, other.duration, other.frames) == (4.0, 2.5, 10)
     other.add(keys[0])  # keyframes take the place of what was opened
     with pytest.raises(KaleidosceneError, match="there are 1"):
         other.cameras()
@@ -96,6 +102,8 @@ def test_presets_are_those_of_the_command_line(bus, name):
     made.take_preset(name, bus)
     assert torch.equal(made.cameras().world_from_cam, trajectories.preset(name, bus, 10).world_from_cam)
     assert torch.equal(made.cameras().intrinsics[4], bus.cameras.intrinsics[0])
+    made.duration = 3.0
+    assert torch.equal(made.cameras().world_from_cam, trajectories.preset(name, bus, 15).world_from_cam)
 
 
 class Drawn:
@@ -120,5 +128,12 @@ def test_clouds_and_meshes_are_drawn(tmp_path):
     (tmp_path / "broken.ply").write_text("ply\nnothing")
     with pytest.raises(KaleidosceneError, match=r"broken\.ply: not readable as a mesh or cloud"):
         show_file(drawn, tmp_path / "broken.ply")
+    (tmp_path / "broken.glb").write_bytes(b"nonsense")
+    with pytest.raises(KaleidosceneError, match=r"broken\.glb: not readable as a mesh or cloud"):
+        show_file(drawn, tmp_path / "broken.glb")
+    (tmp_path / "empty.obj").write_text("# nothing\n")
+    with pytest.raises(KaleidosceneError, match=r"empty\.obj: "):
+        show_file(drawn, tmp_path / "empty.obj")
     (tmp_path / "box.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    assert show_file(drawn, tmp_path / "box.obj") == "a mesh" and drawn.calls[-1][0] == "add_mesh_trimesh"
+    assert show_file(drawn, tmp_path / "box.obj", 1) == "a mesh" and drawn.calls[-1][0] == "add_mesh_trimesh"
+    assert [values[0] for _, values, _ in drawn.calls] == ["/files/0-cloud.ply", "/files/1-box.obj"]

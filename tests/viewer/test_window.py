@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import socket
 import time
 from contextlib import contextmanager
 
 import pytest
 import torch
+import viser
 from playwright.sync_api import expect, sync_playwright
+from viser._messages import ShareUrlRequest
 
 from kaleidoscene.api import load
 from kaleidoscene.captures.capture import Capture
@@ -38,8 +41,11 @@ def browser():
 
 @contextmanager
 def shown(out, capture: Capture | None = None, model: str | None = "default"):
-    """A window on the school bus, or on another capture."""
-    with opened(port=8123) as window:
+    """A window on the school bus, or on another capture; at a port of its own, since pages look for lost servers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with opened(port=port) as window:
         loaded = None if model is None else load(model)
         render = path_renderer(window, model or "none", BUS, out)
         window.show_capture(capture or read_capture(BUS), loaded, [0, 2], out, render)
@@ -47,12 +53,18 @@ def shown(out, capture: Capture | None = None, model: str | None = "default"):
 
 
 def new_page(browser, window: Window, wait: bool = True):
-    page = browser.new_page(viewport={"width": 900, "height": 1000}, accept_downloads=True)
+    """A page, by default one that has been flown to the first reference and shows a view of it."""
+    page = browser.new_page(viewport={"width": 900, "height": 900}, accept_downloads=True)
+    known = set(window.pages)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(window.address)
     if wait:
         expect(page.get_by_text("ms a view")).to_be_visible(timeout=PATIENCE)
+        first = window.capture.cameras.world_from_cam[window.references[0]].double()
+        until(lambda: set(window.pages) - known)
+        (new,) = set(window.pages) - known
+        until(lambda: torch.allclose(window.pages[new].pose, first, atol=1e-3))
     return page
 
 
@@ -61,13 +73,13 @@ def press(page, name: str) -> None:
 
 
 def drag(page, by: int) -> None:
-    page.mouse.move(250, 500)
+    page.mouse.move(250, 450)
     page.mouse.down()
-    page.mouse.move(250 + by, 520, steps=4)
+    page.mouse.move(250 + by, 470, steps=4)
     page.mouse.up()
 
 
-def until(what, seconds: float = 30.0) -> None:
+def until(what, seconds: float = PATIENCE / 1000) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
@@ -144,12 +156,26 @@ def test_a_rendering_can_be_stopped_and_a_bad_path_is_named(browser, tmp_path):
         expect(page.get_by_text("A path needs at least 2 keyframes")).to_be_visible(timeout=PATIENCE)
         assert not (tmp_path / "out").exists()
         press(page, "Take preset")
-        expect(page.get_by_text("48 frames.")).to_be_visible(timeout=PATIENCE)
+        page.get_by_label("Seconds").fill("2")
+        page.keyboard.press("Tab")
+        expect(page.get_by_text("24 frames.")).to_be_visible(timeout=PATIENCE)
         press(page, "Render path")
-        expect(page.get_by_text("of 48 views").first).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_text("of 24 views").first).to_be_visible(timeout=PATIENCE)
         press(page, "Stop")
         expect(page.get_by_text("rendering the same path again goes on")).to_be_visible(timeout=PATIENCE)
         assert not (tmp_path / "out" / "path-001").exists()
+        # Another path of another seed has a folder of its own; the first one goes on where it was.
+        for seed, frames, folder in ((1, 6, "path-002"), (0, 24, "path-001")):
+            page.get_by_label("Seed").fill(str(seed))
+            page.keyboard.press("Tab")
+            page.get_by_label("Seconds").fill(str(frames / 12))
+            page.keyboard.press("Tab")
+            expect(page.get_by_text(f"{frames} frames.", exact=True)).to_be_visible(timeout=PATIENCE)
+            until(lambda seed=seed: window.scene.seed == seed)
+            with page.expect_download(timeout=PATIENCE):
+                press(page, "Render path")
+            assert len(list((tmp_path / "out" / folder / "frames").iterdir())) == frames
+        assert not list((tmp_path / "out").glob(".*"))
         bad = tmp_path / "bad.json"
         bad.write_text(json.dumps({"format": "recipe"}))
         page.locator("input[type=file]").set_input_files(bad)
@@ -183,6 +209,17 @@ def test_an_exported_page_needs_no_network(browser, tmp_path, capsys):
     context.close()
 
 
-def test_the_window_is_for_this_machine_alone(tmp_path):
+def test_the_window_is_for_this_machine_alone(browser, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(viser.ViserServer, "request_share_url", lambda *_, **__: asked.append("share"))
+    with shown(tmp_path / "out", model=None) as window:
+        page = new_page(browser, window, wait=False)
+        expect(page.locator("canvas").first).to_be_visible(timeout=PATIENCE)
+        # Whoever asks for a public address, as a page can, gets none.
+        for handler in window.server._websock_server._incoming_handlers[ShareUrlRequest]:
+            handler(0, ShareUrlRequest())
+        time.sleep(0.5)
+        assert not asked
+        page.close()
     with pytest.raises(KaleidosceneError, match=r"--host 0\.0\.0\.0: the window has no password"):
         Window(host="0.0.0.0")

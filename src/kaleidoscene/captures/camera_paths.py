@@ -53,6 +53,12 @@ def read_any_camera_path(path: Path, capture: Path | None = None) -> Cameras:
         raise KaleidosceneError(f"{path}: {error}") from error
 
 
+def camera_path_rate(path: Path) -> float | None:
+    """Frames a second that a file of :func:`read_any_camera_path` says; None of one that says none above 0."""
+    rate = read_json(path).get("fps")
+    return float(rate) if isinstance(rate, int | float) and 0 < rate < math.inf else None
+
+
 def _to_capture(transforms: Path, capture: Path | None, poses: torch.Tensor) -> torch.Tensor:
     """Undo nerfstudio's ``scale * (T @ pose)``, where it is known.
 

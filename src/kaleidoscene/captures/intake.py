@@ -6,7 +6,6 @@ import lzma
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -43,10 +42,14 @@ def take_in(source: Path, scratch: Path) -> tuple[Capture, list[str]]:
     if source.suffix.lower() == ".zip":
         folder = scratch / "unpacked" / name
         notes.append(f"{_unpack(source, folder)} files were unpacked from the archive.")
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
-        if len(found) == 1 and not any(path.suffix.lower() in (*SUFFIXES, *CONVERTED) for path in folder.iterdir()):
-            folder = found[0]
     files = [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    films = [] if folder.is_file() else [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    if films and any(path.suffix.lower() in (*SUFFIXES, *CONVERTED) for path in files):
+        notes.append(f"Films beside the pictures are left out: {', '.join(path.name for path in films)}.")
+    elif len(films) > 1:
+        raise KaleidosceneError(f"{source}: there are {len(films)} films and no pictures; give one of them.")
+    elif films:
+        files, folder = films, films[0]
     raw = [path for path in files if path.suffix.lower() in RAW]
     if raw:
         raise KaleidosceneError(f"{raw[0]}: camera raw is not read; export JPEG, PNG or TIFF.")
@@ -73,7 +76,7 @@ def _unpack(archive: Path, folder: Path) -> int:
                 with opened.open(member) as packed, target.open("wb") as file:
                     shutil.copyfileobj(packed, file)
                 count += 1
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise KaleidosceneError(f"{archive}: not a readable archive ({error}).") from error
     if not count:
         raise KaleidosceneError(f"{archive}: there are no pictures and no film in the archive.")
@@ -120,13 +123,12 @@ def sharpness(pixels: np.ndarray) -> float:
     return float((around - 4 * inner).var())
 
 
-def sharpest(film: Capture, count: int, on_frame: Callable[[int, int], None] | None = None) -> Capture:
+def sharpest(film: Capture, count: int) -> Capture:
     """Of a film cut into so many equal parts, the sharpest frame of each.
 
     Args:
         film: All frames of a video.
         count: Parts; at most one a frame.
-        on_frame: Progress: frames that were looked at, and how many there are to be.
     """
     count = min(count, len(film))
     edges = np.linspace(0, len(film), count + 1).round().astype(int)
@@ -134,15 +136,11 @@ def sharpest(film: Capture, count: int, on_frame: Callable[[int, int], None] | N
         np.unique(np.linspace(low, high - 1, min(_MOST_IN_A_WINDOW, high - low)).round().astype(int))
         for low, high in pairwise(edges)
     ]
-    looked_at = np.concatenate(windows)
-    of_position = {film.frames[number].position: int(number) for number in looked_at}
+    of_position = {film.frames[number].position: int(number) for number in np.concatenate(windows)}
+    positions = [position for position in of_position if position is not None]
     scores: dict[int, float] = {}
-    for done, (position, pixels) in enumerate(
-        video_frames(film.frames[0].image, [p for p in of_position if p is not None])
-    ):
+    for position, pixels in video_frames(film.frames[0].image, positions):
         scores[of_position[position]] = sharpness(pixels)
-        if on_frame is not None:
-            on_frame(done + 1, len(looked_at))
     chosen = [max(window.tolist(), key=lambda number: scores[number]) for window in windows]
     note = f"{count} of {len(film)} frames are taken, the sharpest of each part of the film"
     return replace(film, frames=tuple(film.frames[n] for n in chosen), notes=(*film.notes, note))

@@ -26,7 +26,10 @@ _BASH = """_kaleidoscene() {{
   esac; fi
   if [ "${{current#-}}" != "$current" ]; then words="$options"; fi
   COMPREPLY=($(compgen -W "$words" -- "$current"))
-  if [ "${{#COMPREPLY[@]}}" = 0 ]; then COMPREPLY=($(compgen -f -- "$current")); fi
+  if [ "${{#COMPREPLY[@]}}" = 0 ]; then
+    local IFS=$'\\n'  # names of files may have spaces
+    COMPREPLY=($(compgen -f -- "$current"))
+  fi
 }}
 complete -o filenames -F _kaleidoscene kaleidoscene
 """

@@ -37,26 +37,10 @@ _USAGE = "usage: kaleidoscene VERB [OPTIONS]     (kaleidoscene VERB --help tells
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
-        print(_USAGE)
-        return 0 if argv else 2
-    if argv[0] == "help" and len(argv) > 1:
-        argv = [argv[1], "--help"]
-    if argv[0] in ("--version", "-V"):
-        from kaleidoscene import __version__  # noqa: PLC0415  --help and typos must not wait for torch
-
-        print(f"kaleidoscene {__version__}")
-        return 0
-    return _run(argv)
-
-
-def _run(argv: list[str]) -> int:
     try:
-        if argv[0] not in VERBS:
-            raise unknown_name("verb", argv[0], VERBS)
-        importlib.import_module(f"kaleidoscene.cli.{argv[0]}").main(argv[1:])
-        return 0
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
     except Failed:
         return 1
     except Interrupted as error:
@@ -65,13 +49,30 @@ def _run(argv: list[str]) -> int:
         said, code = str(error), 1
     except BrokenPipeError:  # who reads has enough, as 'head' does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 0
     except OSError as error:  # a full disk, a folder that may not be written
         said, code = f"{error.filename2 or error.filename or 'writing'}: {error.strerror or error}.", 1
     except KeyboardInterrupt:
         said, code = "interrupted.", 130
     print(f"kaleidoscene: {said}", file=sys.stderr)
     return code
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
+        print(_USAGE)
+        return 0 if argv else 2
+    if argv[0] in ("--version", "-V"):
+        from kaleidoscene import __version__  # noqa: PLC0415  --help and typos must not wait for torch
+
+        print(f"kaleidoscene {__version__}")
+        return 0
+    if argv[0] == "help":
+        argv = [argv[1], "--help"]
+    if argv[0] not in VERBS:
+        raise unknown_name("verb", argv[0], VERBS)
+    importlib.import_module(f"kaleidoscene.cli.{argv[0]}").main(argv[1:])
+    return 0
 
 
 def entry() -> None:

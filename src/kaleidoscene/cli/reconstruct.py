@@ -75,6 +75,8 @@ def main(argv: list[str]) -> None:
     chosen, notes = choose_sources(
         capture, options.references, options.num_references, estimates=model.capabilities.estimates_cameras
     )
+    route = model.route(len(chosen))
+    notes = [*notes, *([] if route is None else [f"{model.system.family}: {route}."])]
     doubts = background_doubts(model, chosen, masked=options.masked)
     print("\n".join([*notes, *(f"warning: {doubt}" for doubt in doubts)]))
     started = time.perf_counter()

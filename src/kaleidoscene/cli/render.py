@@ -18,7 +18,7 @@ from kaleidoscene.workflows.doubts import doubts_of
 from kaleidoscene.workflows.interpolation import FilmRequest, check_doublings, interpolate
 from kaleidoscene.workflows.rendering import RenderingJob
 from kaleidoscene.workflows.request import RequestOptions, resolve_request
-from kaleidoscene.workflows.samples import check_samples, describe, render_samples
+from kaleidoscene.workflows.samples import check_drawn, check_samples, describe, render_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +106,8 @@ def main(argv: list[str]) -> None:
         seed=options.seed, fps=options.fps, overwrite=options.overwrite, capture=options.capture, sources=sources,
         depth=options.depth,
     )  # fmt: skip
+    if options.samples != 1:
+        check_drawn(job)
     if options.dry_run:
         print("\n".join(job.dry_run(options.device)))
     else:

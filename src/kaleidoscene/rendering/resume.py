@@ -35,9 +35,8 @@ class PartialRendering:
     def __init__(self, out: Path, request: dict[str, Any], *, overwrite: bool) -> None:
         out = out.resolve()
         self.folder = out.with_name(f".{out.name}.rendering")
-        self._request = json.loads(json.dumps(request))
         note = self.folder / REQUEST
-        if note.is_file() and not self._same(note):
+        if is_begun_otherwise(out, request):
             if not overwrite:
                 raise KaleidosceneError(
                     f"{out}: another rendering was begun here and not finished; give another folder, or --overwrite."
@@ -48,12 +47,6 @@ class PartialRendering:
             write_json(note, request)
         except OSError as error:
             raise KaleidosceneError(f"{out}: the output folder cannot be made ({error.strerror}).") from error
-
-    def _same(self, note: Path) -> bool:
-        try:
-            return json.loads(note.read_text()) == self._request
-        except (OSError, ValueError):
-            return False
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.npy"
@@ -82,12 +75,21 @@ class PartialRendering:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def is_finished(out: Path, request: dict[str, Any], names: list[str]) -> bool:
-    """Whether a folder holds the whole result of a request: its note and the files ``names``."""
-    note = out / REQUEST
-    if not all((out / name).is_file() for name in names):
-        return False
+def is_begun_otherwise(out: Path, request: dict[str, Any]) -> bool:
+    """Whether another request waits beside an output folder to go on."""
+    out = out.resolve()
+    note = out.with_name(f".{out.name}.rendering") / REQUEST
+    return note.is_file() and not _is_of(note, request)
+
+
+def _is_of(note: Path, request: dict[str, Any]) -> bool:
+    """Whether a note tells a request."""
     try:
-        return note.is_file() and json.loads(note.read_text()) == json.loads(json.dumps(request))
+        return json.loads(note.read_text()) == json.loads(json.dumps(request))
     except (OSError, ValueError):
         return False
+
+
+def is_finished(out: Path, request: dict[str, Any], names: list[str]) -> bool:
+    """Whether a folder holds the whole result of a request: its note and the files ``names``."""
+    return all((out / name).is_file() for name in names) and _is_of(out / REQUEST, request)

@@ -68,9 +68,15 @@ class Page:
         self.look()
 
     def play(self, cameras: Cameras, fps: float) -> None:
-        """Fly along a path, with the views that a rendering of it has; at most ``fps`` a second."""
-        if self.scene is None or self._playing.is_set():
-            return
+        """Fly along a path, with the views that a rendering of it has; at most ``fps`` a second.
+
+        Raises:
+            KaleidosceneError: Nothing is rendered live, or a path is being played already.
+        """
+        if self.scene is None:
+            raise KaleidosceneError("Playing shows new views: let them be rendered first.")
+        if self._playing.is_set():
+            raise KaleidosceneError("A path is being played already.")
         self._playing.set()
         try:
             for frame, pose in zip(self.scene.film(cameras), cameras.world_from_cam, strict=True):

@@ -47,7 +47,7 @@ class LiveScene:
     def __init__(self, model: Model, capture: Capture, indices: Sequence[int], seed: int = 0) -> None:
         references = capture.select(list(indices))
         self.model = model.for_shape(references.cameras)
-        self.references, self.seed = references, seed
+        self.indices, self.seed = tuple(indices), seed
         self._centred = SceneNormalisation(references.origin(), torch.ones(()))
         images, cameras = self.model.prepare(references)
         inside = self._centred.normalise(cameras).reshape(1, len(references))

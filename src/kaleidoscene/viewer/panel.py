@@ -8,15 +8,16 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.viewer.client import Page
 from kaleidoscene.viewer.path import PRESETS, PathEditor
-from kaleidoscene.viewer.things import place_of, pose_of
 
 Render = Callable[[Path, Callable[[int, int], None]], Path]
 """From the file of a path, and who is told of progress (and may stop it), to the folder that was written."""
-
-
 _LINE = (220, 60, 60)
 
 
@@ -31,17 +32,17 @@ class PathPanel:
         server: Of viser.
         editor: The path.
         start: Where presets start.
-        play: Flies a client along cameras.
+        page_of: The page of a client.
         render: Renders the file of a path.
         out: Folder that everything is written to, and nothing beside it.
     """
 
     def __init__(
-        self, server: Any, editor: PathEditor, start: Any, *, play: Callable[[Any, Cameras], None], render: Render,
+        self, server: Any, editor: PathEditor, start: Capture, *, page_of: Callable[[Any], Page], render: Render,
         out: Path,
     ) -> None:  # fmt: skip
         self.server, self.editor, self.out = server, editor, out
-        self._start, self._play, self._render = start, play, render
+        self._start, self._page_of, self._render = start, page_of, render
         self._stop, self._busy = Event(), Lock()
         gui = server.gui
         self.said = gui.add_markdown("")
@@ -71,7 +72,7 @@ class PathPanel:
         self.closed = gui.add_checkbox("Back to the first", self.editor.closed)
         for handle in (self.duration, self.fps, self.closed):
             handle.on_update(lambda _: self._edit(self._take_numbers))
-        gui.add_button("Play").on_click(lambda event: self._do(lambda: self._play(event.client, self.editor.cameras())))
+        gui.add_button("Play").on_click(lambda event: self._do(lambda: self._play(event)))
 
     def _build_rendering(self, gui: Any) -> None:
         gui.add_button("Save path").on_click(lambda event: self._do(lambda: self._save(event.client)))
@@ -81,13 +82,14 @@ class PathPanel:
         gui.add_button("Render path").on_click(lambda event: self._do(lambda: self._render_path(event.client)))
         gui.add_button("Stop").on_click(lambda _: self._stop.set())
 
-    def _pose(self, event: Any) -> Any:
-        return pose_of(event.client.camera)
+    def _pose(self, event: Any) -> Float[Tensor, "4 4"]:
+        return self._page_of(event.client).pose
 
     def _fly(self, event: Any, place: int) -> None:
-        with event.client.atomic():
-            for name, value in place_of(self.editor.keyframes[place]).items():
-                setattr(event.client.camera, name, value)
+        self._page_of(event.client).fly(self.editor.keyframes[place], self._start.origin())
+
+    def _play(self, event: Any) -> None:
+        self._page_of(event.client).play(self.editor.cameras(), self.editor.fps)
 
     def _take_numbers(self) -> None:
         self.editor.duration, self.editor.fps = float(self.duration.value), float(self.fps.value)
@@ -117,8 +119,7 @@ class PathPanel:
         editor, scene = self.editor, self.server.scene
         count = len(editor.keyframes)
         self.chosen.options = tuple(str(n + 1) for n in range(count)) or ("none",)
-        for name in ("/path/line", "/path/keyframes"):
-            scene.remove_by_name(name)
+        scene.remove_by_name("/path")
         try:
             cameras = editor.cameras()
         except KaleidosceneError:
@@ -127,7 +128,7 @@ class PathPanel:
         self.said.content = f"{count} keyframes, {len(cameras)} frames." if count else f"{len(cameras)} frames."
         if len(cameras) > 1:
             points = cameras.centres.double().numpy()
-            scene.add_spline_catmull_rom("/path/line", points, thickness=2.0, thickness_units="screen", color=_LINE)
+            scene.add_spline_catmull_rom("/path", points, thickness=2.0, thickness_units="screen", color=_LINE)
 
     def _save(self, client: Any) -> None:
         path = self.out / "camera_path.json"
@@ -143,6 +144,7 @@ class PathPanel:
                 self.editor.open(path)
             except KaleidosceneError as error:
                 raise KaleidosceneError(str(error).replace(str(path), "the file")) from error
+        self.duration.value, self.fps.value = self.editor.duration, self.editor.fps
 
     def _render_path(self, client: Any) -> None:
         if not self._busy.acquire(blocking=False):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kaleidoscene.captures.camera_paths import read_any_camera_path
+from kaleidoscene.captures.camera_paths import camera_path_rate, read_any_camera_path
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
 from kaleidoscene.geometry.camera_path import write_camera_path
@@ -39,6 +39,7 @@ class PathEditor:
     fps: float = 12.0
     closed: bool = False
     _fixed: Cameras | None = None
+    _preset: tuple[str, Start] | None = None
 
     @property
     def frames(self) -> int:
@@ -47,43 +48,52 @@ class PathEditor:
 
     def add(self, world_from_cam: Float[Tensor, "4 4"], place: int | None = None) -> None:
         """A keyframe, by default behind the others."""
-        self._fixed = None
+        self._only_keyframes()
         self.keyframes.insert(len(self.keyframes) if place is None else place, world_from_cam.float())
 
     def replace(self, place: int, world_from_cam: Float[Tensor, "4 4"]) -> None:
         """Another pose for a keyframe."""
-        self._fixed = None
+        self._only_keyframes()
         self.keyframes[place] = world_from_cam.float()
 
     def remove(self, place: int) -> None:
         """Take a keyframe out."""
-        self._fixed = None
+        self._only_keyframes()
         del self.keyframes[place]
 
     def clear(self) -> None:
         """Begin anew."""
-        self._fixed = None
+        self._only_keyframes()
         self.keyframes.clear()
+
+    def _only_keyframes(self) -> None:
+        self._fixed = self._preset = None
 
     def take(self, cameras: Cameras) -> None:
         """A whole path, frame by frame, in place of keyframes; of its lens nothing is kept."""
         self.clear()
-        matrix = self.intrinsics.to(cameras.world_from_cam).expand(len(cameras), 3, 3)
-        self._fixed = replace(cameras, intrinsics=matrix, image_size=self.image_size)
+        self._fixed = self._with_lens(cameras)
 
     def take_preset(self, name: str, start: Start) -> None:
-        """One of :data:`PRESETS` about what a capture shows."""
-        self._fixed = None
-        self.take(trajectories.preset(name, start, self.frames))
+        """One of :data:`PRESETS` about what a capture shows; it follows changes of length and rate."""
+        self.clear()
+        self._preset = name, start
+
+    def _with_lens(self, cameras: Cameras) -> Cameras:
+        matrix = self.intrinsics.to(cameras.world_from_cam).expand(len(cameras), 3, 3)
+        return replace(cameras, intrinsics=matrix, image_size=self.image_size)
 
     def cameras(self) -> Cameras:
-        """The path ``(frames,)``: smoothly through the keyframes, or one that was taken as it is.
+        """The path ``(frames,)``: smoothly through the keyframes, a preset, or one that was taken as it is.
 
         Raises:
             KaleidosceneError: There are fewer than two keyframes.
         """
         if self._fixed is not None:
             return self._fixed
+        if self._preset is not None:
+            name, start = self._preset
+            return self._with_lens(trajectories.preset(name, start, self.frames))
         if len(self.keyframes) < 2:
             raise KaleidosceneError(f"A path needs at least 2 keyframes, there are {len(self.keyframes)}.")
         poses = torch.stack(self.keyframes)
@@ -97,9 +107,12 @@ class PathEditor:
         write_camera_path(path, cameras, fps=self.fps)
 
     def open(self, path: Path) -> None:
-        """Read a path, ours or nerfstudio's.
+        """Read a path, ours or nerfstudio's, with its frames a second.
 
         Raises:
             KaleidosceneError: It is neither.
         """
-        self.take(read_any_camera_path(path))
+        cameras, rate = read_any_camera_path(path), camera_path_rate(path)
+        self.take(cameras)
+        self.fps = self.fps if rate is None else rate
+        self.duration = len(cameras) / self.fps

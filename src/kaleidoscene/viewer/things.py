@@ -79,16 +79,18 @@ def _thumbnail(image: Float[Tensor, "3 h w"]) -> np.ndarray:
     return to_bytes(resize_image(image, (max(1, round(h * scale)), max(1, round(w * scale)))))
 
 
-def show_file(scene: Any, path: Path) -> str:
+def show_file(scene: Any, path: Path, number: int = 0) -> str:
     """A mesh or cloud of a file; returns what it is.
 
+    Args:
+        scene: Of a viser server.
+        path: The file.
+        number: Of the file, so that files of one name do not replace each other.
+
     Raises:
-        KaleidosceneError: It is neither, or does not read.
+        KaleidosceneError: It is neither, does not read, or has nothing to show.
     """
-    if path.suffix.lower() == ".glb":
-        scene.add_glb(f"/{path.stem}", path.read_bytes())
-        return "a mesh"
-    trimesh = _trimesh()
+    trimesh, name = _trimesh(), f"/files/{number}-{path.name}"
     try:
         loaded = trimesh.load(path)
     except Exception as error:  # trimesh raises whatever its readers do
@@ -100,9 +102,14 @@ def show_file(scene: Any, path: Path) -> str:
         colours = np.asarray(loaded.colors, dtype=np.uint8)
         colours = colours[:, :3] if colours.shape == (len(points), 4) else np.full((len(points), 3), 128, np.uint8)
         extent = float(np.ptp(points, axis=0).max())
-        scene.add_point_cloud(f"/{path.stem}", points[::step], colours[::step], point_size=0.004 * extent)
+        scene.add_point_cloud(name, points[::step], colours[::step], point_size=0.004 * extent)
         return f"a cloud of {len(points)} points"
-    scene.add_mesh_trimesh(f"/{path.stem}", loaded if isinstance(loaded, trimesh.Trimesh) else loaded.to_mesh())
+    if loaded.is_empty:
+        raise KaleidosceneError(f"{path}: there is no surface in the file.")
+    if path.suffix.lower() == ".glb":  # as it is: browsers know its materials
+        scene.add_glb(name, path.read_bytes())
+    else:
+        scene.add_mesh_trimesh(name, loaded if isinstance(loaded, trimesh.Trimesh) else loaded.to_mesh())
     return "a mesh"
 
 
@@ -110,7 +117,5 @@ def _trimesh() -> Any:
     try:
         import trimesh  # noqa: PLC0415  an extra
     except ImportError as error:
-        raise KaleidosceneError(
-            "Meshes and clouds need trimesh: pip install 'kaleidoscene[reconstruction]'."
-        ) from error
+        raise KaleidosceneError("Meshes and clouds need trimesh: pip install 'kaleidoscene[viewer]'.") from error
     return trimesh

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from kaleidoscene.api import Model
@@ -47,6 +48,7 @@ class Window:
         self.server.gui.main_panel.dock_right()
         self.pages: dict[int, Page] = {}
         self.scene: LiveScene | None = None
+        self._changing = Lock()  # callbacks of pages come from many threads
         self._cameras: list[Any] = []
 
     @property
@@ -56,7 +58,7 @@ class Window:
 
     def show_files(self, paths: Sequence[Path]) -> list[str]:
         """Meshes and clouds; returns what they are."""
-        return [f"{path.name}: {show_file(self.server.scene, path)}" for path in paths]
+        return [f"{path.name}: {show_file(self.server.scene, path, n)}" for n, path in enumerate(paths)]
 
     def show_capture(
         self, capture: Capture, model: Model | None, references: list[int], out: Path, render: Render
@@ -83,7 +85,10 @@ class Window:
             self._build_live()
         with self.server.gui.add_folder("Camera path"):
             editor = PathEditor(self.scene.intrinsics, self.scene.model.image_size)
-            self.path = PathPanel(self.server, editor, capture, play=self._play, render=render, out=out)
+            self.path = PathPanel(self.server, editor, capture, page_of=self._page_of, render=render, out=out)
+
+    def _page_of(self, client: Any) -> Page:
+        return self.pages[client.client_id]
 
     def _draw_cameras(self, references: list[int]) -> None:
         for handle in self._cameras:
@@ -110,19 +115,20 @@ class Window:
 
     def _change_scene(self) -> None:
         """References or seed are others now."""
-        assert self.scene is not None
-        try:
-            references = parse_references(self.shown.value)
-            seed = int(self.seed.value)
-            if references == self.references:
-                self.scene = self.scene.with_seed(seed)
-            else:
-                self.scene = LiveScene(self.scene.model, self.capture, references, seed)
-                self._draw_cameras(references)
-        except KaleidosceneError as error:
-            self._say(str(error))
-            return
-        self._use()
+        with self._changing:
+            before = self.scene
+            assert before is not None
+            try:
+                references, seed = parse_references(self.shown.value), int(self.seed.value)
+                same = tuple(references) == before.indices
+                after = before.with_seed(seed) if same else LiveScene(before.model, self.capture, references, seed)
+                if not same:
+                    self._draw_cameras(references)
+            except KaleidosceneError as error:
+                self._say(str(error))
+                return
+            self.scene = after
+            self._use()
 
     def _use(self) -> None:
         for page in list(self.pages.values()):
@@ -135,10 +141,7 @@ class Window:
         page.use(self.scene if self.scene is not None and self.live.value else None)
 
     def _fly_to(self, client: Any, number: int) -> None:
-        self.pages[client.client_id].fly(self.capture.cameras.world_from_cam[number], self.capture.origin())
-
-    def _play(self, client: Any, cameras: Any) -> None:
-        self.pages[client.client_id].play(cameras, self.path.editor.fps)
+        self._page_of(client).fly(self.capture.cameras.world_from_cam[number], self.capture.origin())
 
     def _say(self, sentence: str) -> None:
         if self.scene is not None:
@@ -166,15 +169,6 @@ def opened(host: str = "127.0.0.1", port: int = 8080) -> Iterator[Window]:
         window.close()
 
 
-def _is_free(folder: Path, path: Path) -> bool:
-    """Whether nothing was rendered there, nor another path begun."""
-    begun, note = folder.with_name(f".{folder.name}.rendering"), folder.with_name(f".{folder.name}.path.json")
-    if folder.exists() or (begun.exists() and (not note.exists() or note.read_bytes() != path.read_bytes())):
-        return False
-    note.write_bytes(path.read_bytes())
-    return True
-
-
 def path_renderer(window: Window, name: str, capture: Path, out: Path) -> Render:
     """Renders a path as 'kaleidoscene render --camera-path' does, into the next folder below ``out``.
 
@@ -186,17 +180,20 @@ def path_renderer(window: Window, name: str, capture: Path, out: Path) -> Render
     """
 
     def render(path: Path, on_view: OnStep) -> Path:
-        assert window.scene is not None
-        model, chosen = window.scene.model, ",".join(map(str, window.references))
-        request = resolve_request(RequestOptions(capture=capture, references=chosen, camera_path=path), model)
-        folder = next(folder for n in count(1) if _is_free(folder := out / f"path-{n:03d}", path))
-        job = RenderingJob(
-            out=folder, name=name, model=model, request=request, plan=model.system.default_plan.changed(chunk=1),
-            precision="fp32", seed=window.scene.seed, fps=window.path.editor.fps, overwrite=False, capture=capture,
-            sources=(capture, path),
+        scene = window.scene
+        assert scene is not None
+        chosen = ",".join(map(str, scene.indices))
+        request = resolve_request(RequestOptions(capture=capture, references=chosen, camera_path=path), scene.model)
+        jobs = (
+            RenderingJob(
+                out=out / f"path-{n:03d}", name=name, model=scene.model, request=request,
+                plan=scene.model.system.default_plan.changed(chunk=1), precision="fp32", seed=scene.seed,
+                fps=window.path.editor.fps, overwrite=False, capture=capture, sources=(capture, path),
+            ) for n in count(1)
         )  # fmt: skip
+        job = next(job for job in jobs if job.is_free)
         job.run(on_view)
-        return folder
+        return job.out
 
     return render
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from kaleidoscene.serialisation import write_aside
 
 PAGE = "capture.html"
 _FEW = 0.7
+_CAMERAS = '<h2>Cameras</h2><p><a href="frusta.html">turn them</a></p><img src="frusta.png" alt="cameras">'
 _STYLE = (
     "body{font-family:sans-serif;margin:24px;max-width:900px}img{max-width:100%}td,th{padding:4px 10px;text-align:left}"
 )
@@ -87,7 +89,7 @@ class CapturingJob:
             whole_folder(self.out, overwrite=self.overwrite, sources=[self.source]) as folder,
         ):
             on_stage("reading")
-            capture, steps = take_in(self.source, Path(scratch))
+            capture, steps = self._take_in(Path(scratch))
             if capture.format not in ("photos", "video"):
                 raise KaleidosceneError(
                     f"{self.source}: a {capture.format} capture, which has cameras already; render it as it is."
@@ -100,11 +102,20 @@ class CapturingJob:
             on_stage("checking")
             made = scan_capture(folder)
             findings = check_capture(made)
-            write_findings(folder, made, findings)
+            written = write_findings(folder, made, findings)
             captured = Captured(len(capture), posed, (*steps, *more), tuple(advice), tuple(findings))
-            write_aside(folder / PAGE, _page(self.source.name, captured))
+            write_aside(folder / PAGE, _page(self.source.name, captured, written))
         read_capture(self.out)  # what was written is what 'render' takes
         return captured
+
+    def _take_in(self, scratch: Path) -> tuple[Capture, list[str]]:
+        """As :func:`kaleidoscene.captures.intake.take_in`; what is wrong is told of the source, not of copies."""
+        try:
+            return take_in(self.source, scratch)
+        except KaleidosceneError as error:
+            kinds = "|".join(map(re.escape, ("unpacked", "converted")))
+            said = re.sub(rf"{re.escape(str(scratch))}/(?:{kinds})/[^/]+", str(self.source), str(error))
+            raise KaleidosceneError(said) from error
 
     def _give_cameras(
         self, capture: Capture, folder: Path, on_stage: Callable[[str], None]
@@ -144,7 +155,7 @@ def _advice(result: PoseResult) -> list[str]:
     return advice
 
 
-def _page(name: str, captured: Captured) -> str:
+def _page(name: str, captured: Captured, written: list[str]) -> str:
     """What was done, where the cameras are, what is wrong, what would help."""
 
     def items(sentences: tuple[str, ...] | list[str]) -> str:
@@ -162,5 +173,5 @@ def _page(name: str, captured: Captured) -> str:
         f"<style>{_STYLE}</style>"
         f"<h1>{html.escape(name)}</h1><p>{captured.posed} of {captured.images} images have cameras.</p>"
         f"<h2>What was done</h2><ul>{items(captured.steps)}</ul>{advice}<h2>Findings</h2>{found}"
-        '<h2>Cameras</h2><p><a href="frusta.html">turn them</a></p><img src="frusta.png" alt="cameras"></html>\n'
+        f"{_CAMERAS if 'frusta.html' in written else ''}</html>\n"
     )

@@ -30,7 +30,7 @@ from kaleidoscene.rendering.outputs import (
     write_contact_sheet,
 )
 from kaleidoscene.rendering.renderer import OnStep
-from kaleidoscene.rendering.resume import REQUEST, PartialRendering, is_finished
+from kaleidoscene.rendering.resume import REQUEST, PartialRendering, is_begun_otherwise, is_finished
 from kaleidoscene.serialisation import to_plain, write_json
 from kaleidoscene.workflows.costs import describe_rendering
 from kaleidoscene.workflows.request import RenderRequest
@@ -131,6 +131,11 @@ class RenderingJob:
         if self.disk_bytes > _WORTH_SAYING:
             lines.append(f"On disk up to {self.disk_bytes / 2**30:.1f} GiB.")
         return [*lines, f"wrote {self.out / picture.name} (nothing was rendered: --dry-run)"]
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing lies in the folder, and no other request waits beside it to go on."""
+        return not self.out.exists() and not is_begun_otherwise(self.out, self._identity())
 
     def run(self, on_view: OnStep | None = None) -> Rendered:
         """Render what is not there yet.

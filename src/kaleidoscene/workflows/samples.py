@@ -40,18 +40,28 @@ def check_samples(count: int, out: Path, *, overwrite: bool) -> None:
         raise KaleidosceneError(f"{out}: the folder has more than samples ({others[0]}); give another.")
 
 
+def check_drawn(job: RenderingJob) -> None:
+    """Raise unless answers to a request may differ.
+
+    Raises:
+        KaleidosceneError: With what the model does instead.
+    """
+    references = len(job.request.references)
+    if job.model.route(references) == "decode":
+        raise KaleidosceneError(
+            f"--samples: {job.model.system.family} decodes {references} references, and every answer would be the "
+            "same; give fewer references, or --steps, to draw scenes."
+        )
+
+
 def render_samples(job: RenderingJob, count: int) -> list[Rendered]:
     """Render a request so many times, each time with the next seed; what is there is not rendered again.
 
     Raises:
         KaleidosceneError: All answers would be alike, or one cannot be rendered; those before it are kept.
     """
+    check_drawn(job)
     references = job.request.references
-    if job.model.route(len(references)) == "decode":
-        raise KaleidosceneError(
-            f"--samples: {job.model.system.family} decodes {len(references)} references, and every answer would be the "
-            "same; give fewer references, or --steps, to draw scenes."
-        )
     done = [
         replace(job, out=job.out / sample_name(number + 1), seed=job.seed + number).run() for number in range(count)
     ]

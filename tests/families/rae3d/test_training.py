@@ -22,6 +22,7 @@ from kaleidoscene.families.rae3d.recipes import rae3d_debug, rae3d_paper
 from kaleidoscene.families.rae3d.renderer import Rae3dRenderer
 from kaleidoscene.families.rae3d.system import Rae3dSystem
 from kaleidoscene.families.rae3d.task import Rae3dTask
+from kaleidoscene.geometry.poses import rigid, rotation_about
 from tests.cli.test_reconstruct import write_photographs
 from tests.conftest import ring
 from tests.families.rae3d.tiny import SIZE, tiny_rae3d, tiny_rae3d_config, tiny_rae3d_settings
@@ -100,6 +101,27 @@ def test_a_scene_has_the_same_noise_and_hidden_views_in_any_batch(batch):
     sizes = torch.stack([made._noise((n,), 7, torch.device("cpu")).std() for n in range(200)])
     assert sizes.max() < 0.95 and sizes.min() < 0.05 and 0.33 < sizes.mean() < 0.47  # uniform below 0.8
     assert task(noise=0.0)._noise((1,), 7, torch.device("cpu")) is None
+
+
+def test_references_may_be_scored_in_place_of_others(batch):
+    """With a share of 1 what the other views show has no influence, with 0 it has; likewise depth and direction."""
+    n, poses = batch.num_references, batch.cameras.world_from_cam
+    turned = poses[:, n:] @ rigid(rotation_about("y", torch.tensor(0.3).to(poses)), torch.zeros(3).to(poses))
+    other = replace(
+        batch, images=torch.cat([batch.images[:, :n], 1 - batch.images[:, n:]], dim=1),
+        depth=torch.cat([batch.depth[:, :n], 2 * batch.depth[:, n:]], dim=1),
+        cameras=replace(batch.cameras, world_from_cam=torch.cat([poses[:, :n], turned], dim=1)),
+    )  # fmt: skip
+    never, always = (task(repeated=share, masked=0.0, background=1.0) for share in (0.0, 1.0))
+    names = ("loss", "image", "points", "background")
+    for name in names:
+        assert torch.equal(always.losses(batch, 3)[name], always.losses(other, 3)[name])
+    for name in names[:3]:
+        assert not torch.allclose(never.losses(batch, 3)[name], never.losses(other, 3)[name])
+    # What is scored is what the cameras see: the tokens' own views have points where they were taken.
+    assert not torch.equal(always.losses(batch, 3)["image"], always.losses(batch, 4)["image"])
+    with pytest.raises(ValueError, match="repeated is a share"):
+        Rae3dLoss(repeated=1.5)
 
 
 def test_as_many_references_are_hidden_as_the_method_says():

@@ -39,7 +39,7 @@ def rae3d_paper() -> Rae3dRecipe:
 
 
 def rae3d_nano() -> Rae3dRecipe:
-    """For a CPU: 64 px, 64 tokens, up to eight views of procedural objects and scans with depth; after the next one."""
+    """For a CPU: 64 px, 64 tokens, one to seven given views with depth; from ``rae3d-nano-images`` (--init)."""
     return Rae3dRecipe(
         settings=Rae3dSettings(
             model=Rae3dConfig(

@@ -120,8 +120,8 @@ class Rae3dTask(PlainTask):
         numbers = views.numbers or tuple(range(len(images)))
         visible = self._visible(numbers, n, seed).to(device)
         features = None if self.features is None else self.features(images[:, :n])
-        own = some_again(numbers, n, images.shape[1], share=self.loss.repeated, seed=seed, stream=_AGAIN).to(device)
-        scene = torch.arange(len(own), device=device)[:, None]
+        own = some_again(numbers, n, images.shape[1], share=self.loss.repeated, seed=seed, stream=_AGAIN)
+        scene = torch.arange(len(own))[:, None]
         decoded = self.model(
             images[:, :n], rays[:, :n], visible, rays[scene, own], features, self._noise(numbers, seed, device)
         )
@@ -130,7 +130,7 @@ class Rae3dTask(PlainTask):
             scale = RelativeWorld.of(cameras[:, :n], cameras[:, n:]).scale
             depth = views.depth[scene, own] / scale.to(views.depth)[:, None, None, None]
         with no_autocast(images):
-            return self._terms(decoded, images[scene, own], inside[scene.cpu(), own.cpu()], depth)
+            return self._terms(decoded, images[scene, own], inside[scene, own], depth)
 
     def _terms(
         self, decoded: Decoded, views: Tensor, inside: Cameras, depth: Float[Tensor, "batch targets h w"] | None
