@@ -1,5 +1,7 @@
 """Laws of the Kaleido network (method F)."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,6 +36,14 @@ def inputs(seed: int = 0):
     return latents, torch.tensor([0.3, 0.8]), random_rigid(BATCH, VIEWS, generator=g, translation=0.5)
 
 
+def with_lenses(positions: ViewPositions, seed: int = 7) -> ViewPositions:
+    """The same views by lenses of their own, pixels not square and middles off the image's."""
+    g = torch.Generator().manual_seed(seed)
+    focal = 0.5 + 1.5 * torch.rand(*positions.lens.shape[:-1], 2, generator=g)
+    centre = 0.4 + 0.2 * torch.rand(*positions.lens.shape[:-1], 2, generator=g)
+    return replace(positions, lens=torch.cat([focal, centre], -1).to(positions.lens))
+
+
 VARIANTS = [
     dict(),
     dict(window=2),
@@ -52,6 +62,8 @@ VARIANTS = [
     dict(ray_bias=True, registers=0, window=4),
     dict(reprojection_depths=40),
     dict(**CAUSAL, reprojection_depths=40),
+    dict(**CAUSAL, reprojection_depths=30, reprojection_beyond=12),
+    dict(**CAUSAL, encoding=EncodingConfig(lens="projective")),
 ]
 
 
@@ -83,6 +95,21 @@ def test_the_world_frame_does_not_matter(registers, representation, causal):
     assert (after - before).abs().max() < 2e-4 * scale  # fp32: observed up to 3e-5
     turned = torch.cat([poses[:, :1] @ move, poses[:, 1:]], 1)
     assert (model(latents, t, ViewPositions.from_poses(turned), REFS) - before).abs().max() > 1e-2 * scale
+
+
+def test_lenses_matter_and_the_world_frame_does_not():
+    """In fp64: what GTA sees of two views is K_i T_i T_j^-1 K_j^-1."""
+    encoding = EncodingConfig(lens="projective", image_frequencies=HARMONIC)
+    model = network(encoding=encoding, camera_ray_bands=2, **CAUSAL).double()
+    latents, t = (x.double() for x in inputs()[:2])
+    poses = random_rigid(BATCH, VIEWS, translation=0.5, dtype=torch.float64)
+    positions = with_lenses(ViewPositions.from_poses(poses))
+    before = model(latents, t, positions, REFS)
+    scale = before.abs().max()
+    moved = replace(positions, cam_from_world=poses @ random_rigid(BATCH, 1, translation=0.5, dtype=torch.float64))
+    assert (model(latents, t, moved, REFS) - before).abs().max() < 1e-9 * scale
+    other = replace(positions, lens=positions.lens.roll(1, 1))
+    assert (model(latents, t, other, REFS) - before).abs().max() > 1e-3 * scale
 
 
 @pytest.mark.parametrize(
@@ -195,11 +222,16 @@ def test_bidirectional_references_do_see_targets():
     assert (seen[0] - seen[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("reprojection_depths", [0, 9])
-def test_cached_forward_equals_uncached(reprojection_depths):
-    model = network(**CAUSAL, reprojection_depths=reprojection_depths)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, dict(reprojection_depths=9), dict(reprojection_depths=7, reprojection_beyond=5),
+     dict(encoding=EncodingConfig(lens="projective", image_frequencies=HARMONIC))],
+    ids=str,
+)  # fmt: skip
+def test_cached_forward_equals_uncached(changes):
+    model = network(**CAUSAL, **changes)
     latents, t, poses = inputs()
-    positions = ViewPositions.from_poses(poses)
+    positions = with_lenses(ViewPositions.from_poses(poses))
     cache = model.allocate_cache(BATCH, REFS, (H, W), torch.float32)
     model.encode_references(latents[:, :1], positions.select(slice(0, 1)), cache)
     assert cache.attention.num_views == 1
@@ -287,6 +319,8 @@ def test_sizes_of_the_paper(size, encoder, stated):
         (dict(width=100), "multiple of 64"), (dict(kv_heads=3), "divide"), (dict(window=0), "window"),
         (dict(reference_time="zero"), "go together"), (dict(depth=0), "depth"),
         (dict(reprojection_depths=-1), "reprojection_depths"),
+        (dict(reprojection_beyond=3), "reprojection_beyond must be at least 0, and belongs to reprojection_depths"),
+        (dict(reprojection_depths=3, reprojection_beyond=3, refined_points=2), "reprojection_beyond is 0"),
     ],
 )  # fmt: skip
 def test_impossible_architectures_are_refused(changes, reason):

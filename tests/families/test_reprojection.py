@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kaleidoscene.families.kaleido import reprojection as module
-from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice, Sources
+from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice, RayPoints, Sources
 from kaleidoscene.families.kaleido.reprojection import Reprojection
 from kaleidoscene.geometry.poses import invert, look_at, random_rotation, rigid
 from kaleidoscene.nn.positions import NOMINAL_FOCAL, ViewPositions
@@ -23,11 +23,12 @@ def poses(batch: int, views: int, seed: int) -> torch.Tensor:
     return invert(look_at(eyes, torch.zeros(3).expand_as(eyes), torch.tensor([0.1, 0.2, 1.0])))
 
 
-def layer(seed: int = 0) -> Reprojection:
-    made = randomised(Reprojection(WIDTH, C, DEPTHS), seed=seed)
+def layer(seed: int = 0, beyond: int = 0) -> Reprojection:
+    made = randomised(Reprojection(WIDTH, C, DEPTHS, beyond=beyond), seed=seed)
+    more = [] if made.beyond is None else [made.beyond.weight]
     with torch.no_grad():
         made.log_sharpness.fill_(2.0)
-        for p in (made.context.weight, made.occupancy.weight, made.occupancy.bias):
+        for p in (made.context.weight, made.occupancy.weight, made.occupancy.bias, *more):
             p.mul_(0.2)  # occupancies of all sizes, not 0 and 1 alone
     return made.eval()
 
@@ -44,9 +45,10 @@ def inputs(seed: int = 0, turn: torch.Tensor | None = None):
     return painted, tokens, Sources(latents, surfaces, at.select(slice(0, N))), at.select(slice(N, None)), GRID
 
 
-def test_turning_the_world_changes_nothing():
+@pytest.mark.parametrize("beyond", [0, 6])
+def test_turning_the_world_changes_nothing(beyond):
     turn = rigid(random_rotation(generator=torch.Generator().manual_seed(5)), torch.zeros(3))
-    made = layer()
+    made = layer(beyond=beyond)
     out, turned = made(*inputs()), made(*inputs(turn=turn))
     torch.testing.assert_close(turned, out, rtol=0, atol=2e-4)
     assert (out - inputs()[0]).abs().mean() > 0.05, "something is copied"
@@ -82,8 +84,9 @@ def test_in_training_only_the_lattice_is_touched():
     assert some[..., left > 0].equal(inputs()[0][..., left > 0])
 
 
-def test_bands_are_the_whole(monkeypatch: pytest.MonkeyPatch):
-    made = layer()
+@pytest.mark.parametrize("beyond", [0, 6])
+def test_bands_are_the_whole(beyond, monkeypatch: pytest.MonkeyPatch):
+    made = layer(beyond=beyond)
     whole = made(*inputs())  # with gradients: in one piece
     monkeypatch.setattr(module, "BAND", 5 * W * DEPTHS)
     with torch.no_grad():
@@ -196,6 +199,40 @@ def test_a_view_from_where_a_reference_stands_is_that_reference(half):
     torch.testing.assert_close(out, alone.latents, rtol=0, atol=1e-4)
 
 
+def test_points_beyond_lie_around_those_of_objects_nearest_first():
+    """6 + 8: two from -1 on, six in disparity behind: 0.5 / (1 - 1/12) = 6/11 is the first, 6 the last."""
+    steps = RayPoints.steps_beyond(6, 8, torch.device("cpu"))[:, 0]
+    torch.testing.assert_close(steps[:2], torch.tensor([-0.875, -0.625]))
+    torch.testing.assert_close(steps[2:8], RayPoints.even_steps(6, torch.device("cpu"))[:, 0])
+    torch.testing.assert_close(steps[8:], torch.tensor([6 / 11, 2 / 3, 6 / 7, 6 / 5, 2.0, 6.0]))
+    assert (steps.diff() > 0).all()
+    even = RayPoints.steps_beyond(7, 0, torch.device("cpu"))
+    assert even.equal(RayPoints.even_steps(7, torch.device("cpu")))
+
+
+def test_what_lies_far_behind_is_copied_from_there():
+    """A wall at twice the distance of the cameras, which no point of objects reaches."""
+    shift, far, beyond = 0.3, 2.0, 8
+    cams = torch.stack([rigid(torch.eye(3), torch.tensor([x, 0.0, 1.0])) for x in (0.0, shift)])[None]
+    at = ViewPositions.from_poses(cams)
+    columns = (torch.arange(W) + 0.5) / W
+    sources = Sources(columns.expand(1, 1, C, H, W).contiguous(), torch.zeros(1, 1, *GRID), at.select(slice(0, 1)))
+    made = Reprojection(WIDTH, C, 5, beyond=beyond).eval()
+    number = RayPoints.steps_beyond(5, beyond, torch.device("cpu"))[:, 0].tolist().index(far) - 5
+    assert made.beyond is not None
+    with torch.no_grad():
+        made.context.bias.fill_(-30.0)
+        made.beyond.bias.fill_(-30.0)
+        made.beyond.bias.unflatten(0, (-1, beyond))[:, number] = 30.0
+    painted = torch.full((1, 1, C, H, W), 9.0)
+    out = made(painted, torch.zeros(1, 1, 15, WIDTH), sources, at.select(slice(1, None)), GRID)
+    # On the axis the foot is at z = 0: the wall's point is 3 before the cameras, a third of the shift aside.
+    middle = out[0, 0, 0, H // 2 - 1 : H // 2 + 1].mean(0)
+    place = columns - shift * NOMINAL_FOCAL / (1 + far)
+    on_axis = (columns - 0.5).abs() < 0.15
+    torch.testing.assert_close(middle[on_axis], place[on_axis], rtol=0, atol=2e-2)
+
+
 def test_a_plane_at_a_known_depth():
     """A plane through the origin that shows a ramp: the copy is the ramp at the point that a pixel's ray meets."""
     shift = 0.3
@@ -224,6 +261,24 @@ def test_a_plane_at_a_known_depth():
     assert (middle[(place < 0) | (place > 1)] == 9.0).all()
 
 
+def cells_and_steps(made: Reprojection, tokens: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+    """What tokens say of cells, points first and nearest first, and where the points are."""
+
+    def laid_out(numbers: torch.Tensor) -> torch.Tensor:
+        numbers = (4 * numbers).reshape(*GRID, 4, 4, -1).permute(4, 0, 2, 1, 3)
+        return numbers.reshape(-1, 4 * GRID[0], 4 * GRID[1])
+
+    cells, steps = laid_out(made.context(tokens)), [EXTENT * ((2 * k + 1) / DEPTHS - 1) for k in range(DEPTHS)]
+    if made.beyond is not None:
+        more = laid_out(made.beyond(tokens))
+        near = len(more) // 4
+        far = len(more) - near
+        cells = torch.cat([more[:near], cells[:DEPTHS], more[near:], cells[DEPTHS:]])
+        before = [-1 + 0.5 * (k + 0.5) / near for k in range(near)]
+        steps = [*before, *steps, *(0.5 / (1 - (k + 0.5) / far) for k in range(far))]
+    return cells, steps
+
+
 def slow_twin(made: Reprojection, painted, tokens, sources: Sources, targets: ViewPositions, pixel):
     """One pixel by the formulas of the module's text, point by point, in scalars."""
     scene, view, row, col = pixel
@@ -232,15 +287,16 @@ def slow_twin(made: Reprojection, painted, tokens, sources: Sources, targets: Vi
     rotation, eye = pose[:3, :3], -pose[:3, :3].T @ pose[:3, 3]
     d = rotation.T @ (local / local.norm())
     foot = eye - (eye @ d) * d
-    cells = (4 * made.context(tokens[scene, view])).reshape(*GRID, 4, 4, -1).permute(4, 0, 2, 1, 3)
-    cells = cells.reshape(-1, 4 * GRID[0], 4 * GRID[1])
+    cells, steps = cells_and_steps(made, tokens[scene, view])
     place = torch.tensor([[[[2 * (col + 0.5) / W - 1, 2 * (row + 0.5) / H - 1]]]])
     context = torch.nn.functional.grid_sample(cells[None], place, padding_mode="border", align_corners=False)[
         0, :, 0, 0
     ]
     left, out = torch.ones(()), torch.zeros(C)
-    for k in range(DEPTHS):
-        point = foot + EXTENT * ((2 * k + 1) / DEPTHS - 1) * d
+    for k, step in enumerate(steps):
+        point = foot + step * d
+        if step <= eye @ d + 0.05:  # behind the target's camera, or too near to it
+            continue
         found = []
         for n in range(N):
             seen_from, lens_n = sources.positions.cam_from_world[scene, n], sources.positions.lens[scene, n]
@@ -284,17 +340,18 @@ def slow_twin(made: Reprojection, painted, tokens, sources: Sources, targets: Vi
                 torch.sigmoid(40 * (brightest - 0.93)), torch.tensor(len(found) / N), total.log() / 4, brightest,
             ]),
         ])  # fmt: skip
-        hidden = torch.nn.functional.silu(4 * made.weigh(evidence) + context[DEPTHS:])
+        hidden = torch.nn.functional.silu(4 * made.weigh(evidence) + context[len(steps) :])
         occupancy = torch.sigmoid(20 * made.occupancy(hidden)[0] + 4 * context[k])
         out = out + left * occupancy * blend
         left = left * (1 - occupancy)
     return out + left * painted[scene, view, :, row, col]
 
 
+@pytest.mark.parametrize("beyond", [0, 6])
 @pytest.mark.parametrize("pixel", [(0, 0, 0, 0), (0, 1, 5, 11), (1, 0, 11, 19), (1, 1, 6, 3)])
-def test_it_is_its_slow_twin_in_value_and_gradient(pixel):
+def test_it_is_its_slow_twin_in_value_and_gradient(pixel, beyond):
     painted, tokens, sources, targets, grid = inputs(seed=3)
-    made = layer(seed=3)
+    made = layer(seed=3, beyond=beyond)
     for leaf in (painted, tokens, sources.surfaces):
         leaf.requires_grad_()
     scene, view, row, col = pixel
@@ -307,5 +364,5 @@ def test_it_is_its_slow_twin_in_value_and_gradient(pixel):
     for a, b in zip(*gradients, strict=True):
         assert (a is None) == (b is None)
         if a is not None and b is not None:
-            torch.testing.assert_close(a, b, rtol=2e-3, atol=1e-4)
+            torch.testing.assert_close(a, b, rtol=2e-3, atol=4e-4)
     assert math.isfinite(fast.sum().item())

@@ -1,12 +1,14 @@
 """Laws of geometric transform attention (method A.2, F.1, F.3)."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.nn.attention import attend_explicitly
-from kaleidoscene.nn.gta import Frequencies, ViewTransforms, image_rotations, view_transforms
-from kaleidoscene.nn.positions import ViewPositions
+from kaleidoscene.nn.gta import Frequencies, ViewTransforms, image_rotations, lens_matrices, view_transforms
+from kaleidoscene.nn.positions import NOMINAL_FOCAL, ViewPositions
 
 BATCH, VIEWS, TOKENS, HEADS, DIM = 2, 3, 5, 2, 32
 
@@ -134,3 +136,64 @@ def test_transform_norms_are_bounded_by_the_normalisation():
     pose[..., :3, 3] = torch.nn.functional.normalize(pose[..., :3, 3], dim=-1)
     values = torch.linalg.svdvals(blocks(pose).query[0, 0, :4, :4])
     torch.testing.assert_close(values, torch.tensor([1.618034, 1.0, 1.0, 0.618034]), rtol=0, atol=1e-4)
+
+
+def lenses() -> torch.Tensor:
+    """fx / w, fy / h, cx / w, cy / h of lenses with pixels that are not square and middles off the image's; fp64."""
+    g = torch.Generator().manual_seed(4)
+    focal, centre = (
+        0.4 + 2 * torch.rand(BATCH, VIEWS, 2, generator=g),
+        0.3 + 0.4 * torch.rand(BATCH, VIEWS, 2, generator=g),
+    )
+    return torch.cat([focal, centre], -1).double()
+
+
+def test_the_nominal_lens_changes_no_matrix_and_videos_have_none():
+    poses = random_rigid(BATCH, VIEWS)
+    for positions in (ViewPositions.from_poses(poses), ViewPositions.from_times(torch.rand(BATCH, VIEWS))):
+        without, with_lens = (
+            view_transforms(positions, DIM, time_frequencies=Frequencies(), use_lens=use) for use in (False, True)
+        )
+        for name in ("query", "key", "output"):
+            torch.testing.assert_close(getattr(with_lens, name), getattr(without, name), rtol=0, atol=1e-6)
+
+
+def test_a_lens_is_the_projection_that_images_have():
+    """K takes a ray to where a camera of the nominal lens meets the same place; its inverse takes it back."""
+    lens = lenses()
+    matrix, inverse = lens_matrices(lens)
+    eye = torch.eye(4, dtype=torch.float64).expand_as(matrix)
+    torch.testing.assert_close(matrix @ inverse, eye, rtol=0, atol=1e-12)
+    points = torch.randn(BATCH, VIEWS, 4, 1, dtype=torch.float64).abs() + 0.1
+    seen = lens[..., :2, None] * points[..., :2, :] / points[..., 2:3, :] + lens[..., 2:, None]
+    through = matrix @ points
+    torch.testing.assert_close(NOMINAL_FOCAL * through[..., :2, :] / through[..., 2:3, :] + 0.5, seen)
+
+
+def test_attention_with_lenses_does_not_depend_on_the_world_frame_nor_on_a_stretch_that_the_lens_undoes():
+    """K diag(s, r, 1) [R|t] is one matrix, whether the lens or the camera's axes are stretched (fp64)."""
+    q, k, v = heads().double()
+    poses, lens = random_rigid(BATCH, VIEWS, dtype=torch.float64), lenses()
+
+    def run(poses: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+        positions = replace(ViewPositions.from_poses(poses), lens=lens)
+        return cross_view(q, k, v, view_transforms(positions, DIM, time_frequencies=Frequencies(), use_lens=True))
+
+    before = run(poses, lens)
+    moved = run(poses @ random_rigid(BATCH, 1, dtype=torch.float64), lens)
+    torch.testing.assert_close(moved, before, rtol=0, atol=1e-10)
+    assert (run(poses, lens.roll(1, 1)) - before).abs().max() > 1e-2
+    stretch = torch.tensor([1.7, 0.6], dtype=torch.float64)
+    stretched = poses.clone()
+    stretched[..., :2, :] *= stretch[:, None]
+    unstretched = torch.cat([lens[..., :2] / stretch, lens[..., 2:]], -1)
+    pose, lens_matrix = lens_matrices(lens)[0] @ poses, lens_matrices(unstretched)[0] @ stretched
+    torch.testing.assert_close(lens_matrix, pose, rtol=0, atol=1e-12)
+
+
+def test_a_batch_with_lenses_may_be_in_half_precision_around():
+    """Matrices are built in the precision of poses, whatever autocast says."""
+    positions = replace(ViewPositions.from_poses(random_rigid(BATCH, VIEWS)), lens=lenses().float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = view_transforms(positions, DIM, time_frequencies=Frequencies(), use_lens=True)
+    assert found.query.dtype == torch.float32

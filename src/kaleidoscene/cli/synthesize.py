@@ -22,8 +22,8 @@ class SynthesizeOptions:
     """Folder of shards (interrupted work goes on where it was) or of captures."""
     scenes: SyntheticScenes = SyntheticScenes()
     captures: bool = False
-    """Render every mesh of --scenes.meshes from 25 EscherNet views in studio light, as a transforms.json capture
-    (with --scenes.depth and depth maps)."""
+    """Render every mesh of --scenes.meshes from 25 EscherNet views in studio light, as a transforms.json capture (with
+    --scenes.depth and depth maps); --scenes.room-share 1 puts them into rooms."""
     workers: int = 1
     """Processes."""
     json: bool = False

@@ -53,13 +53,17 @@ class Cameras:
 
     @classmethod
     def from_field_of_view(
-        cls, world_from_cam: Float[Tensor, "*batch 4 4"], field_of_view: float, image_size: tuple[int, int]
+        cls,
+        world_from_cam: Float[Tensor, "*batch 4 4"],
+        field_of_view: float | Float[Tensor, "*batch"],
+        image_size: tuple[int, int],
     ) -> Cameras:
-        """Cameras with square pixels, a centred principal point and a full vertical angle in radians."""
+        """Cameras with square pixels, a centred principal point and a full vertical angle in radians (one, or each)."""
         h, w = image_size
-        focal = 0.5 * h / torch.tan(torch.tensor(0.5 * field_of_view, dtype=torch.float64)).item()
-        matrix = torch.tensor([[focal, 0.0, w / 2], [0.0, focal, h / 2], [0.0, 0.0, 1.0]])
-        matrix = matrix.to(world_from_cam).expand(*world_from_cam.shape[:-2], 3, 3).contiguous()
+        focal = 0.5 * h / torch.tan(0.5 * torch.as_tensor(field_of_view, dtype=torch.float64))
+        matrix = torch.tensor([[0.0, 0.0, w / 2], [0.0, 0.0, h / 2], [0.0, 0.0, 1.0]]).to(world_from_cam)
+        matrix = matrix.expand(*world_from_cam.shape[:-2], 3, 3).clone()
+        matrix[..., 0, 0] = matrix[..., 1, 1] = focal.to(world_from_cam)
         return cls(world_from_cam, matrix, image_size)
 
     @classmethod

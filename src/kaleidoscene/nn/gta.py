@@ -20,7 +20,7 @@ from torch import Tensor
 from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import unknown_name
 from kaleidoscene.geometry.poses import invert
-from kaleidoscene.nn.positions import ViewPositions
+from kaleidoscene.nn.positions import NOMINAL_FOCAL, ViewPositions
 from kaleidoscene.nn.precision import exact
 
 FrequencyKind = Literal["octave", "harmonic", "geometric", "rope"]
@@ -124,11 +124,16 @@ def view_transforms(
     representation: Representation = "standard",
     time_frequencies: Frequencies,
     use_poses: bool = True,
+    use_lens: bool = False,
 ) -> ViewTransforms:
     """Matrices of the view part of the head (Kaleido eq. 3 and 4).
 
     A 3D scene repeats the 4x4 world-to-camera matrix ``dim / 4`` times; a video fills the same blocks with pairs of
     2x2 rotations by its time, so that one code path serves both.
+
+    With lenses the matrix of a view is K [R|t], a projective transform of the world (PRoPE: Li et al., *Cameras as
+    Relative Positional Encoding*, 2025), with K taken relative to the nominal lens: views with that lens have the
+    matrices that they have without.
 
     Args:
         positions: Poses or times of the views.
@@ -136,22 +141,46 @@ def view_transforms(
         representation: ``standard`` is GTA, ``dual`` is GTA with P^{-T} in place of P (CaPE's).
         time_frequencies: Bands of the time rotations.
         use_poses: False leaves 3D scenes without a view block (for encodings that tell poses another way).
+        use_lens: Whether matrices know the lens: focal lengths and principal point.
     """
     if representation not in get_args(Representation):
         raise unknown_name("representation", representation, get_args(Representation))
     blocks = dim // 4
     with torch.autocast(positions.times.device.type, enabled=False):
-        pose = positions.cam_from_world[:, :, None].expand(-1, -1, blocks, 4, 4)
+        pose = positions.cam_from_world
         if not use_poses:
             pose = torch.eye(4, dtype=pose.dtype, device=pose.device).expand_as(pose)
+        back = invert(pose)
+        if use_lens:
+            lens, unlens = lens_matrices(positions.lens)
+            pose, back = lens @ pose, back @ unlens
+        pose, back = (x[:, :, None].expand(-1, -1, blocks, 4, 4) for x in (pose, back))
         angle = time_frequencies.angles(positions.times, 1.0, 2 * blocks)
         time = _rotation_blocks(angle.unflatten(-1, (blocks, 2)))
         is_video = positions.is_video[:, None, None, None, None]
         p = _block_diagonal(torch.where(is_video, time, pose))
-        inverse = _block_diagonal(torch.where(is_video, time.mT, invert(pose)))
+        inverse = _block_diagonal(torch.where(is_video, time.mT, back))
         if representation == "dual":
             return ViewTransforms(inverse.mT, p, inverse)
         return ViewTransforms(p, inverse.mT, p.mT)
+
+
+def lens_matrices(
+    lens: Float[Tensor, "batch views 4"],
+) -> tuple[Float[Tensor, "batch views 4 4"], Float[Tensor, "batch views 4 4"]]:
+    """K of each view and its inverse, relative to the nominal lens, whose K is the identity.
+
+    With ``(X, Y, Z)`` in a camera's axes, ``K (X, Y, Z)`` over its last is where a camera of the nominal lens would
+    have to look to meet the same place of its image.
+    """
+    focal, centre = lens[..., :2] / NOMINAL_FOCAL, (lens[..., 2:] - 0.5) / NOMINAL_FOCAL
+    matrix = torch.eye(4, dtype=lens.dtype, device=lens.device).repeat(*lens.shape[:-1], 1, 1)
+    inverse = matrix.clone()
+    for axis in range(2):
+        matrix[..., axis, axis], matrix[..., axis, 2] = focal[..., axis], centre[..., axis]
+        inverse[..., axis, axis] = 1 / focal[..., axis]
+        inverse[..., axis, 2] = -centre[..., axis] / focal[..., axis]
+    return matrix, inverse
 
 
 def _rotation_blocks(angle: Float[Tensor, "batch views blocks 2"]) -> Float[Tensor, "batch views blocks 4 4"]:

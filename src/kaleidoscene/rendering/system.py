@@ -61,6 +61,11 @@ class System(Protocol):
         ...
 
     @property
+    def lenses(self) -> tuple[float, float] | None:
+        """Of one that takes any lens: least and greatest angle, over the longer side, that it was trained with."""
+        ...
+
+    @property
     def default_plan(self) -> RenderPlan:
         """Which targets go into which call where nobody asks for another plan: as it was trained, or is best."""
         ...
@@ -81,6 +86,7 @@ class PlainSystem:
     plan: Plan
     focal_over_height = NOMINAL_FOCAL
     background: Background = "any"
+    lenses: tuple[float, float] | None = None
     default_plan = RenderPlan(mode="independent")
 
     @property

@@ -34,15 +34,19 @@ def check_weights(
         model: What they are for.
         tensors: By name.
         where: They come from, for messages.
-        fresh: Children of the model that they must not hold.
+        fresh: Parts of the model, by name (``head``, ``head.layer``), that they must not hold.
 
     Raises:
         KaleidosceneError: Tensors are missing, left over or of the wrong shape; the message names the first.
     """
     for part in fresh:
-        if part not in dict(model.named_children()):
+        if not part or part not in dict(model.named_modules()):
             raise unknown_name("part of the network", part, dict(model.named_children()))
-    expected = {name: tuple(p.shape) for name, p in model.named_parameters() if name.split(".")[0] not in fresh}
+    expected = {
+        name: tuple(p.shape)
+        for name, p in model.named_parameters()
+        if not any(name.startswith(f"{part}.") for part in fresh)
+    }
     check_names(where, tensors, expected)
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:

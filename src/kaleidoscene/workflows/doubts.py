@@ -15,6 +15,8 @@ from kaleidoscene.geometry.cameras import Cameras
 # Share of the outermost pixels that may be coloured: objects do touch the border here and there.
 _COLOURED_BORDER, _NOT_WHITE = 0.25, 12 / 255
 _FAR = 60.0
+# Lenses are others where they are wider, or narrower, by this factor.
+_OTHER_LENS = 1.15
 _LOOKED_AT = 12
 
 
@@ -27,7 +29,8 @@ def doubts_of(model: Model, references: Capture, cameras: Cameras, *, masked: bo
         cameras: The new views, in the world of the references.
         masked: Whether masks are laid on white.
     """
-    return [*background_doubts(model, references, masked=masked), *_far_views(references, cameras)]
+    lenses = lens_doubts(model, references.cameras, cameras) if references.is_posed else []
+    return [*background_doubts(model, references, masked=masked), *lenses, *_far_views(references, cameras)]
 
 
 def background_doubts(model: Model, references: Capture, *, masked: bool = False) -> list[str]:
@@ -49,6 +52,28 @@ def background_doubts(model: Model, references: Capture, *, masked: bool = False
         f"{100 * share:.0f} % of the border of the references is not white; these weights know objects on white alone, "
         f"and smear backgrounds: {how}."
     ]
+
+
+def lens_doubts(model: Model, *views: Cameras) -> list[str]:
+    """Whether a model that takes any lens is given, or asked for, lenses far from those it was trained with."""
+    trained = model.system.lenses
+    if trained is None or not model.capabilities.any_lens:
+        return []
+    angles = torch.cat([angles_of_longer_side(model.lens(some)) for some in views])
+    if float(angles.min()) > trained[0] / _OTHER_LENS and float(angles.max()) < trained[1] * _OTHER_LENS:
+        return []
+    known = f"{trained[0]:.0f}" if trained[0] == trained[1] else f"{trained[0]:.0f} to {trained[1]:.0f}"
+    return [
+        f"the views are {float(angles.min()):.0f} to {float(angles.max()):.0f} degrees wide, these weights were "
+        f"trained with lenses of {known}: others may come out badly."
+    ]
+
+
+def angles_of_longer_side(cameras: Cameras) -> Float[Tensor, " views"]:
+    """Angles of view in degrees over the longer side of the image."""
+    h, w = cameras.image_size
+    focal = cameras.intrinsics[..., 1, 1] if h >= w else cameras.intrinsics[..., 0, 0]
+    return torch.rad2deg(2 * torch.atan(0.5 * max(h, w) / focal.double()))
 
 
 def coloured_border(images: Float[Tensor, "views 3 h w"]) -> float:

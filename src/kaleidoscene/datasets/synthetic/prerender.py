@@ -19,12 +19,23 @@ from kaleidoscene.datasets.synthetic.lighting import Lighting
 from kaleidoscene.datasets.synthetic.mesh import TexturedMesh, fit_unit_box, read_mesh
 from kaleidoscene.datasets.synthetic.procedural import random_object
 from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
-from kaleidoscene.datasets.synthetic.viewpoints import ViewpointKind, sample_path, sample_viewpoints
+from kaleidoscene.datasets.synthetic.rooms import moved_to_focus, random_room, sample_inside
+from kaleidoscene.datasets.synthetic.viewpoints import (
+    ViewpointKind,
+    random_angles,
+    sample_path,
+    sample_viewpoints,
+    shifted,
+)
 from kaleidoscene.errors import KaleidosceneError, unknown_name
+from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import random_rotation
 from kaleidoscene.images.files import read_image
 from kaleidoscene.images.pixels import to_bytes
 from kaleidoscene.serialisation import to_plain, write_aside
+
+# Share of the scenes of many lenses whose principal points are moved.
+_OFF_CENTRE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +59,12 @@ class SyntheticScenes:
     """Share of the scenes with the wide camera distribution."""
     near_share: float = 0.0
     """Share of the scenes with cameras near each other; the others have EscherNet's distribution."""
+    room_share: float = 0.0
+    """Share of the scenes that stand in a room or outdoors, with cameras inside (``rooms.py``); the others have nothing
+    behind them."""
+    lenses: tuple[float, float] | None = None
+    """Least and greatest field of view in degrees; some scenes mix them, and some have their middle off the image's.
+    None: 49.1 for all."""
     exclude: tuple[str, ...] = ()
     """Names of meshes (file names without ending) that are kept for validation."""
     damaged_share: float = 0.0
@@ -61,8 +78,12 @@ class SyntheticScenes:
     def __post_init__(self) -> None:
         check_range(self, 1, math.inf, "views", "scenes", "scenes_per_shard")
         check_range(self, 4, 8192, "image_size")
-        check_range(self, 0, 1, "mesh_share", "wide_share", "near_share", "damaged_share")
+        check_range(self, 0, 1, "mesh_share", "wide_share", "near_share", "damaged_share", "room_share")
         check_range(self, 0, 2**62, "seed")
+        if self.lenses is not None and not 5 <= self.lenses[0] <= self.lenses[1] <= 120:
+            raise ValueError(f"lenses must be two angles from 5 to 120 degrees, the lesser first, got {self.lenses}.")
+        if self.clips and (self.room_share or self.lenses):
+            raise ValueError("clips are films of objects by one lens: leave room_share and lenses out.")
         if self.wide_share + self.near_share > 1:
             raise ValueError(f"wide_share and near_share are {self.wide_share:g} and {self.near_share:g}, above 1.")
 
@@ -93,13 +114,10 @@ class SceneMaker:
             parts, name = self._vary(mesh, draw, generator), path.stem
         else:
             parts, name = random_object(int(draw.integers(2**62)), self.photographs), "procedural"
-        which = draw.random()
-        near = which < config.wide_share + config.near_share
-        kind: ViewpointKind = "wide" if which < config.wide_share else "near" if near else "eschernet"
         if config.clips:
             cameras = sample_path(config.views, config.image_size, generator)
         else:
-            cameras = sample_viewpoints(kind, config.views, config.image_size, generator)
+            parts, cameras = placed(parts, config, self.photographs, config.views, draw, generator)
         lighting = Lighting.random(draw) if draw.random() < 0.7 else Lighting()
         renders = self.rasteriser.render(parts, cameras, lighting, depth=config.depth)
         name = f"{number:08d}-{name}"
@@ -135,6 +153,30 @@ class SceneMaker:
         turn = random_rotation(generator=generator).numpy() if draw.random() < 0.25 else np.eye(3)
         matrix = (turn @ stretch).astype(np.float32)
         return fit_unit_box([part.transformed(matrix, np.zeros(3, np.float32)) for part in parts])
+
+
+def placed(
+    parts: list[TexturedMesh],
+    config: SyntheticScenes,
+    photographs: list[UInt8[np.ndarray, "h w 3"]],
+    views: int,
+    draw: np.random.Generator,
+    generator: torch.Generator,
+) -> tuple[list[TexturedMesh], Cameras]:
+    """An object where it is to stand, with what is around it, and cameras that see it."""
+    which = draw.random()
+    near = which < config.wide_share + config.near_share
+    kind: ViewpointKind = "wide" if which < config.wide_share else "near" if near else "eschernet"
+    angles = random_angles(config.lenses, views, generator)
+    if config.room_share and draw.random() < config.room_share:
+        room = random_room(parts, draw, photographs)
+        cameras = sample_inside(room, angles, config.image_size, draw)
+        parts, cameras = moved_to_focus(room.parts, cameras)
+    else:
+        cameras = sample_viewpoints(kind, views, config.image_size, generator, angles)
+    if config.lenses is not None and draw.random() < _OFF_CENTRE:
+        cameras = shifted(cameras, 0.1, generator)
+    return parts, cameras
 
 
 def list_meshes(folder: Path) -> list[Path]:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import track
 
 from kaleidoscene.captures.conversion.rendered import write_rendered_capture
 from kaleidoscene.datasets.synthetic.lighting import Lighting
 from kaleidoscene.datasets.synthetic.mesh import fit_unit_box, read_mesh
-from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes, list_meshes, shard_path, write_next_shards
+from kaleidoscene.datasets.synthetic.prerender import (
+    SyntheticScenes,
+    list_meshes,
+    placed,
+    read_photographs,
+    shard_path,
+    write_next_shards,
+)
 from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
 from kaleidoscene.datasets.synthetic.viewpoints import sample_viewpoints
 from kaleidoscene.errors import KaleidosceneError
@@ -48,7 +56,9 @@ def _work(job: tuple[SyntheticScenes, Path, list[int]]) -> int:
 
 
 def write_synthetic_captures(scenes: SyntheticScenes, out: Path) -> int:
-    """Render every mesh from 25 EscherNet views in studio light, as a capture each; returns the number of views.
+    """Render every mesh from 25 views in studio light, as a capture each; returns the number of views.
+
+    Views are EscherNet's, unless rooms or lenses are asked for.
 
     Raises:
         KaleidosceneError: There are no meshes, two have one name, or a capture is there already.
@@ -64,9 +74,17 @@ def write_synthetic_captures(scenes: SyntheticScenes, out: Path) -> int:
     if there := next((stem for stem in stems if (out / stem).exists()), None):
         raise KaleidosceneError(f"{out / there}: is there already; give another folder.")
     rasteriser = Rasteriser(scenes.image_size, supersampling=4)
+    photographs = read_photographs(scenes.photographs) if scenes.photographs else []
     for number, path in enumerate(track(paths, "rendering")):
-        cameras = sample_viewpoints("eschernet", CAPTURE_VIEWS, scenes.image_size, seeded(scenes.seed, number))
-        renders = rasteriser.render(fit_unit_box(read_mesh(path)), cameras, Lighting(), depth=scenes.depth)
+        parts, generator = fit_unit_box(read_mesh(path)), seeded(scenes.seed, number)
+        if scenes.room_share or scenes.lenses:
+            draw = np.random.default_rng([scenes.seed, number])
+            parts, cameras = placed(parts, scenes, photographs, CAPTURE_VIEWS, draw, generator)
+        else:
+            cameras = sample_viewpoints("eschernet", CAPTURE_VIEWS, scenes.image_size, generator)
+        renders = rasteriser.render(parts, cameras, Lighting(), depth=scenes.depth)
         with whole_folder(out / path.stem, overwrite=False) as folder:
-            write_rendered_capture(folder, renders.rgba, cameras, depth=renders.depth)
+            write_rendered_capture(
+                folder, renders.rgba, cameras, depth=renders.depth, centred="scene" if scenes.room_share else "object"
+            )
     return CAPTURE_VIEWS * len(paths)

@@ -26,6 +26,8 @@ class EncodingConfig:
     """``plucker`` takes poses as a ray map beside the latents in place of SE(3) blocks."""
     representation: Representation = "standard"
     """``dual`` uses P^{-T} in place of P (CaPE)."""
+    lens: Literal["none", "projective"] = "none"
+    """``projective`` puts the lens into the SE(3) blocks (PRoPE; ours): the nominal one changes nothing there."""
     transform_values: bool = True
     """Whether values and outputs are transformed as well as queries and keys."""
     image_frequencies: Frequencies = Frequencies()
@@ -33,6 +35,8 @@ class EncodingConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if self.lens == "projective" and self.pose != "gta":
+            raise ValueError("lens='projective' goes into the blocks of pose='gta'; Pluecker rays know the lens.")
         if self.time_frequencies.kind == "rope":
             raise ValueError(
                 "time_frequencies cannot be 'rope': it turns by whole steps, and the time of a frame is its place in "
@@ -86,6 +90,9 @@ class KaleidoConfig:
     reprojection_depths: int = 0
     """Points on a target's ray at which latents of references may be copied (``reprojection.py``; ours, not the
     paper's); 0 is without."""
+    reprojection_beyond: int = 0
+    """More points before and behind those, for places: a quarter of them as far as the farthest reference, the others
+    evenly in disparity to infinity."""
     refined_points: int = 0
     """Points that a pixel looks at once cells of pixels have found surfaces at those depths (``refinement.py``); 0:
     every pixel looks at all depths."""
@@ -105,13 +112,6 @@ class KaleidoConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.looked_at_references < 0 or (self.looked_at_references and not self.reprojection_depths):
-            raise ValueError(
-                "looked_at_references must be at least 0, and belongs to reprojection_depths, got "
-                f"{self.looked_at_references}."
-            )
-        if self.ray_contrast < 1:
-            raise ValueError(f"ray_contrast must be at least 1, got {self.ray_contrast}.")
         if self.width % HEAD_DIM:
             raise ValueError(f"width must be a multiple of {HEAD_DIM}, got {self.width}.")
         if self.kv_heads < 1 or self.num_heads % self.kv_heads:
@@ -121,22 +121,44 @@ class KaleidoConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 or None, got {self.window}.")
-        if self.reprojection_depths < 0:
-            raise ValueError(f"reprojection_depths must be at least 0, got {self.reprojection_depths}.")
-        if self.refined_points < 0:
-            raise ValueError(f"refined_points must be at least 0, got {self.refined_points}.")
-        if self.refined_points and not self.reprojection_depths:
-            raise ValueError("refined_points refine reprojection: reprojection_depths must be at least 1.")
+        self._check_reprojection()
         if (self.reference_attention == "causal") != (self.reference_time == "zero"):
             raise ValueError(
                 "reference_attention and reference_time go together: 'bidirectional' with 'shared' (paper) or "
                 f"'causal' with 'zero', got {self.reference_attention!r} with {self.reference_time!r}."
             )
 
+    def _check_reprojection(self) -> None:
+        if self.looked_at_references < 0 or (self.looked_at_references and not self.reprojection_depths):
+            raise ValueError(
+                "looked_at_references must be at least 0, and belongs to reprojection_depths, got "
+                f"{self.looked_at_references}."
+            )
+        if self.ray_contrast < 1:
+            raise ValueError(f"ray_contrast must be at least 1, got {self.ray_contrast}.")
+        if self.reprojection_depths < 0:
+            raise ValueError(f"reprojection_depths must be at least 0, got {self.reprojection_depths}.")
+        if self.reprojection_beyond < 0 or (self.reprojection_beyond and not self.reprojection_depths):
+            raise ValueError(
+                "reprojection_beyond must be at least 0, and belongs to reprojection_depths, got "
+                f"{self.reprojection_beyond}."
+            )
+        if self.reprojection_beyond and self.refined_points:
+            raise ValueError("refined_points find surfaces among reprojection_depths alone: reprojection_beyond is 0.")
+        if self.refined_points < 0:
+            raise ValueError(f"refined_points must be at least 0, got {self.refined_points}.")
+        if self.refined_points and not self.reprojection_depths:
+            raise ValueError("refined_points refine reprojection: reprojection_depths must be at least 1.")
+
     @property
     def num_heads(self) -> int:
         """Query heads."""
         return self.width // HEAD_DIM
+
+    @property
+    def ray_points(self) -> int:
+        """Points on a target's ray at which references are looked up first."""
+        return self.reprojection_depths + self.reprojection_beyond
 
     @property
     def feed_forward_width(self) -> int:

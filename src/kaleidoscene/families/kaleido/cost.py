@@ -77,10 +77,10 @@ def forward_flops(config: KaleidoConfig, request: Request) -> int:
     spatial_keys = request.grid[0] * request.grid[1]
     attention = 4 * config.num_heads * HEAD_DIM * (spatial_keys + request.keys * window_tokens)
     ends = 2 * 2 * width * config.patch_channels
-    if config.reprojection_depths:
-        token, pixel = reprojection_flops(width, config.latent_channels, config.reprojection_depths)
+    if config.ray_points:
+        token, pixel = reprojection_flops(width, config.latent_channels, config.ray_points)
         if config.refined_points:
-            cell = refinement_cell_flops(config.reprojection_depths)
+            cell = refinement_cell_flops(config.ray_points)
             near = reprojection_flops(width, config.latent_channels, config.refined_points)[1]
             ends += (token + CELLS**2 * (pixel + cell) + config.patch_size**2 * near) * request.composed
         else:
@@ -94,7 +94,7 @@ def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], b
     """Memory of the keys and values of references."""
     tokens = references * grid[0] * grid[1]
     channels = 2 * HEAD_DIM + (RAY_CHANNELS if config.ray_bias else 0)
-    surfaces = 4 * CELLS**2 * tokens if config.reprojection_depths else 0
+    surfaces = 4 * CELLS**2 * tokens if config.ray_points else 0
     if config.refined_points:
         surfaces += 4 * MATCH * config.patch_size**2 // 16 * tokens
     return config.depth * tokens * config.kv_heads * channels * bytes_per_number + surfaces
@@ -110,8 +110,8 @@ def _points(config: KaleidoConfig) -> int:
     """That are looked at for a token."""
     pixels = config.patch_size**2
     if config.refined_points:
-        return CELLS**2 * config.reprojection_depths + pixels * config.refined_points
-    return pixels * config.reprojection_depths
+        return CELLS**2 * config.ray_points + pixels * config.refined_points
+    return pixels * config.ray_points
 
 
 def activation_bytes(config: KaleidoConfig, request: Request) -> int:
@@ -120,9 +120,9 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
     key_tokens = request.batch * request.keys * request.grid[0] * request.grid[1]
     network = _LIVE_STREAMS * tokens * config.width + 6 * key_tokens * config.kv_heads * HEAD_DIM
     pixels = tokens * config.patch_size**2
-    band = min(BAND, round(request.composed * pixels) * (config.refined_points or config.reprojection_depths))
+    band = min(BAND, round(request.composed * pixels) * (config.refined_points or config.ray_points))
     if config.refined_points:  # a view's cells are looked at together
-        cells = request.grid[0] * request.grid[1] * CELLS**2 * config.reprojection_depths
+        cells = request.grid[0] * request.grid[1] * CELLS**2 * config.ray_points
         band = max(band, cells + cells * _CELL_NUMBERS // POINT_NUMBERS)
-    context = CELLS**2 * tokens * (config.reprojection_depths + HIDDEN) if config.reprojection_depths else 0
+    context = CELLS**2 * tokens * (config.ray_points + HIDDEN) if config.ray_points else 0
     return 4 * (network + context + band * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels))

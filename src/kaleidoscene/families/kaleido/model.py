@@ -51,7 +51,7 @@ class Kaleido(nn.Module):
         if depths:
             self.reprojection = Reprojection(
                 config.width, config.latent_channels, depths,
-                contrast=config.ray_contrast, references=config.looked_at_references,
+                beyond=config.reprojection_beyond, contrast=config.ray_contrast, references=config.looked_at_references,
             )  # fmt: skip
         points = config.refined_points
         self.refinement = Refinement(config.latent_channels, points, config.looked_at_references) if points else None

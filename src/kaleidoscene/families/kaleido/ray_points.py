@@ -189,6 +189,15 @@ class RayPoints:
         """The middles of ``depths`` bins of equal width that share the length of ray that is searched."""
         return EXTENT * ((2 * torch.arange(depths, device=device)[:, None] + 1) / depths - 1)
 
+    @classmethod
+    def steps_beyond(cls, depths: int, beyond: int, device: torch.device) -> Float[Tensor, "points 1"]:
+        """The same between ``beyond`` more: a quarter evenly from -1 on, the others in disparity to infinity."""
+        near = beyond // 4
+        before = -1 + (1 - EXTENT) * (torch.arange(near, device=device)[:, None] + 0.5) / max(near, 1)
+        far = beyond - near
+        behind = EXTENT / (1 - (torch.arange(far, device=device)[:, None] + 0.5) / max(far, 1))
+        return torch.cat([before, cls.even_steps(depths, device), behind])
+
     def seen_from(self, sources: Sources) -> Iterator[Sighting]:
         """What each reference shows, one after the other."""
         for number in range(sources.latents.shape[1]):

@@ -57,7 +57,9 @@ class KaleidoRenderer:
             )
         kept = settings.model.cacheable if use_cache is None else use_cache
         # What cells find are surfaces: models that refine know depth.
-        self.capabilities: Capabilities = replace(CAPABILITIES, renders_depth=settings.model.refined_points > 0)
+        self.capabilities: Capabilities = replace(
+            CAPABILITIES, renders_depth=settings.model.refined_points > 0, any_lens=settings.lenses is not None
+        )
         self.parts = KaleidoParts(model, settings, codec, features, precision, kept)
         self.sampling: SamplingConfig = settings.sampling
         self.image_size = settings.image_size

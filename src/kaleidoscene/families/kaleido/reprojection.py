@@ -12,6 +12,7 @@ far away their surface is, so that points in front of it count as empty and what
 the evidence is made for pixels in [-1, 1] and objects before white: it says little on other latents.
 
 Depths are counted along rays from the point nearest to the scene's origin: rotations of the world change nothing.
+Objects lie within half the distance of the farthest reference; for places, more points go on to infinity (``beyond``).
 """
 
 from __future__ import annotations
@@ -42,14 +43,19 @@ class Reprojection(nn.Module):
     Args:
         width: Channels of tokens.
         channels: Channels of latents.
-        depths: Points that are looked at on every ray.
+        depths: Points that are looked at on every ray, about the place that is nearest to the origin.
+        beyond: More of them, before and behind.
         contrast: Power of the shares of points; their sum on a ray stays.
         references: That a target is copied from, the nearest ones; 0: all.
     """
 
-    def __init__(self, width: int, channels: int, depths: int, *, contrast: float = 1.0, references: int = 0) -> None:
+    def __init__(
+        self, width: int, channels: int, depths: int, *, beyond: int = 0, contrast: float = 1.0, references: int = 0
+    ) -> None:
         super().__init__()
         self.depths, self.contrast, self.references = depths, contrast, references
+        self.points, self.near = depths + beyond, beyond // 4
+        self.beyond = nn.Linear(width, CELLS**2 * beyond) if beyond else None
         self.context = nn.Linear(width, CELLS**2 * (depths + HIDDEN))
         self.surface = nn.Linear(width, CELLS**2)
         self.weigh = nn.Linear(channels + EVIDENCE, HIDDEN)
@@ -62,7 +68,8 @@ class Reprojection(nn.Module):
 
         Begun with occupancies of a hundredth, whose copies are wrong, a network unlearned copying in a few steps.
         """
-        for layer in (self.context, self.surface, self.occupancy):
+        more = () if self.beyond is None else (self.beyond,)
+        for layer in (self.context, self.surface, self.occupancy, *more):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.xavier_uniform_(self.weigh.weight, gain=1 / _GAIN)
@@ -77,8 +84,14 @@ class Reprojection(nn.Module):
     def cells(
         self, tokens: Float[Tensor, "batch targets tokens width"], grid: tuple[int, int]
     ) -> Float[Tensor, "batch targets numbers rows cols"]:
-        """What targets' tokens say of their cells: of each depth, and to those who weigh evidence."""
-        return _cells(_GAIN * self.context(tokens).float(), grid)
+        """What targets' tokens say of their cells: of each point of a ray, and to those who weigh evidence."""
+        said = _cells(_GAIN * self.context(tokens).float(), grid)
+        if self.beyond is None:
+            return said
+        more = _cells(_GAIN * self.beyond(tokens).float(), grid)
+        return torch.cat(
+            [more[:, :, : self.near], said[:, :, : self.depths], more[:, :, self.near :], said[:, :, self.depths :]], 2
+        )
 
     def forward(
         self,
@@ -118,7 +131,7 @@ class Reprojection(nn.Module):
         """The same, a target and some rows at a time, so that memory does not grow with what is asked for."""
         rows, cols = lattice.places(painted.shape[-2:], painted.device)
         old, parts = lattice.of(painted), []
-        height = max(1, BAND // (len(cols) * self.depths))
+        height = max(1, BAND // (len(cols) * self.points))
         for scene in range(len(painted)):
             some = sources.scene(scene)
             for view in range(painted.shape[1]):
@@ -142,7 +155,8 @@ class Reprojection(nn.Module):
     ) -> Tensor:
         """Of the pixels where ``rows`` and ``cols`` (places of their centres, as shares of the image) cross."""
         with torch.autocast(painted.device.type, enabled=False):
-            points = RayPoints.of(targets, rows, cols, RayPoints.even_steps(self.depths, rows.device))
+            steps = RayPoints.steps_beyond(self.depths, self.points - self.depths, rows.device)
+            points = RayPoints.of(targets, rows, cols, steps)
             look = self.look(sources, points, matches=False)
             context = between_cells(context, rows, cols)
         # Half precision is enough here, and not for the sum of shares.
@@ -190,7 +204,7 @@ class Reprojection(nn.Module):
         return self._logits(hidden.float(), context)
 
     def _logits(self, hidden: Tensor, context: Float[Tensor, "batch targets numbers pixels"]) -> Tensor:
-        depth, token = context.split([self.depths, HIDDEN], dim=2)
+        depth, token = context.split([self.points, HIDDEN], dim=2)
         hidden.add_((token + _GAIN * self.weigh.bias.float()[:, None]).transpose(1, 2)[..., None, :])
         hidden = nn.functional.silu(hidden, inplace=not torch.is_grad_enabled())
         weight, bias = (_OCCUPANCY_GAIN * part.float() for part in (self.occupancy.weight, self.occupancy.bias))

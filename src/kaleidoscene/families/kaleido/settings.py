@@ -42,6 +42,8 @@ class KaleidoSettings:
         buckets: Other sizes it was trained at, one for each aspect ratio (appendix B: 1:1, 4:5, 5:4, 16:9, 9:16).
         field_of_view: Angle of view in degrees of the shorter side of ``image_size``, and of the longer side of
             ``buckets``, which are cut from square views; the paper models no intrinsics.
+        lenses: Least and greatest angle of view, over the longer side, that it was trained with: it takes and renders
+            any lens. None: images are cropped or padded to ``field_of_view``.
         scale_from: Whose farthest camera is at distance 1: the references', so that a scene does not depend on what is
             asked of it (and can be cached), or all views' (paper).
         sampling: How views are drawn by default.
@@ -55,6 +57,7 @@ class KaleidoSettings:
     image_size: tuple[int, int] = (256, 256)
     buckets: tuple[tuple[int, int], ...] = ()
     field_of_view: float = 49.1
+    lenses: tuple[float, float] | None = None
     scale_from: ScaleFrom = "references"
     sampling: SamplingConfig = SamplingConfig()
     background: Literal["any", "white"] = field(default="any", metadata={"of_training": False})
@@ -62,6 +65,8 @@ class KaleidoSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if self.lenses is not None and not 0 < self.lenses[0] <= self.field_of_view <= self.lenses[1] < 180:
+            raise ValueError(f"lenses must be two angles with field_of_view between them, got {self.lenses}.")
         if self.codec.kind == "pixel" and self.model.latent_channels != 3 * self.codec.factor**2:
             raise ValueError(
                 f"The pixel codec of factor {self.codec.factor} has {3 * self.codec.factor**2} channels, "

@@ -72,6 +72,11 @@ class KaleidoSystem:
         return self.settings.background
 
     @property
+    def lenses(self) -> tuple[float, float] | None:
+        """What its settings say."""
+        return self.settings.lenses
+
+    @property
     def default_plan(self) -> RenderPlan:
         """What its settings say."""
         return self.settings.render_plan

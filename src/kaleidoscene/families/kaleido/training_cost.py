@@ -43,9 +43,9 @@ def training_cost(
     casts = 2 * parameters / (config.depth if placement.checkpointing else 1) if placement.half else 0
     # Gradients of all but the last micro-batch are added up unreduced, whole.
     summed = 4 * parameters if placement.shards > 1 and placement.parts > 1 else 0
-    points = composed * local_tokens * config.patch_size**2 * (config.refined_points or config.reprojection_depths)
+    points = composed * local_tokens * config.patch_size**2 * (config.refined_points or config.ray_points)
     if config.refined_points:
-        points += 0.5 * local_tokens * CELLS**2 * config.reprojection_depths
+        points += 0.5 * local_tokens * CELLS**2 * config.ray_points
     looked_at = 4 * points * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels)
     return TrainingCost(
         parameters=parameters,

@@ -55,6 +55,7 @@ class ViewGeometry:
             views=view_transforms(
                 positions, HEAD_DIM // 2, representation=encoding.representation,
                 time_frequencies=encoding.time_frequencies, use_poses=encoding.pose == "gta",
+                use_lens=encoding.lens == "projective",
             ),
             windows=Windows(grid, config.window),
             rays=TokenRays.of(positions, grid) if config.ray_bias else None,

@@ -37,6 +37,11 @@ class RngSystem(PlainSystem):
         return focal_over_side(self._own.settings.field_of_view) * min(h, w) / h
 
     @property
+    def lenses(self) -> tuple[float, float]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the views it was trained on."""
+        return (self._own.settings.field_of_view, self._own.settings.field_of_view)
+
+    @property
     def background(self) -> Background:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Of the objects it was trained on."""
         return self._own.settings.background

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kaleidoscene.codecs.codec import CodecConfig
-from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.batch_config import BatchConfig, Bucket
 from kaleidoscene.datasets.buckets import bucket_sizes, buckets_within
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
@@ -150,6 +150,35 @@ def kaleido_nano_refinement() -> KaleidoRecipe:
             base.train, steps=1500, ema_decay=0.99, optim=optim, only=("reprojection", "refinement"),
             validate_every=100, checkpoint_every=50,
         ),
+    )  # fmt: skip
+
+
+def kaleido_nano_places() -> KaleidoRecipe:
+    """Objects on white and places with backgrounds, by lenses of 25 to 100 degrees, in five aspect ratios.
+
+    From the default weights (``--init default --fresh reprojection.beyond``), which know one lens and white alone.
+    """
+    base = kaleido_nano_reprojection()
+    sizes, batches = ((128, 128), (96, 128), (128, 96), (80, 128), (128, 80)), (48, 64, 64, 72, 72)
+    assert base.synthetic is not None
+    return replace(
+        base,
+        settings=replace(
+            base.settings, buckets=sizes[1:], lenses=(25.0, 100.0), background="any",
+            model=replace(
+                base.settings.model, reprojection_beyond=16, ray_contrast=1.5, looked_at_references=10,
+                encoding=replace(base.settings.model.encoding, lens="projective"),
+            ),
+        ),
+        data=replace(
+            base.data, image_size=None,
+            buckets=tuple(
+                Bucket(image_size=size, batch_size=batch, weight=weight)
+                for size, batch, weight in zip(sizes, batches, (0.5, 0.15, 0.15, 0.1, 0.1), strict=True)
+            ),
+        ),
+        synthetic=replace(base.synthetic, room_share=0.5, lenses=(25.0, 100.0), seed=41),
+        train=replace(base.train, steps=600, optim=replace(base.train.optim, warmup=20)),
     )  # fmt: skip
 
 

@@ -162,7 +162,13 @@ class KaleidoRecipe:
             return
         h, w = scene.rgba.shape[1:3] if scene.latents is None else scene.latents.image_size
         angle = math.degrees(field_of_view(float(scene.cameras.intrinsics[0, 1, 1]), min(h, w)))
-        if abs(angle - settings.field_of_view) > 1:
+        if settings.lenses is not None:
+            if not settings.lenses[0] - 1 <= angle <= settings.lenses[1] + 1:
+                raise KaleidosceneError(
+                    f"{folder.name}: views of {angle:.1f} degrees, the recipe has lenses of {settings.lenses[0]:g} to "
+                    f"{settings.lenses[1]:g}."
+                )
+        elif abs(angle - settings.field_of_view) > 1:
             raise KaleidosceneError(
                 f"{folder.name}: views of {angle:.1f} degrees, the recipe has {settings.field_of_view:.1f}; for "
                 "those of the shards give --field-of-view."
