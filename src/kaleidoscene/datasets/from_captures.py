@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.conversion.images import rgba_of
 from kaleidoscene.choices import check_choices, check_range
 from kaleidoscene.datasets.clips import ClipConfig
 from kaleidoscene.datasets.damage import allowed_damage
@@ -23,7 +24,7 @@ from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import focal_over_side
-from kaleidoscene.images.fitting import fit_views
+from kaleidoscene.images.fitting import cut_cameras, cut_images, fit_views
 from kaleidoscene.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from kaleidoscene.serialisation import file_sha256, to_plain, write_json
 
@@ -36,8 +37,9 @@ class ShardConfig:
     """How scenes are stored; views are cropped and resampled to one size and field of view."""
 
     image_size: tuple[int, int] = (64, 64)
-    field_of_view: float = 49.1
-    """Degrees, of the shorter side; the default weights' own."""
+    field_of_view: float | None = 49.1
+    """Degrees, of the shorter side; the default weights' own. None: every capture keeps its lens, for recipes of many
+    lenses."""
     least_views: int = 1
     """Captures with fewer views are left out, and left-out.txt names them; a run needs as many views as its recipe."""
     damaged_share: float = 0.0
@@ -52,7 +54,8 @@ class ShardConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_range(self, 1, 175, "field_of_view")
+        if self.field_of_view is not None:
+            check_range(self, 1, 175, "field_of_view")
         check_range(self, 0, 1, "damaged_share")
         if min(*self.image_size, self.scenes_per_shard, self.least_views) < 1:
             raise ValueError(f"image_size {self.image_size}, scenes_per_shard and least_views must be positive.")
@@ -171,19 +174,28 @@ def _fingerprint(source: Path) -> str:
 def scene_of(capture: Capture, key: str, config: ShardConfig) -> StoredScene:
     """A capture at the size and field of view of training, its middle at the world's origin."""
     capture = capture.recentred()
-    cameras, fitted = capture.cameras, []
-    focal = focal_over_side(config.field_of_view) * min(config.image_size) / config.image_size[0]
-    at: list[Cameras] = []
+    cameras, views = capture.cameras, []
     for number in range(len(capture)):
-        rgba = torch.from_numpy(rgba_of(capture, number)).movedim(-1, 0).float() / 255
-        colour, camera = fit_views(rgba[None, :3], cameras[[number]], config.image_size, focal)
-        alpha = torch.ones(1, *rgba.shape[1:]) if rgba.shape[0] == 3 else rgba[3:]
-        cover, _ = fit_views(1 - alpha.expand(1, 3, -1, -1), cameras[[number]], config.image_size, focal)
-        # What is white because it lies beyond the image is no object: 1 - 1 = 0.
-        fitted.append(torch.cat([colour[0], 1 - cover[0, :1]]))
-        at.append(camera[0])
-    images = (torch.stack(fitted) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
-    return StoredScene(scene_key(key), np.ascontiguousarray(images), Cameras.stack(at))
+        # On white, as it lies in memory: what is resampled so has no fringe of the colour that is under the alpha.
+        image, alpha = capture.images(only=[number]), capture.alphas(only=[number])
+        cover = torch.ones_like(image) if alpha is None else alpha.expand_as(image)
+        if config.field_of_view is None:
+            colour, cover = cut_images(image, config.image_size), cut_images(cover, config.image_size)
+            camera = cut_cameras(cameras[[number]], config.image_size)
+        else:
+            focal = focal_over_side(config.field_of_view) * min(config.image_size) / config.image_size[0]
+            colour, camera = fit_views(image, cameras[[number]], config.image_size, focal)
+            # What is white because it lies beyond the image is no object: 1 - 1 = 0.
+            cover = 1 - fit_views(1 - cover, cameras[[number]], config.image_size, focal)[0]
+        views.append((_straight(colour[0], cover[0, :1]), camera[0]))
+    images = torch.stack([image for image, _ in views]).mul(255).round().to(torch.uint8).movedim(1, -1).numpy()
+    return StoredScene(scene_key(key), np.ascontiguousarray(images), Cameras.stack([camera for _, camera in views]))
+
+
+def _straight(on_white: Float[Tensor, "3 h w"], alpha: Float[Tensor, "1 h w"]) -> Float[Tensor, "4 h w"]:
+    """RGBA of a picture on white."""
+    colour = (on_white - (1 - alpha)) / alpha.clamp_min(1 / 255)
+    return torch.cat([torch.where(alpha > 0, colour, torch.zeros_like(colour)).clamp(0, 1), alpha.clamp(0, 1)])
 
 
 def scene_key(name: str) -> str:

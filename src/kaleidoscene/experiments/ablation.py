@@ -43,7 +43,8 @@ class AblationOptions:
     held_out: Path
     """Folder of captures with 25 views each to score on."""
     suite: str = "paper"
-    """paper: Table 4, greedily; choices: those of the default weights' recipe, each undone alone."""
+    """paper: Table 4, greedily; choices: those of the default weights' recipe, each undone alone; lenses:
+    ways to tell a network its lens."""
     scale: str = "nano"
     """nano: 32 px, minutes a row on a CPU; paper: the paper's small model at 256 px (suite paper only)."""
     steps: int | None = None

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.images.pixels import resize_image
+from kaleidoscene.images.pixels import centre_box, resize_image
 
 _MOST_WHITE = 30  # times the image
 
@@ -50,6 +50,19 @@ def fit_views(
         padded = torch.nn.functional.pad(image, (-left, left + cols - w, -top, top + rows - h), value=1.0)
         out_images.append(resize_image(padded, image_size))
     return torch.stack(out_images), Cameras.stack(out_cameras)
+
+
+def cut_images(
+    images: Float[torch.Tensor, "views c h w"], image_size: tuple[int, int]
+) -> Float[torch.Tensor, "views c nh nw"]:
+    """Cut about the middle to an aspect ratio, then resample: the lens stays what it is."""
+    top, left, height, width = centre_box((images.shape[-2], images.shape[-1]), image_size)
+    return resize_image(images[..., top : top + height, left : left + width], image_size)
+
+
+def cut_cameras(cameras: Cameras, image_size: tuple[int, int]) -> Cameras:
+    """The cameras of :func:`cut_images`."""
+    return cameras.crop(*centre_box(cameras.image_size, image_size)).resize(*image_size)
 
 
 def fit_depths(

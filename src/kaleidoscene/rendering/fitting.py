@@ -8,8 +8,7 @@ from jaxtyping import Float
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.images.fitting import fit_views
-from kaleidoscene.images.pixels import centre_box, resize_image
+from kaleidoscene.images.fitting import cut_cameras, cut_images, fit_views
 from kaleidoscene.rendering.system import System
 
 
@@ -25,13 +24,13 @@ def prepare_views(
     """
     images = capture.images(masked=masked)
     if system.renderer.capabilities.any_lens:
-        return _resized(images, system.image_size), _cropped(capture.cameras, system.image_size)
+        return cut_images(images, system.image_size), cut_cameras(capture.cameras, system.image_size)
     return fit_views(images, capture.cameras, system.image_size, system.focal_over_height)
 
 
 def prepare_images(system: System, capture: Capture, *, masked: bool = False) -> Float[torch.Tensor, "views 3 h w"]:
     """Images of a capture without cameras at the size of a model, cut about their middle."""
-    return _resized(capture.images(masked=masked), system.image_size)
+    return cut_images(capture.images(masked=masked), system.image_size)
 
 
 def model_lens(system: System, cameras: Cameras) -> Cameras:
@@ -42,7 +41,7 @@ def model_lens(system: System, cameras: Cameras) -> Cameras:
     """
     h, w = system.image_size
     if system.renderer.capabilities.any_lens:
-        return _cropped(cameras, (h, w))
+        return cut_cameras(cameras, (h, w))
     focal = cameras.intrinsics[..., 1, 1] / cameras.image_size[0]
     if float(focal.max() / focal.min()) > 1.01:
         raise KaleidosceneError(
@@ -51,12 +50,3 @@ def model_lens(system: System, cameras: Cameras) -> Cameras:
     f = system.focal_over_height * h
     matrix = cameras.intrinsics.new_tensor([[f, 0.0, w / 2], [0.0, f, h / 2], [0.0, 0.0, 1.0]])
     return Cameras(cameras.world_from_cam, matrix.expand(*cameras.batch_shape, 3, 3).contiguous(), (h, w))
-
-
-def _resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    top, left, height, width = centre_box((images.shape[-2], images.shape[-1]), size)
-    return resize_image(images[..., top : top + height, left : left + width], size)
-
-
-def _cropped(cameras: Cameras, size: tuple[int, int]) -> Cameras:
-    return cameras.crop(*centre_box(cameras.image_size, size)).resize(*size)

@@ -90,6 +90,7 @@ def sample_inside(
     centre = np.zeros(3) if style == "around" else draw.normal(0, 0.3, 3) * (1, 1, 0.3)
     places, targets = [], []
     for longer in (distance * stand_off(angles)).tolist():
+        place = centre
         for attempt in range(20 * _ATTEMPTS):
             if style == "around":
                 way = _direction(azimuth + draw.uniform(-spread, spread), elevation + math.radians(draw.normal(0, 10)))

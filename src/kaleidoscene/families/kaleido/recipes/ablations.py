@@ -146,6 +146,31 @@ CHOICES: tuple[AblationRow, ...] = (
 """Choices of the default weights' recipe, each undone alone."""
 
 
+def _told(*, rays: bool = False, blocks: bool = False) -> Change:
+    encoding = EncodingConfig(image_frequencies=NANO_FREQUENCIES, lens="projective" if blocks else "none")
+    return _network(camera_ray_bands=4 if rays else 0, encoding=encoding)
+
+
+LENSES: tuple[AblationRow, ...] = (
+    AblationRow("", "no-lens", _told(), chosen=True),
+    AblationRow("1", "token-rays", _told(rays=True)),
+    AblationRow("2", "projective", _told(blocks=True)),
+    AblationRow("3", "projective-and-rays", _told(rays=True, blocks=True)),
+)
+"""How a network is told its lenses: not at all, by the token's ray in its camera, by K in GTA's blocks, or by both."""
+
+
+def lens_scale() -> KaleidoRecipe:
+    """``kaleido-nano-32`` on objects seen by lenses of 25 to 100 degrees; nothing else in it knows a lens."""
+    base, lenses = kaleido_nano_32(), (25.0, 100.0)
+    assert base.synthetic is not None
+    return replace(
+        base,
+        settings=replace(base.settings, lenses=lenses, model=replace(base.settings.model, ray_bias=False)),
+        synthetic=replace(base.synthetic, image_size=(32, 32), lenses=lenses),
+    )
+
+
 def choice_recipes(base: KaleidoRecipe) -> dict[str, KaleidoRecipe]:
     """The recipe of every row of :data:`CHOICES`, by name.
 
@@ -265,5 +290,10 @@ ABLATIONS = {
         rows=CHOICES, scales={"nano": kaleido_nano_32}, recipes=lambda base, features: choice_recipes(base),
         with_sampling_steps=_with_sampling_steps, system=_system, network=_network_of,
     ),
+    "lenses": Ablation(
+        rows=LENSES, scales={"nano": lens_scale},
+        recipes=lambda base, features: {row.name: row.change(base) for row in LENSES},
+        with_sampling_steps=_with_sampling_steps, system=_system, network=_network_of,
+    ),
 }  # fmt: skip
-"""The paper's study, and the choices of the default weights' recipe, each undone alone."""
+"""The paper's study, the choices of the default weights' recipe, each undone alone, and what tells lenses."""
