@@ -1,4 +1,4 @@
-"""What people hand in: a folder of photographs, an archive of them, a film, one picture; HEIC and AVIF too."""
+"""What people hand in: photographs in a folder or an archive, a phone's scan, a film, one picture; HEIC and AVIF."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import lzma
 import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.formats.registry import find_posed, read_capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.images.files import SUFFIXES
 from kaleidoscene.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from kaleidoscene.images.videos import video_frames
 
 RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
+ARCHIVES = (".zip", ".r3d")
 CONVERTED = (".heic", ".heif", ".avif")
 _QUALITY = 95
 _MOST_IN_A_WINDOW, _LOOKED_AT = 8, 480
@@ -39,9 +42,13 @@ def take_in(source: Path, scratch: Path) -> tuple[Capture, list[str]]:
     if not source.exists():
         raise KaleidosceneError(f"{source}: no such file or folder.")
     notes, name, folder = [], source.stem if source.is_file() else source.name, source
-    if source.suffix.lower() == ".zip":
+    if source.suffix.lower() in ARCHIVES:
         folder = scratch / "unpacked" / name
+        if (posed := _unpack_scan(source, folder)) is not None:
+            return replace(read_capture(posed), name=name), ["The archive holds cameras, which are kept."]
         notes.append(f"{_unpack(source, folder)} files were unpacked from the archive.")
+    if folder.is_dir() and find_posed(folder) is not None:
+        return read_capture(folder), notes
     files = [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.name[0] != ".")
     films = [] if folder.is_file() else [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     if films and any(path.suffix.lower() in (*SUFFIXES, *CONVERTED) for path in files):
@@ -59,25 +66,64 @@ def take_in(source: Path, scratch: Path) -> tuple[Capture, list[str]]:
     return read_capture(folder), notes
 
 
+def scan_within(names: Sequence[str]) -> PurePosixPath | None:
+    """The folder of an archive in which a capture with cameras lies: a phone app's scan, or a transforms.json."""
+    paths = [PurePosixPath("/", name) for name in names]
+    for path in paths:
+        keyframes = path.parent.parent
+        if path.suffix == ".json" and keyframes.name == "keyframes" and path.parent.name.endswith("cameras"):
+            return keyframes.parent.relative_to("/")
+        recorded = path.name in ("metadata", "metadata.json") and any(
+            path.parent / name in other.parents for other in paths for name in ("rgbd", "rgb")
+        )
+        if recorded or path.name == "transforms.json":
+            return path.parent.relative_to("/")
+    return None
+
+
+def _unpack_scan(archive: Path, folder: Path) -> Path | None:
+    """The tree of an archive that holds a capture with cameras, and where in it that lies; None: it holds none."""
+    with _opened(archive) as opened:
+        members = [member for member in opened.infolist() if not member.is_dir()]
+        found = scan_within([member.filename for member in members])
+        if found is None:
+            return None
+        for member in members:
+            target = folder / member.filename
+            if not target.resolve().is_relative_to(folder.resolve()):
+                raise KaleidosceneError(f"{archive}: {member.filename} lies outside of the archive.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with opened.open(member) as packed, target.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+    return folder / found
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive; what is wrong with it is told in one sentence."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            yield opened
+    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise KaleidosceneError(f"{archive}: not a readable archive ({error}).") from error
+
+
 def _unpack(archive: Path, folder: Path) -> int:
     """Pictures and films of an archive, all in one folder; returns their number."""
     folder.mkdir(parents=True)
     wanted, count = (*SUFFIXES, *CONVERTED, *RAW, *VIDEO_SUFFIXES), 0
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            for member in opened.infolist():
-                path = Path(member.filename)
-                hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-                if member.is_dir() or hidden or path.suffix.lower() not in wanted:
-                    continue
-                target = folder / path.name  # of the path in the archive nothing but the last part counts
-                if target.exists():
-                    raise KaleidosceneError(f"{archive}: two files of the archive are called {path.name}.")
-                with opened.open(member) as packed, target.open("wb") as file:
-                    shutil.copyfileobj(packed, file)
-                count += 1
-    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise KaleidosceneError(f"{archive}: not a readable archive ({error}).") from error
+    with _opened(archive) as opened:
+        for member in opened.infolist():
+            path = Path(member.filename)
+            hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+            if member.is_dir() or hidden or path.suffix.lower() not in wanted:
+                continue
+            target = folder / path.name  # of the path in the archive nothing but the last part counts
+            if target.exists():
+                raise KaleidosceneError(f"{archive}: two files of the archive are called {path.name}.")
+            with opened.open(member) as packed, target.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+            count += 1
     if not count:
         raise KaleidosceneError(f"{archive}: there are no pictures and no film in the archive.")
     return count

@@ -19,7 +19,8 @@ class CaptureOptions:
     """Photographs, an archive of them, a film or one picture to a capture with cameras, checked; 'render' takes it."""
 
     source: tyro.conf.Positional[Path]
-    """Folder of photographs (JPEG, PNG, TIFF, WebP, HEIC, AVIF), .zip of them, video file, or one picture."""
+    """Folder of photographs (JPEG, PNG, TIFF, WebP, HEIC, AVIF), .zip of them or of a phone app's scan (.r3d as well),
+    video file, or one picture."""
     out: Path
     """Folder for the capture, and capture.html, which tells what was done."""
     frames: int = 40

@@ -15,7 +15,7 @@ from kaleidoscene.captures.checking.report import write_findings
 from kaleidoscene.captures.checking.run import check_capture
 from kaleidoscene.captures.conversion.images import write_images
 from kaleidoscene.captures.findings import Finding
-from kaleidoscene.captures.formats.registry import read_capture, scan_capture
+from kaleidoscene.captures.formats.registry import BARE, read_capture, scan_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
 from kaleidoscene.captures.intake import sharpest, take_in
 from kaleidoscene.captures.posing import PoseConfig, PoseResult, estimate_poses
@@ -90,7 +90,8 @@ class CapturingJob:
         ):
             on_stage("reading")
             capture, steps = self._take_in(Path(scratch))
-            if capture.format not in ("photos", "video"):
+            given = capture.format not in BARE
+            if given and self.source.is_dir():
                 raise KaleidosceneError(
                     f"{self.source}: a {capture.format} capture, which has cameras already; render it as it is."
                 )
@@ -98,7 +99,11 @@ class CapturingJob:
                 on_stage("looking for sharp frames")
                 capture = sharpest(capture, self.frames)
             steps += [f"{note[0].upper()}{note[1:]}." for note in capture.notes]
-            posed, more, advice = self._give_cameras(capture, folder, on_stage)
+            if given:
+                write_frames(folder / "transforms.json", write_images(capture, folder))
+                posed, more, advice = len(capture), [], []
+            else:
+                posed, more, advice = self._give_cameras(capture, folder, on_stage)
             on_stage("checking")
             made = scan_capture(folder)
             findings = check_capture(made)

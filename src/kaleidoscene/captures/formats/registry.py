@@ -14,6 +14,7 @@ from kaleidoscene.captures.formats import (
     dtu,
     eschernet,
     llff,
+    phones,
     photos,
     pose_files,
     re10k,
@@ -47,10 +48,14 @@ FORMATS: dict[str, Format] = {
     "co3d": Format(co3d.find, co3d.read, co3d.EXPECTS),
     "uco3d": Format(uco3d.find, uco3d.read, uco3d.EXPECTS),
     "re10k": Format(re10k.find, re10k.read, re10k.EXPECTS),
+    "polycam": Format(phones.find_polycam, phones.read_polycam, phones.EXPECTS_POLYCAM),
+    "record3d": Format(phones.find_record3d, phones.read_record3d, phones.EXPECTS_RECORD3D),
     "video": Format(photos.find_video, photos.read_video, photos.EXPECTS_VIDEO),
     "photos": Format(photos.find_photos, photos.read_photos, photos.EXPECTS_PHOTOS),
 }
 """In the order in which they are tried: what has cameras comes before bare images."""
+BARE = ("video", "photos")
+"""Those that have none."""
 
 
 def read_capture(path: str | Path, *, format: str | None = None) -> Capture:
@@ -64,6 +69,11 @@ def read_capture(path: str | Path, *, format: str | None = None) -> Capture:
         KaleidosceneError: Nothing is there, no format fits, or what is there is bad.
     """
     return verify(scan_capture(path, format=format))
+
+
+def find_posed(path: Path) -> str | None:
+    """The format with cameras that a folder is in, by what lies there; None: there are images or films at most."""
+    return next((name for name, kind in FORMATS.items() if name not in BARE and kind.find(path) is not None), None)
 
 
 def read_photographs(images: Sequence[str | Path]) -> Capture:

@@ -1,0 +1,188 @@
+"""Scans of phone apps in their published layout: Polycam's raw export, Record3D's recordings."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.intake import scan_within
+from kaleidoscene.cli.main import main
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import quaternion_of
+from tests import own_captures
+
+VIEWS = 5
+FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+
+
+def polycam(folder, *, corrected=False, depth=True) -> Cameras:
+    """``keyframes/{images,cameras,depth}``, and those that the app has optimised."""
+    cameras, pictures = own_captures.truth().to(torch.float64), own_captures.pictures(own_captures.ROOM)
+    h, w = cameras.image_size
+    for prefix in ("", "corrected_") if corrected else ("",):
+        for kind in ("images", "cameras"):
+            (folder / "keyframes" / f"{prefix}{kind}").mkdir(parents=True)
+        for view in range(VIEWS):
+            stamp = 90_000 + 2_500 * view  # names of microseconds do not sort as text
+            Image.open(pictures[view]).convert("RGB").save(
+                folder / "keyframes" / f"{prefix}images" / f"{stamp}.jpg", quality=97
+            )
+            pose, k = cameras.world_from_cam[view] @ FLIP, cameras.intrinsics[view]
+            said = {f"t_{r}{c}": float(pose[r, c]) for r in range(3) for c in range(4)}
+            if corrected and not prefix:
+                said["t_03"] += 0.5  # tracking drifts
+            said |= {"fx": float(k[0, 0]), "fy": float(k[1, 1]), "cx": float(k[0, 2]), "cy": float(k[1, 2])}
+            said |= {"width": w, "height": h, "blur_score": 71.3, "timestamp": stamp}
+            (folder / "keyframes" / f"{prefix}cameras" / f"{stamp}.json").write_text(json.dumps(said))
+    if depth:
+        (folder / "keyframes" / "depth").mkdir()
+        for view in range(VIEWS):
+            levels = np.full((h // 2, w // 2), 1234, np.uint16)
+            Image.fromarray(levels).save(folder / "keyframes" / "depth" / f"{90_000 + 2_500 * view}.png")
+    (folder / "mesh_info.json").write_text("{}")
+    return cameras[:VIEWS]
+
+
+def record3d(folder, *, name="metadata", images="rgbd", each=False) -> Cameras:
+    """``metadata`` with K by columns, quaternions x y z w, and images that are numbered."""
+    cameras, pictures = own_captures.truth().to(torch.float64), own_captures.pictures(own_captures.ROOM)
+    (folder / images).mkdir(parents=True)
+    poses, lenses = [], []
+    count = 11  # 10 comes after 9
+    for view in range(count):
+        at = view % len(pictures)
+        Image.open(pictures[at]).convert("RGB").save(folder / images / f"{view}.jpg", quality=97)
+        (folder / images / f"{view}.depth").write_bytes(b"bvx2packed")
+        pose, k = cameras.world_from_cam[at] @ FLIP, cameras.intrinsics[at]
+        w, x, y, z = quaternion_of(pose[:3, :3]).tolist()
+        poses.append([x, y, z, w, *pose[:3, 3].tolist()])
+        lenses.append([float(k[0, 0]) + view, float(k[1, 1]) + view, float(k[0, 2]), float(k[1, 2])])
+    h, w = cameras.image_size
+    said = {"K": cameras.intrinsics[0].T.flatten().tolist(), "w": w, "h": h, "fps": 30, "poses": poses}
+    if each:
+        said["perFrameIntrinsicCoeffs"] = lenses
+    (folder / name).write_text(json.dumps(said))
+    return cameras[[view % len(pictures) for view in range(count)]]
+
+
+def check_same(capture, truth: Cameras):
+    torch.testing.assert_close(capture.exact_cameras.world_from_cam, truth.world_from_cam, rtol=0, atol=1e-6)
+    torch.testing.assert_close(capture.exact_cameras.intrinsics, truth.intrinsics, rtol=0, atol=1e-9)
+
+
+def test_polycam_in_the_order_of_time_with_depth(tmp_path):
+    truth = polycam(tmp_path / "scan")
+    capture = read_capture(tmp_path / "scan")
+    assert capture.format == "polycam" and len(capture) == VIEWS
+    assert [frame.image.stem for frame in capture.frames][:3] == ["90000", "92500", "95000"]
+    check_same(capture, truth)
+    assert capture.depths()[0].unique().tolist() == pytest.approx([1.234])
+    assert "phone's own tracking" in " ".join(capture.notes)
+    check_same(read_capture(tmp_path / "scan" / "keyframes"), truth)
+
+
+def test_polycams_optimised_cameras_come_first_and_depth_of_other_images_is_left_out(tmp_path):
+    truth = polycam(tmp_path / "scan", corrected=True)
+    capture = read_capture(tmp_path / "scan")
+    check_same(capture, truth)
+    assert {frame.image.parent.name for frame in capture.frames} == {"corrected_images"}
+    assert all(frame.depth is None for frame in capture.frames)
+    assert "depth maps are left out" in " ".join(capture.notes)
+
+
+@pytest.mark.parametrize(("name", "images"), [("metadata", "rgbd"), ("metadata.json", "rgb")])
+def test_record3d_in_the_order_of_its_numbers(tmp_path, name, images):
+    truth = record3d(tmp_path / "scan", name=name, images=images)
+    capture = read_capture(tmp_path / "scan")
+    assert capture.format == "record3d" and [frame.image.stem for frame in capture.frames][9:] == ["9", "10"]
+    check_same(capture, truth)
+    assert "packed depth is left out" in " ".join(capture.notes)
+
+
+def test_record3d_with_a_lens_for_every_frame(tmp_path):
+    truth = record3d(tmp_path / "scan", each=True)
+    focal = read_capture(tmp_path / "scan").exact_cameras.intrinsics[:, 0, 0]
+    torch.testing.assert_close(focal, truth.intrinsics[0, 0, 0] + torch.arange(11.0).double())
+
+
+def test_up_is_the_y_axis_of_the_phones_world(tmp_path):
+    """The room's truth has z up; turned so that y is, as ARKit has it, it comes out along y."""
+    truth = polycam(tmp_path / "scan")
+    turn = torch.tensor([[0.0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)
+    for view, file in enumerate(sorted((tmp_path / "scan" / "keyframes" / "cameras").iterdir())):
+        said, pose = json.loads(file.read_text()), turn @ truth.world_from_cam[view] @ FLIP
+        file.write_text(json.dumps(said | {f"t_{r}{c}": float(pose[r, c]) for r in range(3) for c in range(4)}))
+    up = read_capture(tmp_path / "scan").up()
+    assert float(up[1]) > 0.9
+
+
+def test_damaged_scans_are_refused(tmp_path):
+    polycam(tmp_path / "a")
+    file = tmp_path / "a" / "keyframes" / "cameras" / "92500.json"
+    file.write_text(json.dumps({"fx": 1}))
+    with pytest.raises(KaleidosceneError, match=r"92500.json: not a camera of Polycam \(KeyError\('t_00'\)\)"):
+        read_capture(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a" / "keyframes" / "cameras")
+    (tmp_path / "a" / "keyframes" / "cameras").mkdir()
+    with pytest.raises(KaleidosceneError, match="no cameras here"):
+        read_capture(tmp_path / "a")
+    record3d(tmp_path / "b")
+    said = json.loads((tmp_path / "b" / "metadata").read_text())
+    for change, reason in (
+        ({"poses": said["poses"][:-1]}, "10 poses for 11 images"),
+        ({"K": [1, 2]}, "not metadata of Record3D"),
+        ({"perFrameIntrinsicCoeffs": [[1, 2]] * 11}, "lenses not of 4"),
+        ({"poses": [[0.0] * 6] * 11}, "poses are not of 7 numbers"),
+    ):
+        (tmp_path / "b" / "metadata").write_text(json.dumps(said | change))
+        with pytest.raises(KaleidosceneError, match=reason):
+            read_capture(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("names", "root"),
+    [
+        (["scan/keyframes/cameras/1.json", "scan/keyframes/images/1.jpg"], "scan"),
+        (["keyframes/corrected_cameras/1.json"], "."),
+        (["metadata", "rgbd/0.jpg"], "."), (["a/b/metadata.json", "a/b/rgb/0.png"], "a/b"),
+        (["capture/transforms.json", "capture/images/0.png"], "capture"),
+        (["metadata", "pictures/0.jpg"], None), (["a/metadata.json", "b/rgb/0.png"], None), (["0.jpg"], None),
+    ],
+)  # fmt: skip
+def test_where_in_an_archive_a_scan_lies(names, root):
+    found = scan_within(names)
+    assert (None if found is None else str(found)) == root
+
+
+def test_an_r3d_file_becomes_a_capture_that_renders(tmp_path, capsys):
+    truth = record3d(tmp_path / "scan")
+    with zipfile.ZipFile(tmp_path / "walk.r3d", "w") as packed:
+        for file in sorted((tmp_path / "scan").rglob("*")):
+            packed.write(file, file.relative_to(tmp_path / "scan"))
+    assert main(["capture", str(tmp_path / "walk.r3d"), "--out", str(tmp_path / "out"), "--json"]) == 0
+    note = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert note["images"] == note["posed"] == 11
+    capture = read_capture(tmp_path / "out")
+    torch.testing.assert_close(capture.exact_cameras.world_from_cam, truth.world_from_cam, rtol=0, atol=1e-6)
+    assert "cameras, which are kept" in (tmp_path / "out" / "capture.html").read_text()
+    render = ["render", str(tmp_path / "out"), "--references", "0,3", "--frames", "1", "--out", str(tmp_path / "new")]
+    assert main(render) == 0
+
+
+def test_folders_with_cameras_are_rendered_as_they_are_and_archives_stay_inside(tmp_path, capsys):
+    polycam(tmp_path / "scan")
+    (tmp_path / "scan" / "video.mp4").write_bytes(b"")  # the app keeps a film beside
+    assert main(["capture", str(tmp_path / "scan"), "--out", str(tmp_path / "out")]) == 1
+    assert "a polycam capture, which has cameras already; render it as it is" in capsys.readouterr().err
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as packed:
+        packed.writestr("transforms.json", "{}")
+        packed.writestr("../outside.txt", "x")
+    assert main(["capture", str(tmp_path / "bad.zip"), "--out", str(tmp_path / "out")]) == 1
+    assert "../outside.txt lies outside of the archive" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
