@@ -12,8 +12,10 @@ from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.cli.main import main
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.coverage import coverage
 from kaleidoscene.geometry.poses import look_at
-from kaleidoscene.workflows.doubts import coloured_border, degrees_to_nearest, doubts_of
+from kaleidoscene.workflows.doubts import coloured_border, degrees_to_nearest, doubts_of, expectations
+from tests import own_captures
 from tests.conftest import REPOSITORY
 
 BUS = str(REPOSITORY / "examples" / "captures" / "school_bus")
@@ -86,3 +88,33 @@ def test_the_command_warns_and_strict_refuses(backed, tmp_path, capsys):
     assert "smear backgrounds" in warning
     assert main([*render, "--masked", "--strict", "--overwrite"]) == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def test_what_references_show_is_said_for_every_target(tmp_path, capsys):
+    """A number a view, and what such views of held-out objects came out at."""
+    command = ["render", BUS, "--references", "0,1", "--targets", "2,3,4", "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main([*command, "--json"]) == 0
+    said = capsys.readouterr().out
+    shown = json.loads(said.splitlines()[-1])["coverage"]
+    capture = read_capture(BUS)
+    expected = coverage(capture.cameras[[0, 1]], capture.cameras[[2, 3, 4]], capture.origin())
+    assert shown == pytest.approx(expected.tolist(), abs=1e-4) and len(set(shown)) == 3
+    assert f"The references show {100 * min(shown):.0f} to {100 * max(shown):.0f} % of the new views" in said
+    assert "dB." in said
+    bands = load("default").system.held_out_psnr
+    assert [band[0] for band in bands] == sorted(band[0] for band in bands) and bands[-1][0] == 1
+    for share, low, high in bands:
+        (line,) = expectations(load("default"), torch.tensor([share - 0.01]))
+        assert f"came out at {low:.0f} to {high:.0f} dB" in line
+    assert "dB" not in expectations(load("rng"), torch.tensor([0.5]))[0], "nobody has measured it"
+
+
+def test_places_that_no_reference_shows_are_named(tmp_path):
+    own_captures.nerfstudio(tmp_path / "room")
+    model, capture = load("rae3d"), read_capture(tmp_path / "room")
+    two = capture.select([0, 1])
+    back = two.cameras.world_from_cam.clone()
+    back[:, :3, :3] = back[:, :3, :3] @ torch.diag(torch.tensor([-1.0, 1.0, -1.0]))  # turned about
+    turned = Cameras(back, two.cameras.intrinsics, two.cameras.image_size)
+    doubts = doubts_of(model, two, Cameras.concatenate([two.cameras, turned]))
+    assert any("2 of 4 new views (2, 3) look at what no reference shows" in doubt for doubt in doubts)

@@ -13,8 +13,9 @@ from kaleidoscene.api import load
 from kaleidoscene.cli.common import check_rate, check_seed, parse, print_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import protect
+from kaleidoscene.geometry.coverage import coverage
 from kaleidoscene.rendering.ordering import RenderMode
-from kaleidoscene.workflows.doubts import doubts_of
+from kaleidoscene.workflows.doubts import doubts_of, expectations
 from kaleidoscene.workflows.interpolation import FilmRequest, check_doublings, interpolate
 from kaleidoscene.workflows.rendering import RenderingJob
 from kaleidoscene.workflows.request import RequestOptions, resolve_request
@@ -91,7 +92,9 @@ def main(argv: list[str]) -> None:
     model = model.for_shape(request.references.cameras)
     padding = model.describe_fit(request.references)
     doubts = doubts_of(model, request.references, request.cameras, masked=request.masked)
-    print("\n".join([*request.notes, *padding, *(f"warning: {doubt}" for doubt in doubts)]))
+    shown = coverage(request.references.cameras, request.cameras, request.references.origin())
+    expected = expectations(model, shown)
+    print("\n".join([*request.notes, *padding, *expected, *(f"warning: {doubt}" for doubt in doubts)]))
     if options.strict and (padding or doubts):
         raise KaleidosceneError(f"--strict: {' '.join([*padding, *doubts])}")
     route = model.route(len(request.references))
@@ -99,7 +102,7 @@ def main(argv: list[str]) -> None:
         print(f"{model.system.family}: {route}.")
     said: dict[str, Any] = {
         "out": str(options.out), "references": request.indices, "views": len(request.cameras),
-        "warnings": [*padding, *doubts], "route": route,
+        "warnings": [*padding, *doubts], "route": route, "coverage": [round(share, 4) for share in shown.tolist()],
     }  # fmt: skip
     job = RenderingJob(
         out=options.out, name=options.model, model=model, request=request, plan=plan, precision=options.precision,

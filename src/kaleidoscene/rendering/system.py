@@ -66,6 +66,13 @@ class System(Protocol):
         ...
 
     @property
+    def held_out_psnr(self) -> tuple[tuple[float, float, float], ...]:
+        """What to expect: quartiles of PSNR on held-out objects, dB, of views that references show up to a share of:
+        ``(share, lower, upper)``, shares ascending; empty where nobody has measured it.
+        """
+        ...
+
+    @property
     def default_plan(self) -> RenderPlan:
         """Which targets go into which call where nobody asks for another plan: as it was trained, or is best."""
         ...
@@ -87,6 +94,7 @@ class PlainSystem:
     focal_over_height = NOMINAL_FOCAL
     background: Background = "any"
     lenses: tuple[float, float] | None = None
+    held_out_psnr: tuple[tuple[float, float, float], ...] = ()
     default_plan = RenderPlan(mode="independent")
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 from kaleidoscene.api import Model
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.coverage import coverage
 
 # Share of the outermost pixels that may be coloured: objects do touch the border here and there.
 _COLOURED_BORDER, _NOT_WHITE = 0.25, 12 / 255
@@ -18,6 +19,8 @@ _FAR = 60.0
 # Lenses are others where they are wider, or narrower, by this factor.
 _OTHER_LENS = 1.15
 _LOOKED_AT = 12
+# A view of which less is shown is a guess.
+_UNSEEN = 0.1
 
 
 def doubts_of(model: Model, references: Capture, cameras: Cameras, *, masked: bool = False) -> list[str]:
@@ -30,7 +33,22 @@ def doubts_of(model: Model, references: Capture, cameras: Cameras, *, masked: bo
         masked: Whether masks are laid on white.
     """
     lenses = lens_doubts(model, references.cameras, cameras) if references.is_posed else []
-    return [*background_doubts(model, references, masked=masked), *lenses, *_far_views(references, cameras)]
+    far = _far_views(references, cameras) or _unseen_views(references, cameras)
+    return [*background_doubts(model, references, masked=masked), *lenses, *far]
+
+
+def expectations(model: Model, shown: Float[Tensor, " targets"]) -> list[str]:
+    """What is to be expected of new views, by how much of them references show (``geometry/coverage.py``)."""
+    low, high, mean = float(shown.min()), float(shown.max()), float(shown.mean())
+    sentence = (
+        f"The references show {100 * low:.0f} to {100 * high:.0f} % of the new views, as far as cameras tell (mean "
+        f"{100 * mean:.0f} %, least in view {int(shown.argmin())})."
+    )
+    bands = model.system.held_out_psnr
+    band = next((band for band in bands if mean <= band[0]), None)
+    if band is None:
+        return [sentence]
+    return [f"{sentence} Half of such views of held-out objects came out at {band[1]:.0f} to {band[2]:.0f} dB."]
 
 
 def background_doubts(model: Model, references: Capture, *, masked: bool = False) -> list[str]:
@@ -98,6 +116,21 @@ def _far_views(references: Capture, cameras: Cameras) -> list[str]:
     return [
         f"{len(far)} of {len(cameras)} new views ({shown}) look from more than {_FAR:.0f} degrees beside every "
         f"reference (up to {float(angles.max()):.0f}): what no reference shows is guessed."
+    ]
+
+
+def _unseen_views(references: Capture, cameras: Cameras) -> list[str]:
+    """New views of a place that show next to nothing which a reference shows."""
+    if references.centred != "scene" or not references.is_posed:
+        return []
+    shown = coverage(references.cameras, cameras, references.origin())
+    unseen = (shown < _UNSEEN).nonzero().flatten().tolist()
+    if not unseen:
+        return []
+    names = ", ".join(map(str, unseen[:8])) + (" ..." if len(unseen) > 8 else "")
+    return [
+        f"{len(unseen)} of {len(cameras)} new views ({names}) look at what no reference shows, as far as cameras tell: "
+        "it is guessed."
     ]
 
 

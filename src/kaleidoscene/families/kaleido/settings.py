@@ -48,6 +48,8 @@ class KaleidoSettings:
             asked of it (and can be cached), or all views' (paper).
         sampling: How views are drawn by default.
         background: What was behind the objects that it was trained on.
+        held_out_psnr: Of views of held-out objects, by the share of them that references show
+            (``geometry/coverage.py``): largest share, lower and upper quartile of PSNR in dB; known of shipped weights.
         render_plan: Which targets go into one call by default: as many as it was trained with, or each by itself.
     """
 
@@ -61,6 +63,7 @@ class KaleidoSettings:
     scale_from: ScaleFrom = "references"
     sampling: SamplingConfig = SamplingConfig()
     background: Literal["any", "white"] = field(default="any", metadata={"of_training": False})
+    held_out_psnr: tuple[tuple[float, float, float], ...] = field(default=(), metadata={"of_training": False})
     render_plan: RenderPlan = field(default=RenderPlan(), metadata={"of_training": False})
 
     def __post_init__(self) -> None:

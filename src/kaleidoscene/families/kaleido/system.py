@@ -77,6 +77,11 @@ class KaleidoSystem:
         return self.settings.lenses
 
     @property
+    def held_out_psnr(self) -> tuple[tuple[float, float, float], ...]:
+        """What its settings say."""
+        return self.settings.held_out_psnr
+
+    @property
     def default_plan(self) -> RenderPlan:
         """What its settings say."""
         return self.settings.render_plan

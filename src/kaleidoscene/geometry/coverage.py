@@ -1,0 +1,62 @@
+"""How much of a new view references show, as far as cameras alone can tell."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.rays import project
+
+# Places of a view that are asked about, along each side and in units of the distance of the middle.
+_GRID, _DEPTHS = 9, (0.8, 1.0, 1.25)
+# A reference shows all of a surface that the view sees from as far aside as this, and nothing beyond twice that.
+_WHOLE = 35.0
+
+
+def coverage(references: Cameras, targets: Cameras, origin: Float[Tensor, " 3"]) -> Float[Tensor, " targets"]:
+    """Share of each target that some reference sees too, from about the same side; 0 to 1.
+
+    What a target looks at is not known; places on its rays a little before and behind the middle of the scene stand for
+    it. A reference counts whole for those that it has in its image with rays up to 35 degrees aside of the target's,
+    less and less up to 70 degrees, and not beyond.
+
+    Args:
+        references: ``(references,)``.
+        targets: ``(targets,)``, in the same world.
+        origin: Middle of the scene.
+    """
+    points, eyes = _places(targets, origin)
+    seen = torch.zeros(points.shape[:-1], dtype=torch.float64)
+    for number in range(len(references)):
+        camera = references[number].to(torch.float64)
+        pixels, depth = project(camera, points.reshape(-1, 3))
+        h, w = camera.image_size
+        inside = (depth > 0) & (pixels >= 0).all(-1) & (pixels[:, 0] <= w) & (pixels[:, 1] <= h)
+        rays = [torch.nn.functional.normalize(points - eye, dim=-1) for eye in (camera.centres, eyes)]
+        angle = torch.rad2deg((rays[0] * rays[1]).sum(-1).clamp(-1, 1).acos())
+        shows = (2 - angle / _WHOLE).clamp(0, 1) * inside.reshape(angle.shape)
+        seen = torch.maximum(seen, shows)
+    return seen.mean((-2, -1)).to(targets.centres)
+
+
+def _places(
+    targets: Cameras, origin: Float[Tensor, " 3"]
+) -> tuple[Float[Tensor, "targets places depths 3"], Float[Tensor, "targets 1 1 3"]]:
+    """Places that stand for what targets see, and where these stand; fp64."""
+    cameras = targets.to(torch.float64)
+    h, w = cameras.image_size
+    eyes = cameras.centres[:, None, None]
+    ahead = ((origin.double() - cameras.centres) * cameras.directions).sum(-1)
+    # A view that looks away from the middle sees something that is about as far off.
+    distance = torch.where(ahead > 0, ahead, (origin.double() - cameras.centres).norm(dim=-1)).clamp_min(1e-9)
+    share = (torch.arange(_GRID, dtype=torch.float64) + 0.5) / _GRID
+    y, x = torch.meshgrid(share * h, share * w, indexing="ij")
+    k = cameras.intrinsics[:, None]
+    tangents = torch.stack(
+        [(x.flatten() - k[..., 0, 2]) / k[..., 0, 0], (y.flatten() - k[..., 1, 2]) / k[..., 1, 1]], -1
+    )
+    rays = torch.nn.functional.pad(tangents, (0, 1), value=1.0) @ cameras.world_from_cam[:, :3, :3].mT
+    depths = distance[:, None, None, None] * torch.tensor(_DEPTHS, dtype=torch.float64)[:, None]
+    return eyes + rays[:, :, None] * depths, eyes
