@@ -9,7 +9,7 @@ import re
 import zipfile
 import zlib
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from kaleidoscene.errors import KaleidosceneError
 
 _LARGEST_TEXT = 512 * 2**20
 _LARGEST_ARRAYS = 256 * 2**20
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def read_bytes(path: Path, *, largest: int = _LARGEST_TEXT) -> bytes:
@@ -42,6 +43,46 @@ def read_bytes(path: Path, *, largest: int = _LARGEST_TEXT) -> bytes:
     if not data:
         raise KaleidosceneError(f"{path}: the file is empty (0 bytes).")
     return data
+
+
+def unreadable(path: Path, kind: str, error: Exception) -> KaleidosceneError:
+    """What to say of a file that does not read: pointers of Git LFS are named as what they are.
+
+    Args:
+        path: The file.
+        kind: What it should be, such as ``"image"``.
+        error: What its reader said.
+    """
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(_LFS)) == _LFS
+    except OSError:
+        is_pointer = False
+    if is_pointer:
+        return KaleidosceneError(f"{path}: a Git LFS pointer, not the {kind} itself; fetch it with 'git lfs pull'.")
+    return KaleidosceneError(f"{path}: not a readable {kind} ({error or type(error).__name__}).")
+
+
+def rerooted(root: Path, name: str) -> str | None:
+    """The part of an absolute path of another machine, POSIX or Windows, below which the same file lies here.
+
+    Args:
+        root: Folder of what names the file.
+        name: An absolute path.
+
+    Returns:
+        The longest of its ends that is there below ``root``, by itself or as an image; None: none is.
+    """
+    windows = PureWindowsPath(name)
+    parts = windows.parts if windows.drive or "\\" in name else PurePosixPath(name).parts
+    ends = (Path(*parts[start:]) for start in range(1, len(parts)) if ".." not in parts[start:])
+    found = (end for end in ends if any((root / f"{end}{suffix}").is_file() for suffix in ("", ".png", ".jpg")))
+    return next((str(end) for end in found), None)
+
+
+def is_absolute(name: str) -> bool:
+    """Whether a name is an absolute path, on this system or another."""
+    return PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
 
 
 def _reason(error: Exception) -> str:

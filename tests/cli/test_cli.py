@@ -306,7 +306,7 @@ def test_no_checkpoint_damaged_weights_and_unknown_name(capsys, checkpoint, capt
     shutil.copytree(checkpoint, tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes(b"not weights")
     args = ("render", capture, "--out", tmp_path / "out", "--model")
-    assert "not readable weights" in bad(capsys, tmp_path, *args, tmp_path / "model")
+    assert "not a readable file of weights" in bad(capsys, tmp_path, *args, tmp_path / "model")
     assert "not a checkpoint" in bad(capsys, tmp_path, *args, tmp_path)
     assert "no such model" in bad(capsys, tmp_path, *args, "defualt")
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.files import unreadable
 from kaleidoscene.serialisation import from_plain, to_plain
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.integrity import verify_published
@@ -105,7 +106,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     try:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
-        raise KaleidosceneError(f"{path}: not readable weights ({error}).") from error
+        raise unreadable(path, "file of weights", error) from error
 
 
 def load_network(folder: Path, make: Callable[[], Network], device: str | torch.device) -> Network:

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.files import unreadable
 from kaleidoscene.images.exr import SUFFIX as EXR
 from kaleidoscene.images.exr import exr_size, read_exr
 from kaleidoscene.images.pixels import to_bytes
@@ -118,7 +119,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise KaleidosceneError(f"{path}: the image has more pixels than is read ({_MOST_PIXELS}).") from None
     except Exception as error:  # Pillow's plug-ins raise what they like on damaged files: struct.error, IndexError ...
-        raise KaleidosceneError(f"{path}: not a readable image ({error or type(error).__name__}).") from error
+        raise unreadable(path, "image", error) from error
 
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")

@@ -18,6 +18,7 @@ from av.error import FFmpegError
 from jaxtyping import UInt8
 
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.files import unreadable
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 
@@ -34,7 +35,7 @@ def _opened(path: Path) -> Iterator[InputContainer]:
     except (FFmpegError, UnicodeError, ValueError) as error:
         if isinstance(error, KaleidosceneError):
             raise
-        raise KaleidosceneError(f"{path}: not a readable video ({error}).") from error
+        raise unreadable(path, "video", error) from error
 
 
 @dataclass(frozen=True)

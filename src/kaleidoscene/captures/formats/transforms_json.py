@@ -19,7 +19,7 @@ from kaleidoscene.captures.capture import Capture, Centred
 from kaleidoscene.captures.findings import Finding
 from kaleidoscene.captures.frames import Frame
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.files import inside, read_json
+from kaleidoscene.files import inside, is_absolute, read_json, rerooted
 from kaleidoscene.geometry.distortion import Distortion
 from kaleidoscene.images.files import image_size
 
@@ -60,6 +60,11 @@ def read(path: Path) -> Capture:
     read_frames = [reader.read(factor) for reader in readers]
     blender = "fl_x" not in document and "camera_angle_x" in document and "w" not in document
     notes = () if factor == 1 else (f"images reduced by {factor} are taken, and their intrinsics reduced with them",)
+    if moved := sum(reader.moved for reader in readers):
+        notes = (
+            *notes,
+            f"{moved} frames name files by absolute paths of another machine; those that end alike are taken",
+        )
     findings = _findings(path, document)
     kind = "blender" if blender else "nerfstudio"
     return Capture(
@@ -124,6 +129,7 @@ class _FrameReader:
 
     def __init__(self, path: Path, values: dict[str, Any], number: int) -> None:
         self.path, self.values, self.number = path, values, number
+        self.moved = False
 
     def named(self) -> Path:
         """The image as the file names it."""
@@ -155,6 +161,9 @@ class _FrameReader:
             return None
         if not isinstance(name, str) or not name:
             raise self._bad(f"has a {key} that is no name: {name!r}")
+        if is_absolute(name) and (here := rerooted(self.path.parent, name)) is not None:
+            self.moved = self.moved or not Path(name).is_file()
+            name = here
         return inside(self.path.parent, name, what=f"frame {self.number}")
 
     def _size(self, image: Path, factor: int) -> tuple[int, int] | None:

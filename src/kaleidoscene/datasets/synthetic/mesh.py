@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.files import unreadable
 
 FloatArray = Float[np.ndarray, "..."]
 
@@ -66,7 +67,7 @@ def read_mesh(path: Path) -> list[TexturedMesh]:
     try:
         scene: Any = trimesh.load_scene(path)
     except Exception as error:  # trimesh raises whatever its parsers do
-        raise KaleidosceneError(f"{path}: not a readable mesh ({error}).") from error
+        raise unreadable(path, "mesh", error) from error
     meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh)]
     if not any(len(mesh.faces) for mesh in meshes):
         raise KaleidosceneError(f"{path}: the mesh has no faces.")
