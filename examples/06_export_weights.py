@@ -17,6 +17,8 @@ import torch
 
 from kaleidoscene.families.checkpoints import read_weights, resolve, write_checkpoint
 
+_USE = ("sampling", "render_plan", "background", "held_out_psnr")
+
 
 def read_description(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text())
@@ -25,7 +27,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 def network_of(folder: Path) -> dict[str, Any]:
     """Everything that a checkpoint says of itself but how views are drawn with it."""
     settings = read_description(folder)["settings"]
-    return {name: value for name, value in settings.items() if name not in ("sampling", "render_plan")}
+    return {name: value for name, value in settings.items() if name not in _USE}
 
 
 def mean_weights(run: Path, others: list[tuple[Path, float]]) -> dict[str, torch.Tensor]:
