@@ -165,6 +165,8 @@ def test_an_r3d_file_becomes_a_capture_that_renders(tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "walk.r3d", "w") as packed:
         for file in sorted((tmp_path / "scan").rglob("*")):
             packed.write(file, file.relative_to(tmp_path / "scan"))
+        packed.writestr("__MACOSX/rgbd/._0.jpg", b"no picture")
+        packed.writestr("rgbd/._1.jpg", b"no picture")
     assert main(["capture", str(tmp_path / "walk.r3d"), "--out", str(tmp_path / "out"), "--json"]) == 0
     note = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert note["images"] == note["posed"] == 11

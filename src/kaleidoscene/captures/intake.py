@@ -84,7 +84,7 @@ def scan_within(names: Sequence[str]) -> PurePosixPath | None:
 def _unpack_scan(archive: Path, folder: Path) -> Path | None:
     """The tree of an archive that holds a capture with cameras, and where in it that lies; None: it holds none."""
     with _opened(archive) as opened:
-        members = [member for member in opened.infolist() if not member.is_dir()]
+        members = [member for member in opened.infolist() if not member.is_dir() and not _is_hidden(member.filename)]
         found = scan_within([member.filename for member in members])
         if found is None:
             return None
@@ -96,6 +96,11 @@ def _unpack_scan(archive: Path, folder: Path) -> Path | None:
             with opened.open(member) as packed, target.open("wb") as file:
                 shutil.copyfileobj(packed, file)
     return folder / found
+
+
+def _is_hidden(name: str) -> bool:
+    """What systems put beside the files of an archive."""
+    return any(part.startswith(("__MACOSX", ".")) and part != ".." for part in PurePosixPath(name).parts)
 
 
 @contextmanager
@@ -115,8 +120,7 @@ def _unpack(archive: Path, folder: Path) -> int:
     with _opened(archive) as opened:
         for member in opened.infolist():
             path = Path(member.filename)
-            hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-            if member.is_dir() or hidden or path.suffix.lower() not in wanted:
+            if member.is_dir() or _is_hidden(member.filename) or path.suffix.lower() not in wanted:
                 continue
             target = folder / path.name  # of the path in the archive nothing but the last part counts
             if target.exists():
