@@ -53,6 +53,19 @@ def test_depth_and_mask_agree_with_ray_casting(rasteriser):
         assert np.median(np.abs(expected - depth[view])[both]) < 1e-4
 
 
+def test_two_rasterisers_do_not_get_into_each_others_way(rasteriser):
+    """Each draws into its own buffers, whichever was made last; one goes, the other stays."""
+    parts, cameras, others = random_object(11), viewpoints(2), viewpoints(2, size=(20, 26))
+    alone = rasteriser.render(parts, cameras, Lighting(), depth=True)
+    other = Rasteriser((20, 26), supersampling=5)
+    small = other.render(parts, others, Lighting())
+    beside = rasteriser.render(parts, cameras, Lighting(), depth=True)
+    assert np.array_equal(beside.rgba, alone.rgba) and np.array_equal(beside.depth, alone.depth)
+    assert np.array_equal(other.render(parts, others, Lighting()).rgba, small.rgba)
+    other.release()
+    assert np.array_equal(rasteriser.render(parts, cameras, Lighting()).rgba, alone.rgba)
+
+
 def test_a_small_bright_spot_is_where_projection_says(rasteriser):
     """Cameras are exact: a dot in the world lands on its pixel."""
     cameras = viewpoints(4)

@@ -109,21 +109,15 @@ class Rasteriser:
         """Render every camera of a batch ``(views,)``; the object's world is the cameras' world."""
         if cameras.image_size != self.image_size:
             raise ValueError(f"Cameras of {cameras.image_size} images, rasteriser of {self.image_size}.")
-        drawables = [self._upload(part) for part in parts]
-        try:
-            clips = clip_from_world(cameras)
-            colour = [
-                self._colour(drawables, clip, camera, lighting)
-                for clip, camera in zip(clips, _each(cameras), strict=True)
-            ]
-            depths = (
-                [self._depth(drawables, clip, camera) for clip, camera in zip(clips, _each(cameras), strict=True)]
-                if depth
-                else None
-            )
-        finally:
-            for drawable in drawables:
-                drawable.release()
+        with self.context:  # another rasteriser may have made its own the current one
+            drawables = [self._upload(part) for part in parts]
+            try:
+                views = list(zip(clip_from_world(cameras), _each(cameras), strict=True))
+                colour = [self._colour(drawables, clip, camera, lighting) for clip, camera in views]
+                depths = [self._depth(drawables, clip, camera) for clip, camera in views] if depth else None
+            finally:
+                for drawable in drawables:
+                    drawable.release()
         return Renders(np.stack(colour), None if depths is None else np.stack(depths))
 
     def release(self) -> None:
