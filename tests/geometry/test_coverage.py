@@ -58,3 +58,10 @@ def test_views_that_look_away_from_the_middle_are_no_error():
     away = Cameras.from_field_of_view(look_at(eyes, torch.tensor([[5.0, 0.0, 0.0]]), UP), 0.8, (20, 30))
     assert float(coverage(around(0), away, MIDDLE)[0]) < 1e-6
     torch.testing.assert_close(coverage(away, away, MIDDLE), torch.ones(1))
+
+
+def test_many_targets_are_looked_at_in_parts(monkeypatch):
+    targets = around(*range(0, 110, 10))
+    whole = coverage(around(0, 50), targets, MIDDLE)
+    monkeypatch.setattr("kaleidoscene.geometry.coverage._AT_ONCE", 4)
+    torch.testing.assert_close(coverage(around(0, 50), targets, MIDDLE), whole)

@@ -84,14 +84,16 @@ def scan_within(names: Sequence[str]) -> PurePosixPath | None:
 def _unpack_scan(archive: Path, folder: Path) -> Path | None:
     """The tree of an archive that holds a capture with cameras, and where in it that lies; None: it holds none."""
     with _opened(archive) as opened:
-        members = [member for member in opened.infolist() if not member.is_dir() and not _is_hidden(member.filename)]
-        found = scan_within([member.filename for member in members])
+        members = [member for member in opened.infolist() if not member.is_dir()]
+        found = scan_within([member.filename for member in members if not _is_hidden(member.filename)])
         if found is None:
             return None
         for member in members:
             target = folder / member.filename
             if not target.resolve().is_relative_to(folder.resolve()):
                 raise KaleidosceneError(f"{archive}: {member.filename} lies outside of the archive.")
+            if _is_hidden(member.filename):
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             with opened.open(member) as packed, target.open("wb") as file:
                 shutil.copyfileobj(packed, file)
@@ -100,7 +102,7 @@ def _unpack_scan(archive: Path, folder: Path) -> Path | None:
 
 def _is_hidden(name: str) -> bool:
     """What systems put beside the files of an archive."""
-    return any(part.startswith(("__MACOSX", ".")) and part != ".." for part in PurePosixPath(name).parts)
+    return any(part.startswith(("__MACOSX", ".")) for part in PurePosixPath(name).parts)
 
 
 @contextmanager

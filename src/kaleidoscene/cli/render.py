@@ -90,6 +90,12 @@ def main(argv: list[str]) -> None:
     sources = (options.capture, options.cameras_of, options.camera_path, Path(options.model))
     protect(options.out, sources)
     model = model.for_shape(request.references.cameras)
+    job = RenderingJob(
+        out=options.out, name=options.model, model=model, request=request, plan=plan, precision=options.precision,
+        seed=options.seed, fps=options.fps, overwrite=options.overwrite, capture=options.capture, sources=sources,
+        depth=options.depth,
+    )  # fmt: skip
+    job.check_disk()  # before anything is reckoned for each of a million views
     padding = model.describe_fit(request.references)
     doubts = doubts_of(model, request.references, request.cameras, masked=request.masked)
     shown = coverage(request.references.cameras, request.cameras, request.references.origin())
@@ -104,11 +110,6 @@ def main(argv: list[str]) -> None:
         "out": str(options.out), "references": request.indices, "views": len(request.cameras),
         "warnings": [*padding, *doubts], "route": route, "coverage": [round(share, 4) for share in shown.tolist()],
     }  # fmt: skip
-    job = RenderingJob(
-        out=options.out, name=options.model, model=model, request=request, plan=plan, precision=options.precision,
-        seed=options.seed, fps=options.fps, overwrite=options.overwrite, capture=options.capture, sources=sources,
-        depth=options.depth,
-    )  # fmt: skip
     if options.samples != 1:
         check_drawn(job)
     if options.dry_run:

@@ -13,6 +13,8 @@ from kaleidoscene.geometry.rays import project
 _GRID, _DEPTHS = 9, (0.8, 1.0, 1.25)
 # A reference shows all of a surface that the view sees from as far aside as this, and nothing beyond twice that.
 _WHOLE = 35.0
+# Targets that are looked at together, for the sake of memory.
+_AT_ONCE = 2048
 
 
 def coverage(references: Cameras, targets: Cameras, origin: Float[Tensor, " 3"]) -> Float[Tensor, " targets"]:
@@ -27,6 +29,9 @@ def coverage(references: Cameras, targets: Cameras, origin: Float[Tensor, " 3"])
         targets: ``(targets,)``, in the same world.
         origin: Middle of the scene.
     """
+    if len(targets) > _AT_ONCE:
+        parts = [targets[list(range(at, min(at + _AT_ONCE, len(targets))))] for at in range(0, len(targets), _AT_ONCE)]
+        return torch.cat([coverage(references, part, origin) for part in parts])
     points, eyes = _places(targets, origin)
     seen = torch.zeros(points.shape[:-1], dtype=torch.float64)
     for number in range(len(references)):
