@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.rays import project
+from kaleidoscene.geometry.rays import project, unproject
 
 # Places of a view that are asked about, along each side and in units of the distance of the middle.
 _GRID, _DEPTHS = 9, (0.8, 1.0, 1.25)
@@ -43,25 +43,17 @@ def coverage(references: Cameras, targets: Cameras, origin: Float[Tensor, " 3"])
         angle = torch.rad2deg((rays[0] * rays[1]).sum(-1).clamp(-1, 1).acos())
         shows = (2 - angle / _WHOLE).clamp(0, 1) * inside.reshape(angle.shape)
         seen = torch.maximum(seen, shows)
-    return seen.mean((-2, -1)).to(targets.centres)
+    return seen.mean(-1).to(targets.centres)
 
 
 def _places(
     targets: Cameras, origin: Float[Tensor, " 3"]
-) -> tuple[Float[Tensor, "targets places depths 3"], Float[Tensor, "targets 1 1 3"]]:
+) -> tuple[Float[Tensor, "targets places 3"], Float[Tensor, "targets 1 3"]]:
     """Places that stand for what targets see, and where these stand; fp64."""
-    cameras = targets.to(torch.float64)
-    h, w = cameras.image_size
-    eyes = cameras.centres[:, None, None]
-    ahead = ((origin.double() - cameras.centres) * cameras.directions).sum(-1)
+    cameras = targets.to(torch.float64).resize(_GRID, _GRID)
+    towards = origin.double() - cameras.centres
+    ahead = (towards * cameras.directions).sum(-1)
     # A view that looks away from the middle sees something that is about as far off.
-    distance = torch.where(ahead > 0, ahead, (origin.double() - cameras.centres).norm(dim=-1)).clamp_min(1e-9)
-    share = (torch.arange(_GRID, dtype=torch.float64) + 0.5) / _GRID
-    y, x = torch.meshgrid(share * h, share * w, indexing="ij")
-    k = cameras.intrinsics[:, None]
-    tangents = torch.stack(
-        [(x.flatten() - k[..., 0, 2]) / k[..., 0, 0], (y.flatten() - k[..., 1, 2]) / k[..., 1, 1]], -1
-    )
-    rays = torch.nn.functional.pad(tangents, (0, 1), value=1.0) @ cameras.world_from_cam[:, :3, :3].mT
-    depths = distance[:, None, None, None] * torch.tensor(_DEPTHS, dtype=torch.float64)[:, None]
-    return eyes + rays[:, :, None] * depths, eyes
+    distance = torch.where(ahead > 0, ahead, towards.norm(dim=-1)).clamp_min(1e-9)
+    depths = [(share * distance)[:, None, None].expand(-1, _GRID, _GRID) for share in _DEPTHS]
+    return torch.cat([unproject(cameras, depth).flatten(1, 2) for depth in depths], 1), cameras.centres[:, None]
