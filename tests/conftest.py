@@ -1,5 +1,6 @@
 """Shared fixtures: the data folder (one setting), tiny models and scenes."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import torch
 
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.pixel import PixelCodec
+from kaleidoscene.families.checkpoints import WEIGHTS
 from kaleidoscene.families.kaleido.config import KaleidoConfig
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
@@ -93,6 +95,16 @@ def tiny_renderer(
     model = randomised(Kaleido(config)).eval()
     assert isinstance(model, Kaleido)
     return KaleidoRenderer(model, settings, PixelCodec(4), use_cache=use_cache)
+
+
+def check_shipped(name: str, *words: str, family: str, mebibytes: int = 32) -> None:
+    """Weights of the package are small, readable by all, of their family, and their card says what it has to."""
+    path = WEIGHTS / name / "model.safetensors"
+    assert path.stat().st_size <= mebibytes * 2**20 and path.stat().st_mode & 0o044
+    card = (WEIGHTS / name / "MODEL_CARD.md").read_text()
+    for word in ("CC-BY 4.0", "Google Scanned Objects", "held-out", *words):
+        assert word in card, word
+    assert json.loads((WEIGHTS / name / "config.json").read_text())["family"] == family
 
 
 def seen_by_browser(page: Path) -> str:

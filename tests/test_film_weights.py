@@ -13,18 +13,13 @@ from kaleidoscene.datasets.synthetic.viewpoints import sample_path
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.families.checkpoints import WEIGHTS
 from kaleidoscene.families.film import load_interpolator
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, check_shipped
 
 FILM = WEIGHTS / "film"
 
 
 def test_they_are_small_and_described():
-    path = FILM / "model.safetensors"
-    assert path.stat().st_size <= 6 * 2**20 and path.stat().st_mode & 0o044
-    card = (FILM / "MODEL_CARD.md").read_text()
-    for word in ("CC-BY 4.0", "Google Scanned Objects", "Licence", "held-out"):
-        assert word in card
-    assert json.loads((FILM / "config.json").read_text())["family"] == "film"
+    check_shipped("film", "Licence", family="film", mebibytes=6)
 
 
 def test_they_find_the_frame_between_better_than_blending_does():

@@ -8,19 +8,13 @@ import kaleidoscene
 from kaleidoscene.cli.main import main
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.evaluation.protocols import nearest_reference
-from kaleidoscene.families.checkpoints import WEIGHTS
 from kaleidoscene.geometry.trajectories import dolly_zoom
 from tests import own_captures
-
-PLACES = WEIGHTS / "places"
+from tests.conftest import check_shipped
 
 
 def test_they_are_small_and_described():
-    path = PLACES / "model.safetensors"
-    assert path.stat().st_size <= 32 * 2**20 and path.stat().st_mode & 0o044
-    card = (PLACES / "MODEL_CARD.md").read_text()
-    for word in ("CC-BY 4.0", "Google Scanned Objects", "held-out", "25 to 100 degrees"):
-        assert word in card
+    check_shipped("places", "25 to 100 degrees", family="kaleido")
     model = kaleidoscene.load("places")
     assert model.capabilities.any_lens and model.system.lenses == (25.0, 100.0) and model.system.background == "any"
 

@@ -1,7 +1,5 @@
 """The weights of 3DRAE and 3DDiT in the package: small, described, and what little they can."""
 
-import json
-
 import pytest
 import torch
 
@@ -9,21 +7,15 @@ import kaleidoscene
 from kaleidoscene.cli.main import main
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.evaluation.protocols import nearest_reference
-from kaleidoscene.families.checkpoints import WEIGHTS
 from kaleidoscene.images.files import read_image
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, check_shipped
 
 BUS = REPOSITORY / "examples" / "captures" / "school_bus"
 
 
 @pytest.mark.parametrize("name", ["rae3d", "dit3d"])
 def test_they_are_small_and_described(name):
-    path = WEIGHTS / name / "model.safetensors"
-    assert path.stat().st_size <= 32 * 2**20 and path.stat().st_mode & 0o044
-    card = (WEIGHTS / name / "MODEL_CARD.md").read_text()
-    for word in ("CC-BY 4.0", "Google Scanned Objects", "held-out", "beginning of a training"):
-        assert word in card
-    assert json.loads((WEIGHTS / name / "config.json").read_text())["family"] == name
+    check_shipped(name, "beginning of a training", family=name)
 
 
 def test_views_decoded_of_tokens_are_better_than_the_nearest_reference():
