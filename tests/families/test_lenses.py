@@ -115,6 +115,12 @@ def test_a_recipe_of_many_lenses_takes_shards_of_those_alone(tmp_path):
         train(replace(recipe, settings=wide), replace(options, out=tmp_path / "beside"))
 
 
+def test_one_angle_is_not_asked_of_a_recipe_of_many(tmp_path, capsys):
+    shards = ["--shards", str(tmp_path), "--field-of-view", "60"]
+    assert main(["train", "kaleido-nano-places", "--out", str(tmp_path / "run"), *shards]) == 1
+    assert "--field-of-view: this recipe has lenses of many angles" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("lenses", [(60.0, 40.0), (0.0, 60.0), (50.0, 60.0), (20.0, 180.0)])
 def test_impossible_lenses_are_refused(lenses):
     with pytest.raises(ValueError, match="lenses must be two angles with field_of_view between them"):

@@ -84,7 +84,7 @@ def write_synthetic_captures(scenes: SyntheticScenes, out: Path) -> int:
             cameras = sample_viewpoints("eschernet", CAPTURE_VIEWS, scenes.image_size, generator)
         renders = rasteriser.render(parts, cameras, Lighting(), depth=scenes.depth)
         with whole_folder(out / path.stem, overwrite=False) as folder:
-            write_rendered_capture(
-                folder, renders.rgba, cameras, depth=renders.depth, centred="scene" if scenes.room_share else "object"
-            )
+            is_room = bool((renders.rgba[..., 3] == 255).all())  # walls everywhere
+            centred = "scene" if is_room else "object"
+            write_rendered_capture(folder, renders.rgba, cameras, depth=renders.depth, centred=centred)
     return CAPTURE_VIEWS * len(paths)

@@ -91,8 +91,8 @@ class KaleidoConfig:
     """Points on a target's ray at which latents of references may be copied (``reprojection.py``; ours, not the
     paper's); 0 is without."""
     reprojection_beyond: int = 0
-    """More points before and behind those, for places: a quarter of them as far as the farthest reference, the others
-    evenly in disparity to infinity."""
+    """More points before and behind those, for places: a quarter of them before, from the distance of the farthest
+    reference on, the others behind, evenly in disparity to infinity."""
     refined_points: int = 0
     """Points that a pixel looks at once cells of pixels have found surfaces at those depths (``refinement.py``); 0:
     every pixel looks at all depths."""

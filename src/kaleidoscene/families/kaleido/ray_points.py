@@ -191,7 +191,11 @@ class RayPoints:
 
     @classmethod
     def steps_beyond(cls, depths: int, beyond: int, device: torch.device) -> Float[Tensor, "points 1"]:
-        """The same between ``beyond`` more: a quarter evenly from -1 on, the others in disparity to infinity."""
+        """Those of :meth:`even_steps` between ``beyond`` more, nearest first, in normalised units.
+
+        A quarter of them lie before, evenly from -1 (the distance of the farthest reference) on; the others behind,
+        evenly in disparity to infinity.
+        """
         near = beyond // 4
         before = -1 + (1 - EXTENT) * (torch.arange(near, device=device)[:, None] + 0.5) / max(near, 1)
         far = beyond - near

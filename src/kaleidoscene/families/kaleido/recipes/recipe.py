@@ -96,6 +96,10 @@ class KaleidoRecipe:
                 raise KaleidosceneError("--features: this recipe has no features of references.")
             settings = replace(settings, feature_source=options.features)
         if angle is not None:
+            if settings.lenses is not None:
+                raise KaleidosceneError(
+                    "--field-of-view: this recipe has lenses of many angles, and takes those of shards."
+                )
             if not 1 <= angle < 180:
                 raise KaleidosceneError(f"--field-of-view must be from 1 to below 180 degrees, got {angle:g}.")
             settings = replace(settings, field_of_view=angle)
@@ -161,12 +165,13 @@ class KaleidoRecipe:
         if scene.cameras is None:
             return
         h, w = scene.rgba.shape[1:3] if scene.latents is None else scene.latents.image_size
-        angle = math.degrees(field_of_view(float(scene.cameras.intrinsics[0, 1, 1]), min(h, w)))
-        if settings.lenses is not None:
-            if not settings.lenses[0] - 1 <= angle <= settings.lenses[1] + 1:
+        focal, lenses = float(scene.cameras.intrinsics[0, 1, 1]), settings.lenses
+        angle = math.degrees(field_of_view(focal, min(h, w) if lenses is None else max(h, w)))
+        if lenses is not None:
+            if not lenses[0] - 1 <= angle <= lenses[1] + 1:
                 raise KaleidosceneError(
-                    f"{folder.name}: views of {angle:.1f} degrees, the recipe has lenses of {settings.lenses[0]:g} to "
-                    f"{settings.lenses[1]:g}."
+                    f"{folder.name}: views of {angle:.1f} degrees, the recipe has lenses of {lenses[0]:g} to "
+                    f"{lenses[1]:g}."
                 )
         elif abs(angle - settings.field_of_view) > 1:
             raise KaleidosceneError(
