@@ -59,26 +59,18 @@ def test_when_the_time_of_one_process_is_up_all_stop_at_the_same_step(shards, tm
 
 @pytest.mark.slow
 def test_two_processes_see_a_divergence_alike_and_go_back_together(shards, tmp_path):  # noqa: F811
-    options = dict(sharding="fsdp", batch_size=2, steps=64, checkpoint_every=30, divergence_factor=2.0)
-    done = run_together(2, shards, {tmp_path / "run": dict(options, blow_up=56)})
+    options = dict(sharding="fsdp", batch_size=2, steps=24, checkpoint_every=10, divergence_factor=2.0, window=10)
+    done = run_together(2, shards, {tmp_path / "run": dict(options, blow_up=16)})
     assert done.returncode != 0 and done.stderr.count("the loss has diverged") >= 1
     stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
-    assert 56 < stopped["step"] < 64 and stopped["places"][0] == "blocks.1.feed_forward.down.weight"
+    assert 16 < stopped["step"] < 24 and stopped["places"][0] == "blocks.1.feed_forward.down.weight"
     done = run_together(2, shards, {tmp_path / "run": dict(options, rollback=0.5)})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 65))
+    assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 25))
     first, last = (
         json.loads((path / "training" / "state.json").read_text()) for path in list_checkpoints(tmp_path / "run")
     )
-    assert (first["step"], last["step"]) == (60, 64) and first["rate_scale"] == last["rate_scale"] == 0.5
-
-
-@pytest.mark.slow
-def test_half_precision_skips_alike_on_all_processes(shards, tmp_path):  # noqa: F811
-    """An overflow in one process is left out by all, and their scales stay equal."""
-    done = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp", precision="fp16", overflow=[1, 2])})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [record["skipped"] for record in records(tmp_path / "run")] == [0, 0, 1, 0, 0, 0]
+    assert (first["step"], last["step"]) == (20, 24) and first["rate_scale"] == last["rate_scale"] == 0.5
 
 
 @pytest.mark.slow
@@ -145,7 +137,7 @@ def test_a_bad_number_in_one_process_stops_all_with_the_cause(shards, tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_must_say_how_they_share(shards, tmp_path):  # noqa: F811
-    done = run_together(2, shards, {tmp_path / "run": {}})
-    assert done.returncode != 0 and "--train.sharding ddp, fsdp or hybrid" in done.stderr
-    done = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp", batch_size=5)})
-    assert done.returncode != 0 and "must be a multiple of 2" in done.stderr
+    ways = {tmp_path / "none": dict(refused=True), tmp_path / "odd": dict(sharding="fsdp", batch_size=5, refused=True)}
+    done = run_together(2, shards, ways)
+    assert done.stderr.count("--train.sharding ddp, fsdp or hybrid") == 2
+    assert done.stderr.count("must be a multiple of 2") == 2

@@ -51,8 +51,8 @@ def in_child(work) -> int:
 @pytest.mark.parametrize("background", [False, True])
 def test_kills_at_random_moments_change_nothing(shards, tmp_path, background):  # noqa: F811
     """Killed time and again, inside checkpoint writes too, the run ends with the losses of an unbroken one."""
-    kills = 6 if background else 12
-    options = dict(checkpoint_every=1, steps=40, log_every=1)
+    kills = 4 if background else 6
+    options = dict(checkpoint_every=1, steps=24, log_every=1)
     make_trainer(shards, tmp_path / "whole", **options).train()
     run, draw, torn = tmp_path / "killed", random.Random(7), 0
     for number in range(kills):

@@ -1,6 +1,7 @@
 """One process of several, started by processes.py: ``worker.py SHARDS RUNS``, JSON of ``[folder, options]`` each.
 
-Beside what :func:`make_trainer` takes, options say what goes wrong, and in which process and at which step.
+Beside what :func:`make_trainer` takes, options say what goes wrong, and in which process and at which step; what is
+refused ends the process unless ``refused`` says that it is to be.
 """
 
 import json
@@ -25,11 +26,12 @@ from kaleidoscene.errors import KaleidosceneError  # noqa: E402
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer  # noqa: E402
 from kaleidoscene.training.config import TrainConfig  # noqa: E402
 from kaleidoscene.training.distributed import join_world, leave_world  # noqa: E402
+from kaleidoscene.training.health import Divergence  # noqa: E402
 from tests.conftest import ring  # noqa: E402
 from tests.training.test_trainer import make_task, make_trainer  # noqa: E402
 
 OWN = ("meta", "ask", "network", "score", "save_again", "timeout", "kill", "signal", "spoil", "overflow", "hurry",
-       "blow_up", "slow_disk")  # fmt: skip
+       "blow_up", "slow_disk", "backend", "refused", "window")  # fmt: skip
 
 
 def main() -> int:
@@ -43,15 +45,20 @@ def main() -> int:
 
 def train(shards: Path, run: Path, options: dict) -> bool:
     own = {name: options.pop(name) for name in OWN if name in options}
+    if "backend" in own:
+        torch.compiler.set_default_backend(own["backend"])
     group = {"shard_size": options["shard_size"]} if options.get("sharding") == "hybrid" else {}
     group["view_parallel"] = options.get("view_parallel", 1)
-    world = join_world(TrainConfig(timeout=own.get("timeout", 30.0), sharding=options.get("sharding", "none"), **group))
-    with torch.device("meta" if own.get("meta") else "cpu"):
-        task = make_task(**own.get("network", {}))
-    if own.get("hurry") == world.rank:  # its time is up at once, that of the others never
-        options["time_limit"] = 1e-9
     try:
+        config = TrainConfig(timeout=own.get("timeout", 30.0), sharding=options.get("sharding", "none"), **group)
+        world = join_world(config)
+        with torch.device("meta" if own.get("meta") else "cpu"):
+            task = make_task(**own.get("network", {}))
+        if own.get("hurry") == world.rank:  # its time is up at once, that of the others never
+            options["time_limit"] = 1e-9
         trainer = make_trainer(shards, run, task, world=world, **options)
+        if "window" in own:
+            trainer.divergence = Divergence(trainer.config.divergence_factor, own["window"])
         go_wrong(trainer, own)
         if own.get("score"):
             trainer.validate = lambda model: rendered_mean(task, model)
@@ -67,7 +74,9 @@ def train(shards: Path, run: Path, options: dict) -> bool:
         leave_world()
     except KaleidosceneError as error:
         print(f"kaleidoscene: {error}", file=sys.stderr)
-        return False
+        if "refused" in own:
+            leave_world()
+        return "refused" in own
     return True
 
 
