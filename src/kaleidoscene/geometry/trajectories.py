@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -93,6 +93,19 @@ def sphere(start: Start, frames: int) -> Cameras:
     flat = (1 - height.square()).sqrt()[:, None] * (angle.cos()[:, None] * level + angle.sin()[:, None] * other)
     offsets = flat + height[:, None] * view.distance * up
     return _repeat(view, look_at(view.centre + offsets, view.centre.expand(frames, 3), view.up))
+
+
+def rings(start: Start, *, azimuths: int = 12, elevations: Sequence[float] = (-30.0, 0.0, 30.0)) -> Cameras:
+    """Circles at several elevations, one after the other; by default the 36 views that EscherNet and Kaleido fit a
+    mesh to (method A.15).
+
+    Args:
+        start: Its distance, direction and up count.
+        azimuths: Cameras of a circle.
+        elevations: Of the circles, degrees.
+    """
+    view = as_view(start)
+    return Cameras.concatenate([orbit(view, azimuths, elevation=elevation) for elevation in elevations])
 
 
 def spiral(start: Start, frames: int, *, turns: float = 2.0, radius: float = 0.25, depth: float = 0.2) -> Cameras:

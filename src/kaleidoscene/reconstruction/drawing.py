@@ -1,4 +1,4 @@
-"""Pictures of point clouds, without a mesh and without OpenGL."""
+"""Pictures of point clouds and of meshes, without OpenGL."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import project
 from kaleidoscene.reconstruction.surface import SurfacePoints
+from kaleidoscene.reconstruction.texture import TexturedMesh
+from kaleidoscene.reconstruction.triangles import between_corners, seen_from
 
 
 def draw_points(cloud: SurfacePoints, camera: Cameras, *, size: float, lit: bool = False) -> Float[Tensor, "3 h w"]:
@@ -48,3 +50,34 @@ def _shading(cloud: SurfacePoints, camera: Cameras) -> Float[Tensor, "n 3"]:
     facing = torch.nn.functional.normalize(camera.centres - cloud.positions, dim=-1)
     light = 0.15 + 0.75 * (facing * cloud.normals).sum(-1, keepdim=True).abs()
     return light.expand(-1, 3)
+
+
+def draw_mesh(
+    textured: TexturedMesh, camera: Cameras, *, supersampling: int = 2
+) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"]]:
+    """A mesh on white: with its picture, and in grey, bright where the surface faces the camera.
+
+    Args:
+        textured: To draw.
+        camera: One.
+        supersampling: Samples of a pixel along each side.
+    """
+    h, w = camera.image_size
+    mesh = textured.mesh
+    seen = seen_from(mesh.vertices, mesh.faces, camera.resize(supersampling * h, supersampling * w))
+    there = seen.face >= 0
+    face, share = seen.face[there], seen.share[there]
+    points = between_corners(mesh.vertices, mesh.faces, face, share)
+    normals = torch.nn.functional.normalize(between_corners(mesh.normals, mesh.faces, face, share), dim=-1)
+    surface = SurfacePoints(points, normals, torch.zeros_like(points), torch.ones(len(points)))
+    place = between_corners(textured.places, mesh.faces, face, share)
+    grid = torch.stack([2 * place[:, 0] - 1, 1 - 2 * place[:, 1]], dim=-1)[None, None]
+    looked_up = torch.nn.functional.grid_sample(
+        textured.picture[None], grid, padding_mode="border", align_corners=False
+    )
+    drawn = []
+    for colours in (looked_up[0, :, 0].T, _shading(surface, camera)):
+        image = torch.ones(*there.shape, 3)
+        image[there] = colours
+        drawn.append(torch.nn.functional.avg_pool2d(image.movedim(-1, 0)[None], supersampling)[0])
+    return drawn[0], drawn[1]

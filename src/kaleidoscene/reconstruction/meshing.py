@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +17,8 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.upright import rotation_between
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, object_pixels, recoloured
 from kaleidoscene.reconstruction.surface import SurfacePoints
-from kaleidoscene.reconstruction.tsdf import MeshConfig, TriangleMesh, mesh_of
+from kaleidoscene.reconstruction.triangle_mesh import TriangleMesh, vertex_normals
+from kaleidoscene.reconstruction.tsdf import MeshConfig, mesh_of
 
 
 def mesh_of_views(
@@ -85,3 +87,31 @@ def write_mesh(folder: Path, mesh: TriangleMesh, up: Float[Tensor, " 3"]) -> Non
             vertex_colors=colours, process=False,
         )  # fmt: skip
         made.export(folder / name)
+
+
+def simplified(mesh: TriangleMesh, faces: int) -> TriangleMesh:
+    """A mesh of fewer faces in about the same place (edges collapse where that moves the surface least).
+
+    Args:
+        mesh: To simplify; it is given back as it is if it has no more faces.
+        faces: How many are to be left.
+
+    Raises:
+        KaleidosceneError: fast_simplification is not there.
+    """
+    if len(mesh) <= faces:
+        return mesh
+    try:
+        import fast_simplification  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise KaleidosceneError(
+            "Textures need fast-simplification: pip install 'kaleidoscene[reconstruction]'."
+        ) from error
+    before = mesh.vertices.numpy(), mesh.faces.numpy()
+    made: Any = fast_simplification.simplify(*before, target_count=faces, return_collapses=True)
+    points, corners, collapses = made
+    of = torch.from_numpy(fast_simplification.replay_simplification(*before, collapses)[2].astype(np.int64))
+    places, triangles = torch.from_numpy(np.asarray(points, np.float32)), torch.from_numpy(corners.astype(np.int64))
+    total = torch.zeros(len(places), 3).index_add(0, of, mesh.colours)
+    count = torch.zeros(len(places)).index_add(0, of, torch.ones(len(of)))
+    return TriangleMesh(places, triangles, vertex_normals(places, triangles), total / count.clamp_min(1)[:, None])

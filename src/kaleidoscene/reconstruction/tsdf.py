@@ -8,13 +8,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kaleidoscene.choices import check_choices, check_range
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import project, to_sampling_grid, unproject
+from kaleidoscene.reconstruction.triangle_mesh import TriangleMesh, cut_surface
 
 _MOST_RESOLUTION = 512
 _OUTVOTED = 4
@@ -39,26 +40,6 @@ class MeshConfig:
         check_range(self, 8, _MOST_RESOLUTION, "resolution")
         check_range(self, 1, 32, "truncation")
         check_range(self, 0, 1, "least_part")
-
-
-@dataclass(frozen=True, eq=False)
-class TriangleMesh:
-    """A surface of triangles, world units.
-
-    Attributes:
-        vertices: In the world.
-        faces: Numbers of their corners, counter-clockwise seen from outside.
-        normals: Unit vectors outwards, one a vertex.
-        colours: RGB in [0, 1], one a vertex.
-    """
-
-    vertices: Float[Tensor, "v 3"]
-    faces: Int[Tensor, "f 3"]
-    normals: Float[Tensor, "v 3"]
-    colours: Float[Tensor, "v 3"]
-
-    def __len__(self) -> int:
-        return len(self.faces)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,36 +157,15 @@ def _cut(
     distance: Float[Tensor, "x y z"], seen: Bool[Tensor, "x y z"], grid: _Grid, config: MeshConfig
 ) -> TriangleMesh:
     """Marching cubes, cleaned of small parts."""
-    try:
-        from skimage.measure import marching_cubes  # noqa: PLC0415  an extra
-    except ImportError as error:
-        raise KaleidosceneError("Meshes need scikit-image: pip install 'kaleidoscene[reconstruction]'.") from error
     distance = torch.where(seen, distance, -1.0)
     edge = torch.ones_like(seen)
     edge[1:-1, 1:-1, 1:-1] = False
     distance = torch.where(edge, 1.0, distance)  # the box is larger than the object
-    try:
-        vertices, faces, *_ = marching_cubes(
-            distance.numpy(), 0.0, gradient_direction="descent", allow_degenerate=False
-        )
-    except (ValueError, RuntimeError) as error:
-        raise KaleidosceneError(f"The depth maps agree on no surface ({error}).") from error
-    if config.unseen == "open":
-        faces = faces[_between_seen(vertices, seen.numpy())[faces].all(1)]
-    if not len(faces):
-        raise KaleidosceneError("The depth maps agree on no surface.")
-    vertices, faces = _large_parts(vertices, faces, config.least_part)
-    places = grid.origin + grid.cell * torch.from_numpy(vertices.astype(np.float32))
-    corners = torch.from_numpy(faces.astype(np.int64))
-    return TriangleMesh(places, corners, vertex_normals(places, corners), torch.full_like(places, 0.5))
 
+    def is_kept(vertices: np.ndarray) -> np.ndarray:
+        return _between_seen(vertices, seen.numpy()) | (config.unseen != "open")
 
-def vertex_normals(vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "v 3"]:
-    """Mean directions of the faces about each vertex, weighted by their areas."""
-    a, b, c = vertices[faces].unbind(1)
-    twice = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices).index_add(0, faces.flatten(), twice.repeat_interleave(3, dim=0))
-    return torch.nn.functional.normalize(total, dim=-1)
+    return cut_surface(distance, grid.origin, grid.cell, config.least_part, is_kept)
 
 
 def _between_seen(vertices: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -213,18 +173,3 @@ def _between_seen(vertices: np.ndarray, seen: np.ndarray) -> np.ndarray:
     ends = (tuple(round_(vertices).astype(np.int64).T) for round_ in (np.floor, np.ceil))
     before, after = (seen[end] for end in ends)
     return before & after
-
-
-def _large_parts(vertices: np.ndarray, faces: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Without parts that hang together and have few faces."""
-    from scipy.sparse import coo_matrix  # noqa: PLC0415  comes with scikit-image
-    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
-
-    ends = np.concatenate([faces[:, :2], faces[:, 1:]])
-    edges = coo_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(vertices),) * 2)
-    part = connected_components(edges, directed=False)[1][faces[:, 0]]
-    kept = faces[np.bincount(part)[part] >= least * len(faces)]
-    used = np.unique(kept)
-    number = np.zeros(len(vertices), np.int64)
-    number[used] = np.arange(len(used))
-    return vertices[used], number[kept]

@@ -166,13 +166,32 @@ def write_turntable(
         fps: Of the video.
         on_frame: Progress.
     """
+
+    def both(camera: Cameras) -> tuple[Tensor, Tensor]:
+        return draw_points(cloud, camera, size=size), draw_points(cloud, camera, size=size, lit=True)
+
+    write_film(folder, path, both, fps=fps, on_frame=on_frame)
+
+
+def write_film(
+    folder: Path, path: Cameras, draw: Callable[[Cameras], tuple[Tensor, Tensor]], *, fps: float,
+    on_frame: Callable[[int, int], None],
+) -> None:  # fmt: skip
+    """``turntable.mp4``: pictures side by side from each camera of a path.
+
+    Args:
+        folder: Where to.
+        path: Cameras ``(frames,)``.
+        draw: Makes two pictures of what one camera sees.
+        fps: Of the video.
+        on_frame: Progress.
+    """
     pictures = folder / "turntable"
     pictures.mkdir()
     names = []
     for number in range(len(path)):
-        sides = [draw_points(cloud, path[number], size=size, lit=lit) for lit in (False, True)]
         names.append(pictures / f"{number:04d}.png")
-        write_image(names[-1], torch.cat(sides, dim=-1))
+        write_image(names[-1], torch.cat(draw(path[number]), dim=-1))
         on_frame(number + 1, len(path))
     write_video(folder / "turntable.mp4", names, fps=fps)
     shutil.rmtree(pictures)
