@@ -6,12 +6,15 @@ import time
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.evaluation.report import mean_table
 from kaleidoscene.evaluation.results import count_scenes
-from kaleidoscene.workflows.evaluation import EvaluationOptions, evaluate_benchmark
+from kaleidoscene.evaluation.shapes import means, table
+from kaleidoscene.workflows.evaluation import SHAPES, EvaluationOptions, evaluate_benchmark
+from kaleidoscene.workflows.shapes import evaluate_shapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,9 @@ class EvaluateOptions(EvaluationOptions):
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(EvaluateOptions, argv, "evaluate")
+    if options.benchmark == SHAPES:
+        _shapes(options)
+        return
     started = time.perf_counter()
     report = evaluate_benchmark(options)
     if report is None:
@@ -42,3 +48,14 @@ def main(argv: list[str]) -> None:
         print(f"wrote {options.out / name}")
     if options.json:
         print_json({"out": str(options.out), "seconds": seconds, "mean": report.mean})
+
+
+def _shapes(options: EvaluateOptions) -> None:
+    with Progress(transient=True) as bar:
+        task = bar.add_task("surfaces")
+        report = evaluate_shapes(options, lambda done, total: bar.update(task, completed=done, total=total))
+    print("\n".join(table(report)))
+    for name in ("report.json", "report.md"):
+        print(f"wrote {options.out / name}")
+    if options.json:
+        print_json({"out": str(options.out), "mean": means(report)})

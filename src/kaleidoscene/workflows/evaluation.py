@@ -33,6 +33,8 @@ from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.distributed import join_world, leave_world
 from kaleidoscene.training.world import World
 
+SHAPES = "gso-3d"
+"""The benchmark of surfaces (:mod:`kaleidoscene.workflows.shapes`)."""
 # Seconds that processes wait for the slowest of them: they share scenes, not steps.
 _PATIENCE = 7 * 86400.0
 
@@ -43,14 +45,16 @@ class EvaluationOptions:
 
     benchmark: str = "objects"
     """One of: objects, gso30, rtmv, nerf-synthetic, llff, mipnerf360, tanks-and-temples, omniobject3d, dl3dv, re10k,
-    co3d, capture (docs/evaluation.md tells their folders)."""
+    co3d, capture (docs/evaluation.md tells their folders), or gso-3d: surfaces against true meshes."""
     data: Path
     """Folder of the benchmark."""
+    meshes: Path | None = None
+    """Of gso-3d: folder of the true meshes, NAME.glb for each capture."""
     out: Path
     """Folder for report.json, report.md, report.html and curve.png."""
     model: str = "default"
     """'default', a checkpoint or run folder, a hub id, or baseline:NAME (nearest, mean, blend, plane-sweep,
-    radiance-field)."""
+    radiance-field; of gso-3d hull, plane-sweep, radiance-field)."""
     like: str = "default"
     """Model whose image size and lens a baseline takes."""
     references: tuple[int, ...] = ()
@@ -94,7 +98,9 @@ def evaluate_benchmark(options: EvaluationOptions) -> Report | None:
         KaleidosceneError: Something is missing, unknown or does not fit.
     """
     if options.benchmark not in BENCHMARKS:
-        raise unknown_name("benchmark", options.benchmark, BENCHMARKS)
+        raise unknown_name("benchmark", options.benchmark, [*BENCHMARKS, SHAPES])
+    if options.meshes is not None:
+        raise KaleidosceneError(f"--meshes is for the benchmark {SHAPES}.")
     world = join_world(TrainConfig(sharding="ddp", device=options.device, timeout=_PATIENCE))
     report = _evaluate(options, world)
     leave_world()
