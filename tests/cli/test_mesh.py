@@ -100,6 +100,22 @@ def test_options_of_another_way_are_refused(model, more, said, tmp_path, capsys)
     assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+def test_places_are_refused_and_few_images_are_all_taken(tmp_path, capsys):
+    room = REPOSITORY / "tests" / "room"
+    assert main(["reconstruct", str(room), "--model", "places", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "6 as references" in said.out and "the cameras look about in a place" in said.err
+    few = tmp_path / "few"
+    shutil.copytree(BUS, few)
+    document = json.loads((few / "transforms.json").read_text())
+    document["frames"] = document["frames"][:4]
+    (few / "transforms.json").write_text(json.dumps(document))
+    assert main(["reconstruct", str(few), "--model", "default", "--out", str(tmp_path / "o"), "--turntable", "0"]) == 1
+    said = capsys.readouterr()
+    assert "4 as references" in said.out and "A turntable has 1 or more frames, got 0" in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few"]
+
+
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
     """The bus as a benchmark of one object, and a stand-in for its true surface: its convex outline, of a ball."""

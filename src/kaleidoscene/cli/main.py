@@ -15,7 +15,7 @@ VERBS = {
     "render": "render new views of a capture",
     "view": "a window in the browser: cameras, new views where one looks, camera paths, clouds, meshes",
     "generate": "draw objects of nothing, each seen from all sides",
-    "reconstruct": "a cloud of points, cameras and depth maps from photographs without cameras",
+    "reconstruct": "a cloud of points with cameras and depth maps, or a textured mesh, from photographs of an object",
     "interpolate": "frames between the frames of a film",
     "train": "train a recipe, or go on with a run",
     "ablate": "run the paper's ablation and set it beside its numbers",

@@ -125,9 +125,10 @@ def _from_images(options: ReconstructOptions, model: Model) -> None:
     """A surface that is fitted to views of a model without depth."""
     _refuse(options, ("frames", "fusion", "surface", "mesh"), "is for models that render points")
     check_seed(options.seed)
+    there = len(read_capture(options.capture, format=options.format))
     wanted = RequestOptions(
         capture=options.capture, format=options.format, references=options.references,
-        num_references=None if options.references else options.num_references, masked=options.masked,
+        num_references=min(options.num_references, there), masked=options.masked,
     )  # fmt: skip
     request = resolve_request(wanted, model)
     model = model.for_shape(request.references.cameras)

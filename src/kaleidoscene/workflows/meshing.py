@@ -101,6 +101,11 @@ class MeshJob:
         """
         if self.turntable < 1:
             raise KaleidosceneError(f"A turntable has 1 or more frames, got {self.turntable}.")
+        if self.rendering.request.references.centred == "scene":
+            raise KaleidosceneError(
+                f"{self.rendering.request.references.name}: the cameras look about in a place; a surface is fitted to "
+                "one object that all of them look at."
+            )
         check_libraries()
         job, out = self.rendering, self.rendering.out
         views = replace(job, out=out.with_name(f".{out.name}.views"), request=around(job.request), overwrite=False)
