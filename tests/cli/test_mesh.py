@@ -49,6 +49,8 @@ def test_photographs_become_a_mesh_with_a_texture_and_it_goes_on(tmp_path, capsy
         patch.setattr(meshing, "fit_surface", stopped)
         assert main(command) == 130
     assert not out.exists() and (tmp_path / ".out.views" / "video.mp4").is_file()
+    other = [name if name != "0,2" else "0,3" for name in command]  # what waits is not replaced unasked
+    assert main(other) == 1 and "give --overwrite to replace it" in capsys.readouterr().err
     frames = tmp_path / ".out.views" / "frames"
     before = {path.name: path.stat().st_mtime_ns for path in frames.iterdir()}
     capsys.readouterr()

@@ -108,7 +108,7 @@ class MeshJob:
             )
         check_libraries()
         job, out = self.rendering, self.rendering.out
-        views = replace(job, out=out.with_name(f".{out.name}.views"), request=around(job.request), overwrite=False)
+        views = replace(job, out=out.with_name(f".{out.name}.views"), request=around(job.request))
         with whole_folder(out, overwrite=job.overwrite, sources=job.sources) as folder:
             views.run()
             with progress() as advance:
