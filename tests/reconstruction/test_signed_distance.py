@@ -53,6 +53,9 @@ def test_the_hull_of_a_ball_is_about_it():
     beside = CENTRE + torch.tensor([[0.8, 0.0, 0.0], [0.0, 0.0, 0.0]])
     shares = agreeing(some.masks, some.cameras, beside).tolist()
     assert 0 < shares[0] < 0.5 and shares[1] == 1
+    # Views that do not have it in their image have no say.
+    outside = CENTRE + torch.tensor([[1.1, 0.0, 0.0]])
+    assert agreeing(torch.ones_like(some.masks), some.cameras, outside).tolist() == [1.0]
     with pytest.raises(KaleidosceneError, match="have nothing in common"):
         box_of(0 * some.masks, some.cameras, 0.9, 24)
 
