@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from kaleidoscene.errors import unknown_name
@@ -44,6 +46,12 @@ def check_range(config: Any, low: float | int, high: float | int, *names: str, a
                 least = f"above {low:g}" if above else f"at least {low:g}"
                 most = "" if high == math.inf else f" and at most {high:g}"
                 raise ValueError(f"{name} must be {least}{most}, got {one}.")
+
+
+def given(options: Any, names: Iterable[str]) -> list[str]:
+    """Fields of a dataclass that do not have their default, of some; what a request asks for in vain is refused."""
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    return [name for name in names if getattr(options, name) != defaults[name]]
 
 
 @functools.cache

@@ -92,8 +92,8 @@ def test_views_all_around_are_those_of_the_paper():
         ("default", ["--frames", "5"], "--frames is for models that render points, which default is not"),
         ("default", ["--surface"], "--surface is for models that render points"),
         ("rng", ["--seed", "3"], "--seed is for models that render images alone, which rng is not"),
-        ("rng", ["--fit.faces", "10"], "--fit is for models that render images alone"),
-        ("capture", ["--fit.faces", "10"], "--fit is for models, which capture is not"),
+        ("rng", ["--fit.faces", "1000"], "--fit is for models that render images alone"),
+        ("capture", ["--fit.faces", "1000"], "--fit is for models, which capture is not"),
     ],
 )
 def test_options_of_another_way_are_refused(model, more, said, tmp_path, capsys):
@@ -120,7 +120,7 @@ def test_places_are_refused_and_few_images_are_all_taken(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
-    """The bus as a benchmark of one object, and a stand-in for its true surface: its convex outline, of a ball."""
+    """The bus as a benchmark of one object, and a ball in place of its true surface."""
     folder = tmp_path_factory.mktemp("shapes")
     shutil.copytree(BUS, folder / "captures" / "bus")
     (folder / "meshes").mkdir()

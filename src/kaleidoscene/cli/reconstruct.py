@@ -11,6 +11,7 @@ import tyro
 
 from kaleidoscene.api import Model, load
 from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.choices import given
 from kaleidoscene.cli.common import check_seed, parse, print_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.reconstruction.fusion import FusionConfig
@@ -116,9 +117,8 @@ def main(argv: list[str]) -> None:
 
 
 def _refuse(options: ReconstructOptions, names: tuple[str, ...], why: str) -> None:
-    for name in names:
-        if getattr(options, name) != ReconstructOptions.__dataclass_fields__[name].default:
-            raise KaleidosceneError(f"--{name} {why}, which {options.model} is not.")
+    for name in given(options, names):
+        raise KaleidosceneError(f"--{name} {why}, which {options.model} is not.")
 
 
 def _from_images(options: ReconstructOptions, model: Model) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SCHEMA, VERSION = "shapes", 1
-REPORT = "report.json"
 # Distance and overlap by model and number of references.
 PUBLISHED: dict[str, dict[int, tuple[float, float]]] = {
     "NeuS": {3: (0.0366, 0.5352), 5: (0.0245, 0.6742), 10: (0.0195, 0.7264)},
@@ -32,7 +31,7 @@ class ShapeScore:
         samples: Of 100,000 points of each surface.
         overlap: Volume IoU; None where a surface is not closed.
         seconds: From references to mesh.
-        failed: Why there is no surface, in which case distances are those of a mesh of one point: 0.5.
+        failed: Why there is no surface, in which case distances count as 0.5 and the overlap as 0.
     """
 
     scene: str
@@ -52,7 +51,7 @@ class ShapeReport:
         schema: Of the file.
         version: Of the schema.
         method: The model or baseline.
-        identity: All that the numbers depend on.
+        identity: Where the data lie, and what else the numbers depend on; a second start goes on if it is the same.
         scores: By object and number of references.
     """
 

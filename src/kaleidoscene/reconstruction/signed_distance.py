@@ -6,6 +6,7 @@ eikonal term; masks) on grids in place of a network, begun from the visual hull.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -54,6 +55,8 @@ class SurfaceFieldConfig:
         check_range(self, 1, 2**20, "rays")
         check_range(self, 8, 512, "samples")
         check_range(self, 0, 1, "agreement", "least_part")
+        check_range(self, 0, math.inf, "learning_rate", above=True)
+        check_range(self, 0, math.inf, "mask", "eikonal", "smoothness")
 
 
 class SurfaceField(nn.Module):
@@ -133,10 +136,8 @@ class SurfaceField(nn.Module):
         Raises:
             KaleidosceneError: There is no surface, or scikit-image is not there.
         """
-        distance = self.distance.detach()[0].permute(2, 1, 0).clone()
-        edge = torch.ones_like(distance, dtype=torch.bool)
-        edge[1:-1, 1:-1, 1:-1] = False
-        return cut_surface(distance.where(~edge, distance.new_ones(())), self.box.low, self.box.cell, least_part)
+        distance = self.distance.detach()[0].permute(2, 1, 0)
+        return cut_surface(distance, self.box.low, self.box.cell, least_part)
 
     def irregularity(self, generator: torch.Generator) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """How far gradients are from length one, and squared curvature; of an eighth of the grid."""
@@ -156,7 +157,7 @@ class SurfaceField(nn.Module):
 
 
 def _opaque(distance: Float[Tensor, "n s"], sharpness: float) -> Float[Tensor, "n s-1"]:
-    """How much of each ray is stopped between its places (NeuS, equations 10 and 13)."""
+    """How much of each ray is stopped between its places (NeuS, equations 11 to 13)."""
     passed = (sharpness * distance).sigmoid()
     opacity = ((passed[:, :-1] - passed[:, 1:]) / passed[:, :-1].clamp_min(_LEAST)).clamp(0, 1)
     through = nn.functional.pad((1 - opacity + 1e-7).cumprod(1)[:, :-1], (1, 0), value=1.0)

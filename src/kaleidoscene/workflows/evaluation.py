@@ -193,7 +193,7 @@ def _method(options: EvaluationOptions) -> tuple[Method, Renderer, float]:
                 raise KaleidosceneError(f"--{flag} is for models; a baseline has none.")
         like = load(options.like)
         renderer = make_baseline(name, like.image_size)
-        settings = {"seed": options.seed, **_versions()}
+        settings = {"seed": options.seed, **versions()}
         settings |= {"field": to_plain(FieldConfig())} if name == "radiance-field" else {}
         return Method(name=options.model, settings=settings), renderer, like.system.focal_over_height
     if options.like != "default":
@@ -204,7 +204,7 @@ def _method(options: EvaluationOptions) -> tuple[Method, Renderer, float]:
     weights = file_sha256(folder / "model.safetensors")
     settings = {
         "sampling": model.system.method_note, "precision": options.precision,
-        "device": torch.device(options.device).type, "seed": options.seed, **_versions(),
+        "device": torch.device(options.device).type, "seed": options.seed, **versions(),
         "config": file_sha256(folder / "config.json"),
     }  # fmt: skip
     return (
@@ -214,6 +214,6 @@ def _method(options: EvaluationOptions) -> tuple[Method, Renderer, float]:
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """What else a number may depend on: an evaluation does not go on under other code."""
     return {"kaleidoscene": __version__, "torch": torch.__version__}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from kaleidoscene.api import Model
 from kaleidoscene.captures.conversion.tools import to_colmap
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.frames import PointCloud
+from kaleidoscene.choices import check_range
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.cameras import Cameras
@@ -30,7 +32,7 @@ from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.reconstruction.texture import PaintViews, TexturedMesh, bake, coloured, write_textured_mesh
 from kaleidoscene.reconstruction.triangle_mesh import TriangleMesh
 from kaleidoscene.rendering.outputs import SheetRow, frame_name, write_contact_sheet
-from kaleidoscene.workflows.reconstruction import check_libraries, enlarged, progress, write_cloud, write_film
+from kaleidoscene.workflows.reconstruction import check_libraries, enlarged, progress, write_cloud, write_turntable
 from kaleidoscene.workflows.rendering import RenderingJob
 from kaleidoscene.workflows.request import RenderRequest
 
@@ -60,6 +62,12 @@ class MeshOptions:
     """Of the mesh with a texture."""
     texture: int = 1024
     """Side of the texture, texels."""
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, math.inf, "references", above=True)
+        check_range(self, 0, 1, "least", "white", "photograph_white")
+        check_range(self, 100, 10_000_000, "faces")
+        check_range(self, 64, 8192, "texture")
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ class MeshJob:
     def _write(self, folder: Path, mesh: TriangleMesh, textured: TexturedMesh, on_frame: OnDone) -> None:
         capture = self.rendering.request.references
         up = capture.up().float()
-        write_mesh(folder, mesh, up)
+        write_mesh(folder / "mesh.ply", mesh)
         write_textured_mesh(folder / "mesh.glb", textured, up)
         cloud = SurfacePoints(mesh.vertices, mesh.normals, mesh.colours, torch.ones(len(mesh.vertices)))
         write_cloud(folder, cloud, up)
@@ -147,7 +155,7 @@ class MeshJob:
         points = PointCloud(cloud.positions, cloud.bytes)
         to_colmap(replace(views, points=points), folder / "colmap")
         path = enlarged(orbit(capture, self.turntable, elevation=20.0))
-        write_film(folder, path, partial(draw_mesh, textured), fps=self.fps, on_frame=on_frame)
+        write_turntable(folder, path, partial(draw_mesh, textured), fps=self.fps, on_frame=on_frame)
         self._write_sheet(folder, textured)
 
     def _write_sheet(self, folder: Path, textured: TexturedMesh) -> None:
@@ -214,8 +222,9 @@ def paint_of(
     references = request.references
     photographs = references.images(masked=request.masked)
     return [
-        PaintViews(some, silhouettes(some, options.photograph_white) > 0, where, weight)
-        for some, where, weight in (
-            (photographs, references.cameras, 10 * options.references), (images, cameras, 1.0)
+        PaintViews(some, silhouettes(some, white) > 0, where, weight)
+        for some, where, white, weight in (
+            (photographs, references.cameras, options.photograph_white, 10 * options.references),
+            (images, cameras, options.white, 1.0),
         )
     ]  # fmt: skip

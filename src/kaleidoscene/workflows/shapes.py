@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from kaleidoscene.api import Model, load
 from kaleidoscene.captures.capture import Capture
+from kaleidoscene.choices import given
 from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.evaluation.against_truth import MESHES, read_surface
 from kaleidoscene.evaluation.baselines import WITH_DEPTH, make_baseline
 from kaleidoscene.evaluation.benchmark_scenes import find_first_views
 from kaleidoscene.evaluation.documents import read_document
 from kaleidoscene.evaluation.metrics.shape import chamfer_sampled, chamfer_vertices, volume_iou
-from kaleidoscene.evaluation.shapes import REPORT, SCHEMA, VERSION, ShapeReport, ShapeScore, table
+from kaleidoscene.evaluation.results import REPORT
+from kaleidoscene.evaluation.shapes import SCHEMA, VERSION, ShapeReport, ShapeScore, table
 from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.registry import BASELINE
 from kaleidoscene.folders import protect
@@ -27,17 +31,18 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
 from kaleidoscene.reconstruction.hull import Box, visual_hull
 from kaleidoscene.reconstruction.pictures import silhouettes
+from kaleidoscene.reconstruction.radiance_field import FieldConfig
 from kaleidoscene.reconstruction.triangle_mesh import TriangleMesh, cut_surface
 from kaleidoscene.reconstruction.tsdf import MeshConfig, mesh_of
 from kaleidoscene.serialisation import file_sha256, to_plain, write_aside, write_json
 from kaleidoscene.training.world import launched_processes
-from kaleidoscene.workflows.evaluation import SHAPES, EvaluationOptions
+from kaleidoscene.workflows.evaluation import SHAPES, EvaluationOptions, versions
 from kaleidoscene.workflows.meshing import MeshOptions, around, surface_of
 from kaleidoscene.workflows.request import RenderRequest
 
-HULL = "hull"
+HULL, FIELD = "hull", "radiance-field"
 _BASELINES = (HULL, *WITH_DEPTH)
-_NONE_OF_ITS_OWN = (
+_OF_VIEWS = (
     "expect_scenes", "metrics", "metric_weights", "scale_sweep", "sweep_axes", "adherence", "joint", "steps",
     "guidance",
 )  # fmt: skip
@@ -97,8 +102,9 @@ class ShapeJob:
             if wanted:
                 capture, truth = found[name].read().recentred(), read_surface(path)
                 truth.merge_vertices(merge_tex=True, merge_norm=True)
+                references = found[name].split(capture, wanted).references
                 for count in wanted:
-                    score = self._score(name, capture.select(range(count)), truth, make)
+                    score = self._score(name, capture.select(references[count]), truth, make)
                     report = replace(report, scores=(*report.scores, score))
                     self._write(report)
             if on_score is not None:
@@ -116,18 +122,22 @@ class ShapeJob:
 
     def _maker(self) -> tuple[Callable[[Capture], TriangleMesh], dict[str, Any]]:
         """Makes a surface of references, and what it depends on."""
-        identity: dict[str, Any] = {"seed": self.seed, "precision": self.precision, "data": self.data.resolve().name}
+        identity: dict[str, Any] = {
+            "seed": self.seed, "precision": self.precision, "data": str(self.data.resolve()),
+            "meshes": str(self.meshes.resolve()), "options": to_plain(self.options), "fusion": to_plain(self.fusion),
+            **versions(),
+        }  # fmt: skip
         if self.model.startswith(BASELINE):
             name = self.model.removeprefix(BASELINE)
             if name not in _BASELINES:
                 raise unknown_name("baseline with a surface", name, _BASELINES)
             like = load(self.like)
-            identity |= {"fusion": to_plain(self.fusion), "image_size": list(like.image_size)}
+            identity |= {"image_size": list(like.image_size), "focal_over_height": like.system.focal_over_height}
+            identity |= {"field": to_plain(FieldConfig())} if name == FIELD else {}
             return (lambda capture: self._of_baseline(name, like, capture)), identity
         model = load(self.model, device=self.device, precision=self.precision)
-        how = self.fusion if model.capabilities.renders_depth else self.options
         weights = file_sha256(resolve(self.model) / "model.safetensors")
-        identity |= {"weights": weights, "sampling": model.system.method_note, "how": to_plain(how)}
+        identity |= {"weights": weights, "sampling": model.system.method_note}
         return (lambda capture: self._of_model(model, capture)), identity
 
     def _of_model(self, model: Model, capture: Capture) -> TriangleMesh:
@@ -195,8 +205,10 @@ class ShapeJob:
         write_aside(self.out / "report.md", "\n".join(table(report)) + "\n")
 
 
-def hull_of(images: Any, cameras: Cameras, origin: Any, resolution: int, white: float) -> TriangleMesh:
-    """The visual hull of a few images within a ball about the middle that is half as wide as cameras are far away.
+def hull_of(
+    images: Float[Tensor, "views 3 h w"], cameras: Cameras, origin: Float[Tensor, " 3"], resolution: int, white: float
+) -> TriangleMesh:
+    """The visual hull of a few images, in a ball about the middle; its radius is 0.4 of the cameras' mean distance.
 
     Args:
         images: RGB in [0, 1] on white.
@@ -218,9 +230,8 @@ def evaluate_shapes(options: EvaluationOptions, on_score: Callable[[int, int], N
     Raises:
         KaleidosceneError: Something is missing, or an option does not go with it.
     """
-    for name in _NONE_OF_ITS_OWN:
-        if getattr(options, name) != EvaluationOptions.__dataclass_fields__[name].default:
-            raise KaleidosceneError(f"--{name.replace('_', '-')} is not for the benchmark {SHAPES}.")
+    for name in given(options, _OF_VIEWS):
+        raise KaleidosceneError(f"--{name.replace('_', '-')} is not for the benchmark {SHAPES}.")
     if options.meshes is None:
         raise KaleidosceneError(f"The benchmark {SHAPES} needs the true meshes: --meshes FOLDER with NAME.glb.")
     if launched_processes() > 1:
