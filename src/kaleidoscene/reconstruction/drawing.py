@@ -52,6 +52,13 @@ def _shading(cloud: SurfacePoints, camera: Cameras) -> Float[Tensor, "n 3"]:
     return light.expand(-1, 3)
 
 
+def draw_cloud(
+    cloud: SurfacePoints, camera: Cameras, *, size: float
+) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"]]:
+    """A cloud in its colours, and lit; see :func:`draw_points`."""
+    return draw_points(cloud, camera, size=size), draw_points(cloud, camera, size=size, lit=True)
+
+
 def draw_mesh(
     textured: TexturedMesh, camera: Cameras, *, supersampling: int = 2
 ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"]]:

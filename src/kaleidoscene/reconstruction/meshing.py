@@ -69,8 +69,14 @@ def painted(mesh: TriangleMesh, views: Sequence[PointViews], tolerance: float) -
     return replace(mesh, colours=points.colours)
 
 
-def write_mesh(folder: Path, mesh: TriangleMesh, up: Float[Tensor, " 3"]) -> None:
-    """A mesh as ``mesh.ply`` in its own world, and as ``mesh.glb`` whose y axis is up, both with colours at vertices.
+def write_mesh(path: Path, mesh: TriangleMesh, *, up: Float[Tensor, " 3"] | None = None, visual: Any = None) -> None:
+    """A mesh as a file of the kind that its ending names (.ply, .glb).
+
+    Args:
+        path: Where to.
+        mesh: What to write.
+        up: In the world of the mesh; it is turned so that y is up, as viewers of GLB expect.
+        visual: Of trimesh, in place of the colours at the vertices.
 
     Raises:
         KaleidosceneError: trimesh is not there.
@@ -79,14 +85,24 @@ def write_mesh(folder: Path, mesh: TriangleMesh, up: Float[Tensor, " 3"]) -> Non
         import trimesh  # noqa: PLC0415  an extra
     except ImportError as error:
         raise KaleidosceneError("Meshes need trimesh: pip install 'kaleidoscene[reconstruction]'.") from error
-    turn = rotation_between(up.to(mesh.vertices), mesh.vertices.new_tensor([0.0, 1.0, 0.0]))
+    turn = torch.eye(3) if up is None else rotation_between(up.to(mesh.vertices), mesh.vertices.new_tensor([0.0, 1, 0]))
     colours = (mesh.colours.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    for name, turned in (("mesh.ply", torch.eye(3)), ("mesh.glb", turn)):
-        made: Any = trimesh.Trimesh(
-            (mesh.vertices @ turned.T).numpy(), mesh.faces.numpy(), vertex_normals=(mesh.normals @ turned.T).numpy(),
-            vertex_colors=colours, process=False,
-        )  # fmt: skip
-        made.export(folder / name)
+    looks: dict[str, Any] = {"vertex_colors": colours} if visual is None else {"visual": visual}
+    made: Any = trimesh.Trimesh(
+        (mesh.vertices @ turn.T).numpy(), mesh.faces.numpy(), vertex_normals=(mesh.normals @ turn.T).numpy(),
+        process=False, **looks,
+    )  # fmt: skip
+    made.export(path)
+
+
+def write_meshes(folder: Path, mesh: TriangleMesh, up: Float[Tensor, " 3"]) -> None:
+    """A mesh as ``mesh.ply`` in its own world, and as ``mesh.glb`` whose y axis is up, both with colours at vertices.
+
+    Raises:
+        KaleidosceneError: trimesh is not there.
+    """
+    write_mesh(folder / "mesh.ply", mesh)
+    write_mesh(folder / "mesh.glb", mesh, up=up)
 
 
 def simplified(mesh: TriangleMesh, faces: int) -> TriangleMesh:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import project, to_sampling_grid
-from kaleidoscene.geometry.upright import rotation_between
 from kaleidoscene.images.pixels import to_bytes
+from kaleidoscene.reconstruction.meshing import write_mesh
 from kaleidoscene.reconstruction.surface import eroded
 from kaleidoscene.reconstruction.triangle_mesh import TriangleMesh
 from kaleidoscene.reconstruction.triangles import between_corners, covered, seen_from
@@ -107,9 +108,9 @@ def bake(mesh: TriangleMesh, views: Sequence[PaintViews], side: int = 1024) -> T
     colours, is_painted = blended(mesh, points, normals, own, views)
     picture, known = torch.ones(3, side * side), torch.zeros(side * side)
     picture[:, texel], known[texel] = colours.T, is_painted.float()
-    blank = torch.zeros(side * side, dtype=torch.bool)
-    blank[texel] = True
-    filled = _filled(picture.reshape(3, side, side), known.reshape(side, side), blank.reshape(side, side))
+    used = torch.zeros(side * side, dtype=torch.bool)
+    used[texel] = True
+    filled = _filled(picture.reshape(3, side, side), known.reshape(side, side), used.reshape(side, side))
     flipped = torch.stack([places[:, 0], 1 - places[:, 1]], dim=-1)
     return TexturedMesh(cut, flipped, filled, float(is_painted.float().mean()))
 
@@ -185,7 +186,7 @@ def _filled(
         new = (there == 0) & (near[3] > 0)
         spread = torch.where(new, near[:3] / near[3].clamp_min(1e-12), spread)
         there = torch.where(new, 1.0, there)
-    return torch.where((there > 0), spread, picture)
+    return torch.where(there > 0, spread, picture)
 
 
 def write_textured_mesh(path: Path, textured: TexturedMesh, up: Float[Tensor, " 3"]) -> None:
@@ -200,20 +201,10 @@ def write_textured_mesh(path: Path, textured: TexturedMesh, up: Float[Tensor, " 
         KaleidosceneError: trimesh is not there.
     """
     try:
-        import trimesh  # noqa: PLC0415  an extra
+        from trimesh import visual  # noqa: PLC0415  an extra
     except ImportError as error:
         raise KaleidosceneError("Meshes need trimesh: pip install 'kaleidoscene[reconstruction]'.") from error
-    from PIL import Image  # noqa: PLC0415
-
-    mesh = textured.mesh
-    turn = rotation_between(up.to(mesh.vertices), mesh.vertices.new_tensor([0.0, 1.0, 0.0]))
-    library: Any = trimesh
-    material = library.visual.material.PBRMaterial(
-        baseColorTexture=Image.fromarray(to_bytes(textured.picture)), metallicFactor=0.0, roughnessFactor=1.0
-    )
-    visual = library.visual.TextureVisuals(uv=textured.places.numpy(), material=material)
-    made: Any = trimesh.Trimesh(
-        (mesh.vertices @ turn.T).numpy(), mesh.faces.numpy(), vertex_normals=(mesh.normals @ turn.T).numpy(),
-        visual=visual, process=False,
-    )  # fmt: skip
-    made.export(path)
+    picture = Image.fromarray(to_bytes(textured.picture))
+    material = visual.material.PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0)
+    looks = visual.TextureVisuals(uv=textured.places.numpy(), material=material)
+    write_mesh(path, textured.mesh, up=up, visual=looks)

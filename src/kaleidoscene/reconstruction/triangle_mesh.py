@@ -42,7 +42,7 @@ def cut_surface(
     """Marching cubes where distances are zero, without small parts; grey.
 
     Args:
-        distance: In a grid, positive outside.
+        distance: In a grid, positive outside; its outermost places count as outside, so that surfaces end there.
         origin: Of its first place, world.
         cell: Between places, world units.
         least_part: Parts that hang together and have a smaller share of the faces are dropped.
@@ -55,9 +55,11 @@ def cut_surface(
         from skimage.measure import marching_cubes  # noqa: PLC0415  an extra
     except ImportError as error:
         raise KaleidosceneError("Meshes need scikit-image: pip install 'kaleidoscene[reconstruction]'.") from error
+    inner = torch.zeros_like(distance, dtype=torch.bool)
+    inner[1:-1, 1:-1, 1:-1] = True
     try:
         vertices, faces, *_ = marching_cubes(
-            distance.numpy(), 0.0, gradient_direction="descent", allow_degenerate=False
+            torch.where(inner, distance, 1.0).numpy(), 0.0, gradient_direction="descent", allow_degenerate=False
         )
     except (ValueError, RuntimeError) as error:
         raise KaleidosceneError(f"{_NONE} ({error}).") from error

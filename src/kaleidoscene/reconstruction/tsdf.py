@@ -157,15 +157,11 @@ def _cut(
     distance: Float[Tensor, "x y z"], seen: Bool[Tensor, "x y z"], grid: _Grid, config: MeshConfig
 ) -> TriangleMesh:
     """Marching cubes, cleaned of small parts."""
-    distance = torch.where(seen, distance, -1.0)
-    edge = torch.ones_like(seen)
-    edge[1:-1, 1:-1, 1:-1] = False
-    distance = torch.where(edge, 1.0, distance)  # the box is larger than the object
 
     def is_kept(vertices: np.ndarray) -> np.ndarray:
         return _between_seen(vertices, seen.numpy()) | (config.unseen != "open")
 
-    return cut_surface(distance, grid.origin, grid.cell, config.least_part, is_kept)
+    return cut_surface(torch.where(seen, distance, -1.0), grid.origin, grid.cell, config.least_part, is_kept)
 
 
 def _between_seen(vertices: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -29,9 +29,9 @@ from kaleidoscene.geometry.trajectories import orbit
 from kaleidoscene.geometry.upright import rotation_between
 from kaleidoscene.images.files import write_image
 from kaleidoscene.images.pixels import to_bytes
-from kaleidoscene.reconstruction.drawing import draw_points
+from kaleidoscene.reconstruction.drawing import draw_cloud
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, pixel_width
-from kaleidoscene.reconstruction.meshing import mesh_of_views, write_mesh
+from kaleidoscene.reconstruction.meshing import mesh_of_views, write_meshes
 from kaleidoscene.reconstruction.splats import write_splats
 from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.reconstruction.tsdf import MeshConfig
@@ -115,7 +115,7 @@ class ReconstructionJob:
             mesh = None
             if self.surface:
                 mesh = mesh_of_views(views, new, self.fusion, self.mesh, on_slab=partial(advance, "mesh"))
-                write_mesh(folder, mesh, scene.up)
+                write_meshes(folder, mesh, scene.up)
             self._write_views(folder, views)
             scene.save(folder / "scene.safetensors")
             write_cloud(folder, cloud, scene.up)
@@ -143,46 +143,27 @@ class ReconstructionJob:
         """The turntable, coloured and lit side by side, and the contact sheet."""
         size = 1.5 * scene.view.distance / float(scene.cameras.intrinsics[0, 1, 1])
         path = enlarged(orbit(scene.view, self.turntable, elevation=20.0))
-        write_turntable(folder, cloud, path, size=size, fps=self.fps, on_frame=on_frame)
+        draw = partial(draw_cloud, cloud, size=size)
+        write_turntable(folder, path, draw, fps=self.fps, on_frame=on_frame)
         new = scene.render(orbit(scene.view, _SHOWN, elevation=20.0))
         drawn = enlarged(new.cameras)
         rows = [SheetRow("sources", list(views.images)), SheetRow("their depth", depth_pictures(views.depths))]
         rows += [SheetRow("new views", list(new.images)), SheetRow("their depth", depth_pictures(new.depths))]
-        for label, lit in (("cloud", False), ("its shape", True)):
-            rows.append(SheetRow(label, [draw_points(cloud, camera, size=size, lit=lit) for camera in _each(drawn)]))
+        pairs = [draw(drawn[number]) for number in range(len(drawn))]
+        rows += [SheetRow("cloud", [one for one, _ in pairs]), SheetRow("its shape", [one for _, one in pairs])]
         write_contact_sheet(folder / "contact_sheet.png", rows)
 
 
 def write_turntable(
-    folder: Path, cloud: SurfacePoints, path: Cameras, *, size: float, fps: float, on_frame: Callable[[int, int], None]
-) -> None:
-    """``turntable.mp4``: a cloud coloured and lit, side by side, from each camera of a path.
-
-    Args:
-        folder: Where to.
-        cloud: The points.
-        path: Cameras ``(frames,)``.
-        size: Of a point, world units.
-        fps: Of the video.
-        on_frame: Progress.
-    """
-
-    def both(camera: Cameras) -> tuple[Tensor, Tensor]:
-        return draw_points(cloud, camera, size=size), draw_points(cloud, camera, size=size, lit=True)
-
-    write_film(folder, path, both, fps=fps, on_frame=on_frame)
-
-
-def write_film(
     folder: Path, path: Cameras, draw: Callable[[Cameras], tuple[Tensor, Tensor]], *, fps: float,
     on_frame: Callable[[int, int], None],
 ) -> None:  # fmt: skip
-    """``turntable.mp4``: pictures side by side from each camera of a path.
+    """``turntable.mp4``: two pictures side by side from each camera of a path.
 
     Args:
         folder: Where to.
         path: Cameras ``(frames,)``.
-        draw: Makes two pictures of what one camera sees.
+        draw: Makes them of what one camera sees: coloured and lit.
         fps: Of the video.
         on_frame: Progress.
     """
@@ -228,10 +209,6 @@ def write_cloud(folder: Path, cloud: SurfacePoints, up: Float[Tensor, " 3"]) -> 
     turn = rotation_between(up.to(cloud.positions), cloud.positions.new_tensor([0.0, 1.0, 0.0]))
     points: Any = trimesh.PointCloud((cloud.positions @ turn.T).numpy(), cloud.bytes.numpy())
     points.export(folder / "cloud.glb")
-
-
-def _each(cameras: Cameras) -> list[Cameras]:
-    return [cameras[number] for number in range(len(cameras))]
 
 
 def enlarged(cameras: Cameras) -> Cameras:

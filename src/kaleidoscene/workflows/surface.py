@@ -13,8 +13,9 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.rays import unproject
 from kaleidoscene.geometry.trajectories import orbit
+from kaleidoscene.reconstruction.drawing import draw_cloud
 from kaleidoscene.reconstruction.fusion import PointViews
-from kaleidoscene.reconstruction.meshing import painted, write_mesh
+from kaleidoscene.reconstruction.meshing import painted, write_meshes
 from kaleidoscene.reconstruction.splats import write_splats
 from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.reconstruction.tsdf import MeshConfig, mesh_of
@@ -77,13 +78,14 @@ class SurfaceJob:
         with whole_folder(self.out, overwrite=self.overwrite, sources=self.sources) as folder, progress() as advance:
             made = mesh_of(views.depths, views.cameras, empty=empty, config=self.mesh, on_slab=partial(advance, "mesh"))
             made = painted(made, [views], _TOLERANCE)
-            write_mesh(folder, made, up)
+            write_meshes(folder, made, up)
             cloud = SurfacePoints(made.vertices, made.normals, made.colours, torch.ones(len(made.vertices)))
             write_cloud(folder, cloud, up)
             cell = float((made.vertices.amax(0) - made.vertices.amin(0)).amax()) / self.mesh.resolution
             write_splats(folder / "splats.ply", cloud, radius=0.6 * cell)
             path = enlarged(orbit(self.capture, self.turntable, elevation=20.0))
-            write_turntable(folder, cloud, path, size=1.5 * cell, fps=self.fps, on_frame=partial(advance, "turntable"))
+            draw = partial(draw_cloud, cloud, size=1.5 * cell)
+            write_turntable(folder, path, draw, fps=self.fps, on_frame=partial(advance, "turntable"))
         return Surface(len(made.vertices), len(made), len(views))
 
 
