@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,12 @@ from kaleidoscene.cli.common import check_seed, parse, print_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.reconstruction.fusion import FusionConfig
 from kaleidoscene.reconstruction.tsdf import MeshConfig
-from kaleidoscene.workflows.doubts import background_doubts
-from kaleidoscene.workflows.meshing import MESH_FILES, MeshJob, MeshOptions
-from kaleidoscene.workflows.reconstruction import WRITTEN, ReconstructionJob, choose_sources
+from kaleidoscene.workflows.doubts import background_doubts, warnings_of
+from kaleidoscene.workflows.meshing import MeshJob, MeshOptions
+from kaleidoscene.workflows.reconstruction import ReconstructionJob, choose_sources
 from kaleidoscene.workflows.rendering import RenderingJob
 from kaleidoscene.workflows.request import RequestOptions, parse_references, resolve_request
-from kaleidoscene.workflows.surface import SURFACE_FILES, SurfaceJob
+from kaleidoscene.workflows.surface import SurfaceJob
 
 CAPTURE = "capture"
 """In place of a model: what the capture has itself."""
@@ -75,45 +76,28 @@ class ReconstructOptions:
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(ReconstructOptions, argv, "reconstruct")
+    job, notes = _job_of(options)
+    if notes:
+        print("\n".join(notes))
+    started = time.perf_counter()
+    made = job.run()
+    seconds = time.perf_counter() - started
+    print("\n".join([*made.describe(seconds), *(f"wrote {options.out / name}" for name in job.files)]))
+    if options.json:
+        print_json({"out": str(options.out), "seconds": seconds, **dataclasses.asdict(made)})
+
+
+def _job_of(options: ReconstructOptions) -> tuple[ReconstructionJob | MeshJob | SurfaceJob, list[str]]:
+    """What is to be done, by what the model renders, and what there is to be said of it before."""
     if options.model == CAPTURE:
         _refuse(options, ("fit", "seed"), "is for models")
-        _from_capture(options)
-        return
+        return _from_depth(options), []
     model = load(options.model, device=options.device, precision=options.precision)
     if not model.capabilities.renders_points:
-        _from_images(options, model)
-        return
+        _refuse(options, ("frames", "fusion", "surface", "mesh"), "is for models that render points")
+        return _from_images(options, model)
     _refuse(options, ("fit", "seed"), "is for models that render images alone")
-    capture = read_capture(options.capture, format=options.format)
-    chosen, notes = choose_sources(
-        capture, options.references, options.num_references, estimates=model.capabilities.estimates_cameras
-    )
-    route = model.route(len(chosen))
-    notes = [*notes, *([] if route is None else [f"{model.system.family}: {route}."])]
-    doubts = background_doubts(model, chosen, masked=options.masked)
-    print("\n".join([*notes, *(f"warning: {doubt}" for doubt in doubts)]))
-    started = time.perf_counter()
-    done = ReconstructionJob(
-        out=options.out, model=model, capture=chosen, masked=options.masked, frames=options.frames,
-        fusion=options.fusion, surface=options.surface, mesh=options.mesh, turntable=options.turntable, fps=options.fps,
-        overwrite=options.overwrite, sources=(options.capture, Path(options.model)),
-    ).run()  # fmt: skip
-    seconds = time.perf_counter() - started
-    mesh = f" and {done.faces} faces" if options.surface else ""
-    print(f"{done.points} points{mesh} from {len(chosen)} images in {seconds:.1f} s.")
-    if done.poses is not None:
-        poses = done.poses
-        print(
-            f"Cameras told by the model, against those of the capture: RA@5 {poses.ra5:.1f} %, RT@5 {poses.rt5:.1f} %, "
-            f"AUC@30 {poses.auc30:.1f} %."
-        )
-    written = ("mesh.ply", "mesh.glb", *WRITTEN) if options.surface else WRITTEN
-    print("\n".join(f"wrote {options.out / name}" for name in written))
-    if options.json:
-        poses = None if done.poses is None else vars(done.poses)
-        print_json(
-            {"out": str(options.out), "points": done.points, "faces": done.faces, "seconds": seconds, "poses": poses}
-        )
+    return _from_points(options, model)
 
 
 def _refuse(options: ReconstructOptions, names: tuple[str, ...], why: str) -> None:
@@ -121,9 +105,35 @@ def _refuse(options: ReconstructOptions, names: tuple[str, ...], why: str) -> No
         raise KaleidosceneError(f"--{name} {why}, which {options.model} is not.")
 
 
-def _from_images(options: ReconstructOptions, model: Model) -> None:
+def _from_depth(options: ReconstructOptions) -> SurfaceJob:
+    """Depth maps of the capture itself."""
+    capture = read_capture(options.capture, format=options.format)
+    if options.references is not None:
+        capture = capture.select(parse_references(options.references))
+    return SurfaceJob(
+        out=options.out, capture=capture, masked=options.masked, mesh=options.mesh, turntable=options.turntable,
+        fps=options.fps, overwrite=options.overwrite, sources=(options.capture,),
+    )  # fmt: skip
+
+
+def _from_points(options: ReconstructOptions, model: Model) -> tuple[ReconstructionJob, list[str]]:
+    """Points that a model renders."""
+    chosen, notes = choose_sources(
+        read_capture(options.capture, format=options.format), options.references, options.num_references,
+        estimates=model.capabilities.estimates_cameras,
+    )  # fmt: skip
+    if (route := model.route(len(chosen))) is not None:
+        notes.append(f"{model.system.family}: {route}.")
+    job = ReconstructionJob(
+        out=options.out, model=model, capture=chosen, masked=options.masked, frames=options.frames,
+        fusion=options.fusion, surface=options.surface, mesh=options.mesh, turntable=options.turntable, fps=options.fps,
+        overwrite=options.overwrite, sources=(options.capture, Path(options.model)),
+    )  # fmt: skip
+    return job, [*notes, *warnings_of(background_doubts(model, chosen, masked=options.masked))]
+
+
+def _from_images(options: ReconstructOptions, model: Model) -> tuple[MeshJob, list[str]]:
     """A surface that is fitted to views of a model without depth."""
-    _refuse(options, ("frames", "fusion", "surface", "mesh"), "is for models that render points")
     check_seed(options.seed)
     there = len(read_capture(options.capture, format=options.format))
     wanted = RequestOptions(
@@ -138,30 +148,5 @@ def _from_images(options: ReconstructOptions, model: Model) -> None:
         capture=options.capture, sources=(options.capture, Path(options.model)),
     )  # fmt: skip
     doubts = background_doubts(model, request.references, masked=options.masked)
-    print("\n".join([*request.notes, *(f"warning: {doubt}" for doubt in doubts)]))
-    started = time.perf_counter()
-    made = MeshJob(rendering=rendering, options=options.fit, turntable=options.turntable, fps=options.fps).run()
-    seconds = time.perf_counter() - started
-    print(
-        f"{made.faces} faces fitted to {made.views} rendered views in {seconds:.1f} s; images show "
-        f"{100 * made.painted:.0f} % of the texture."
-    )
-    print("\n".join(f"wrote {options.out / name}" for name in MESH_FILES))
-    if options.json:
-        print_json({"out": str(options.out), "faces": made.faces, "painted": made.painted, "seconds": seconds})
-
-
-def _from_capture(options: ReconstructOptions) -> None:
-    capture = read_capture(options.capture, format=options.format)
-    if options.references is not None:
-        capture = capture.select(parse_references(options.references))
-    started = time.perf_counter()
-    made = SurfaceJob(
-        out=options.out, capture=capture, masked=options.masked, mesh=options.mesh, turntable=options.turntable,
-        fps=options.fps, overwrite=options.overwrite, sources=(options.capture,),
-    ).run()  # fmt: skip
-    seconds = time.perf_counter() - started
-    print(f"{made.faces} faces from {made.views} views with depth in {seconds:.1f} s.")
-    print("\n".join(f"wrote {options.out / name}" for name in SURFACE_FILES))
-    if options.json:
-        print_json({"out": str(options.out), "vertices": made.vertices, "faces": made.faces, "seconds": seconds})
+    job = MeshJob(rendering=rendering, options=options.fit, turntable=options.turntable, fps=options.fps)
+    return job, [*request.notes, *warnings_of(doubts)]

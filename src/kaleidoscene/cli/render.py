@@ -13,10 +13,9 @@ from kaleidoscene.api import load
 from kaleidoscene.cli.common import check_rate, check_seed, parse, print_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import protect
-from kaleidoscene.geometry.coverage import coverage
 from kaleidoscene.rendering.ordering import RenderMode
-from kaleidoscene.workflows.doubts import doubts_of, expectations
-from kaleidoscene.workflows.interpolation import FilmRequest, check_doublings, interpolate
+from kaleidoscene.workflows.doubts import forecast_of
+from kaleidoscene.workflows.interpolation import check_doublings, interpolate_rendering
 from kaleidoscene.workflows.rendering import RenderingJob
 from kaleidoscene.workflows.request import RequestOptions, resolve_request
 from kaleidoscene.workflows.samples import check_drawn, check_samples, describe, render_samples
@@ -96,19 +95,17 @@ def main(argv: list[str]) -> None:
         depth=options.depth,
     )  # fmt: skip
     job.check_disk()  # before anything is reckoned for each of a million views
-    padding = model.describe_fit(request.references)
-    doubts = doubts_of(model, request.references, request.cameras, masked=request.masked)
-    shown = coverage(request.references.cameras, request.cameras, request.references.origin())
-    expected = expectations(model, shown)
-    print("\n".join([*request.notes, *padding, *expected, *(f"warning: {doubt}" for doubt in doubts)]))
-    if options.strict and (padding or doubts):
-        raise KaleidosceneError(f"--strict: {' '.join([*padding, *doubts])}")
+    forecast = forecast_of(model, request)
+    print("\n".join([*request.notes, *forecast.lines]))
+    if options.strict:
+        forecast.refuse()
     route = model.route(len(request.references))
     if route is not None:
         print(f"{model.system.family}: {route}.")
     said: dict[str, Any] = {
         "out": str(options.out), "references": request.indices, "views": len(request.cameras),
-        "warnings": [*padding, *doubts], "route": route, "coverage": [round(share, 4) for share in shown.tolist()],
+        "warnings": forecast.warnings, "route": route,
+        "coverage": [round(share, 4) for share in forecast.coverage.tolist()],
     }  # fmt: skip
     if options.samples != 1:
         check_drawn(job)
@@ -121,16 +118,10 @@ def main(argv: list[str]) -> None:
         print("\n".join(lines))
         said |= more
         if options.interpolate:
-            said |= _densify(options)
+            film = interpolate_rendering(
+                options.out, options.interpolate, rate=options.fps, model=options.interpolator, device=options.device
+            )
+            print(film.describe(options.out / "interpolated" / "video.mp4"))
+            said["interpolated"] = film.made
     if options.json:
         print_json(said)
-
-
-def _densify(options: RenderOptions) -> dict[str, Any]:
-    out = options.out / "interpolated"
-    done = interpolate(FilmRequest(
-        source=options.out, out=out, doublings=options.interpolate, source_rate=options.fps,
-        model=options.interpolator, device=options.device, overwrite=True,
-    ))  # fmt: skip
-    print(f"wrote {out / 'video.mp4'}: {done.frames} frames at {done.rate:g} a second, {done.made} of them made.")
-    return {"interpolated": done.made}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from kaleidoscene.api import Model
 from kaleidoscene.captures.capture import Capture
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.coverage import coverage
+from kaleidoscene.workflows.request import RenderRequest
 
 # Share of the outermost pixels that may be coloured: objects do touch the border here and there.
 _COLOURED_BORDER, _NOT_WHITE = 0.25, 12 / 255
@@ -21,6 +24,64 @@ _OTHER_LENS = 1.15
 _LOOKED_AT = 12
 # A view of which less is shown is a guess.
 _UNSEEN = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What can be said of a rendering before it begins.
+
+    Attributes:
+        padding: How references are fitted to the lens of the model.
+        doubts: What these weights were not made for.
+        expected: How much references show, and what such views came out at.
+        coverage: Share of each new view that references show.
+    """
+
+    padding: list[str]
+    doubts: list[str]
+    expected: list[str]
+    coverage: Float[Tensor, " targets"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """All that may spoil it."""
+        return [*self.padding, *self.doubts]
+
+    @property
+    def lines(self) -> list[str]:
+        """For users."""
+        return [*self.padding, *self.expected, *warnings_of(self.doubts)]
+
+    def refuse(self) -> None:
+        """Raise if there is any warning, as ``--strict`` asks.
+
+        Raises:
+            KaleidosceneError: With all of them.
+        """
+        if self.warnings:
+            raise KaleidosceneError(f"--strict: {' '.join(self.warnings)}")
+
+
+def warnings_of(doubts: list[str]) -> list[str]:
+    """Doubts as lines for users."""
+    return [f"warning: {doubt}" for doubt in doubts]
+
+
+def forecast_of(model: Model, request: RenderRequest) -> Forecast:
+    """What can be said of a request before it is rendered.
+
+    Args:
+        model: To render with, for the shape of the references.
+        request: Its references and new views.
+    """
+    references, cameras = request.references, request.cameras
+    shown = coverage(references.cameras, cameras, references.origin())
+    return Forecast(
+        padding=model.describe_fit(references),
+        doubts=doubts_of(model, references, cameras, masked=request.masked),
+        expected=expectations(model, shown),
+        coverage=shown,
+    )
 
 
 def doubts_of(model: Model, references: Capture, cameras: Cameras, *, masked: bool = False) -> list[str]:

@@ -95,6 +95,10 @@ class Densified:
     rate: float
     cuts: int
 
+    def describe(self, video: Path) -> str:
+        """For users."""
+        return f"wrote {video}: {self.frames} frames at {self.rate:g} a second, {self.made} of them made."
+
 
 def interpolate(request: FilmRequest) -> Densified:
     """Write the denser film; the folder appears when everything is written.
@@ -121,6 +125,25 @@ def interpolate(request: FilmRequest) -> Densified:
             cameras = cameras_at(film.cameras, film.times, times)
             write_cameras(folder / "transforms.json", names, cameras, centred=film.centred, interpolated=made)
     return Densified(len(names), sum(made), rate, len(cuts))
+
+
+def interpolate_rendering(rendering: Path, doublings: int, *, rate: float, model: str, device: str) -> Densified:
+    """Double the frames of a rendering, into its folder ``interpolated``.
+
+    Args:
+        rendering: Folder that was rendered.
+        doublings: How many times.
+        rate: Its frames a second.
+        model: See :class:`FilmRequest`.
+        device: To compute on.
+
+    Raises:
+        KaleidosceneError: As :func:`interpolate` does.
+    """
+    return interpolate(FilmRequest(
+        source=rendering, out=rendering / "interpolated", doublings=doublings, source_rate=rate, model=model,
+        device=device, overwrite=True,
+    ))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

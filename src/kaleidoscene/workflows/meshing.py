@@ -84,6 +84,13 @@ class Meshed:
     painted: float
     views: int
 
+    def describe(self, seconds: float) -> list[str]:
+        """For users; ``seconds`` it took."""
+        return [
+            f"{self.faces} faces fitted to {self.views} rendered views in {seconds:.1f} s; images show "
+            f"{100 * self.painted:.0f} % of the texture."
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeshJob:
@@ -100,6 +107,11 @@ class MeshJob:
     options: MeshOptions = MeshOptions()
     turntable: int = 72
     fps: float = 24.0
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it writes."""
+        return MESH_FILES
 
     def run(self) -> Meshed:
         """Render, fit and write; views that are rendered are kept when something stops it.

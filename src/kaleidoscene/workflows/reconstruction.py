@@ -54,13 +54,26 @@ class Reconstructed:
 
     Attributes:
         points: Of the cloud.
-        faces: Of the mesh.
+        faces: Of the mesh; none where none was asked for.
+        views: Images that were given.
         poses: How well the model told cameras that are known, if any are.
     """
 
     points: int
     faces: int
+    views: int
     poses: RelativePoseScore | None
+
+    def describe(self, seconds: float) -> list[str]:
+        """For users; ``seconds`` it took."""
+        mesh = f" and {self.faces} faces" if self.faces else ""
+        lines = [f"{self.points} points{mesh} from {self.views} images in {seconds:.1f} s."]
+        if self.poses is not None:
+            lines.append(
+                f"Cameras told by the model, against those of the capture: RA@5 {self.poses.ra5:.1f} %, "
+                f"RT@5 {self.poses.rt5:.1f} %, AUC@30 {self.poses.auc30:.1f} %."
+            )
+        return lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +108,11 @@ class ReconstructionJob:
     overwrite: bool = False
     sources: tuple[Path | None, ...] = ()
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it writes."""
+        return ("mesh.ply", "mesh.glb", *WRITTEN) if self.surface else WRITTEN
+
     def run(self) -> Reconstructed:
         """Reconstruct and write.
 
@@ -121,7 +139,8 @@ class ReconstructionJob:
             write_cloud(folder, cloud, scene.up)
             write_splats(folder / "splats.ply", cloud, radius=0.6 * pixel_width(scene.cameras))
             self._write_pictures(folder, scene, views, cloud, partial(advance, "turntable"))
-        return Reconstructed(len(cloud), 0 if mesh is None else len(mesh), self._pose_scores(scene))
+        faces = 0 if mesh is None else len(mesh)
+        return Reconstructed(len(cloud), faces, len(self.capture), self._pose_scores(scene))
 
     def _pose_scores(self, scene: Reconstruction) -> RelativePoseScore | None:
         """Of the cameras that the model told, where the capture has some to hold them against."""

@@ -39,6 +39,10 @@ class Surface:
     faces: int
     views: int
 
+    def describe(self, seconds: float) -> list[str]:
+        """For users; ``seconds`` it took."""
+        return [f"{self.faces} faces from {self.views} views with depth in {seconds:.1f} s."]
+
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceJob:
@@ -63,6 +67,11 @@ class SurfaceJob:
     fps: float = 24.0
     overwrite: bool = False
     sources: tuple[Path | None, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it writes."""
+        return SURFACE_FILES
 
     def run(self) -> Surface:
         """Fuse and write.
