@@ -120,11 +120,11 @@ def test_places_are_refused_and_few_images_are_all_taken(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
-    """The bus as a benchmark of one object, and a ball in place of its true surface."""
+    """The bus as a benchmark of one object, and a box in place of its true surface."""
     folder = tmp_path_factory.mktemp("shapes")
     shutil.copytree(BUS, folder / "captures" / "bus")
     (folder / "meshes").mkdir()
-    trimesh.creation.icosphere(subdivisions=3, radius=0.5).export(folder / "meshes" / "bus.ply")
+    trimesh.creation.box((1.0, 0.5, 0.55)).subdivide_to_size(0.05).export(folder / "meshes" / "bus.ply")
     return folder
 
 

@@ -1,11 +1,6 @@
 """The training loop: exact resume after a kill, what it writes, what stops it."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -30,7 +25,7 @@ from kaleidoscene.training.health import first_not_finite, top_activations
 from kaleidoscene.training.optim import OptimConfig, Optimisers
 from kaleidoscene.training.trainer import TrainConfig, Trainer
 from kaleidoscene.training.world import World
-from tests.conftest import CAUSAL, REPOSITORY, tiny_config
+from tests.conftest import CAUSAL, tiny_config
 from tests.datasets.test_training_data import scenes
 
 STEPS = 8
@@ -101,41 +96,6 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(shards, tmp_path, opti
     for name in ("weights", "average", "optimiser"):
         for key, tensor in getattr(whole, name).items():
             assert tensor.equal(getattr(resumed, name)[key]), (name, key)
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, {repository!r})
-from tests.training.test_trainer import make_trainer
-make_trainer(Path(sys.argv[1]), Path(sys.argv[2]), checkpoint_every=1, steps=40).train()
-"""
-
-
-def run_in_process(shards, run, **kwargs):
-    command = [sys.executable, "-c", SCRIPT.format(repository=str(REPOSITORY)), str(shards), str(run)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **kwargs)
-
-
-@pytest.mark.slow
-def test_sigkill_at_any_moment_loses_nothing(shards, tmp_path):
-    """Killed at arbitrary moments, a run goes on in another process and ends with the losses of an unbroken one."""
-    options = dict(checkpoint_every=1, steps=40)
-    make_trainer(shards, tmp_path / "whole", **options).train()
-    for wait in (0.05, 0.31):
-        process = run_in_process(shards, tmp_path / "killed")
-        deadline = time.time() + 60
-        while not list_checkpoints(tmp_path / "killed") and process.poll() is None and time.time() < deadline:
-            time.sleep(0.01)
-        time.sleep(wait)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stderr.close()
-        load_training_state(list_checkpoints(tmp_path / "killed")[-1])  # the last good one always loads
-    make_trainer(shards, tmp_path / "killed", **options).train()
-    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
 
 
 def test_the_loss_falls_on_one_batch(shards, tmp_path):

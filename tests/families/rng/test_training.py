@@ -218,19 +218,17 @@ def test_two_processes_follow_the_losses_of_one(tmp_path, shards):
         "train", "rng-debug", "--shards", str(shards), "--train.steps", "4",
         "--train.log-every", "1",
     ]  # fmt: skip
+    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kaleidoscene",
+        *arguments, "--out", str(tmp_path / "two"), "--train.sharding", "fsdp", "--train.activation-checkpointing",
+    ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr
     found = []
-    for name, start, options in (
-        ("one", [], []),
-        (
-            "two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
-            ["--train.sharding", "fsdp", "--train.activation-checkpointing"],
-        ),
-    ):  # fmt: skip
-        command = [sys.executable, *start, "-m", "kaleidoscene", *arguments, "--out", str(tmp_path / name), *options]
-        done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=1500)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Warning" not in done.stderr
+    for name in ("one", "two"):
         records = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         found.append([(record["loss"], record["gradient_norm"]) for record in records])
     assert len(found[0]) == 4

@@ -11,6 +11,8 @@ from kaleidoscene.errors import KaleidosceneError
 
 Points = Float[np.ndarray, "_ 3"]
 VOLUME_SIDE = 64
+# Of the search trees: scipy's 10 takes two to three times as long where surfaces are far apart, and no less elsewhere.
+_LEAF = 64
 
 
 def unit_box(points: Points) -> Points:
@@ -48,7 +50,7 @@ def chamfer(a: Points, b: Points, *, squared: bool = False, combine: Literal["me
     except ImportError as error:
         raise KaleidosceneError("Chamfer distances need scipy: pip install 'kaleidoscene[eval]'.") from error
     power = 2 if squared else 1
-    one, other = (np.mean(KDTree(to).query(of)[0] ** power) for of, to in ((a, b), (b, a)))
+    one, other = (np.mean(KDTree(to, leafsize=_LEAF).query(of)[0] ** power) for of, to in ((a, b), (b, a)))
     return float(one + other) / (2 if combine == "mean" else 1)
 
 
