@@ -10,6 +10,8 @@ import tyro
 
 from kaleidoscene.captures.posing import PoseConfig
 from kaleidoscene.cli.common import parse, print_json
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.reconstruction.cutting import CutOutConfig
 from kaleidoscene.workflows.capturing import PAGE, CapturingJob
 from kaleidoscene.workflows.request import check_place
 
@@ -30,6 +32,12 @@ class CaptureOptions:
     """Of the camera of a single picture from the middle of the object, in lengths of the object's longest side."""
     elevation: float = 20.0
     """Of the camera of a single picture above the object's middle, degrees."""
+    cut_out: bool = False
+    """Cut out the object that all cameras look at: masks/, and cut_out.png to look at them; of a capture that has
+    cameras already, too. Masks and alpha that are there are kept."""
+    cut: CutOutConfig = field(default_factory=CutOutConfig)
+    masks: Path | None = None
+    """Folder of masks made by others, by the names of the images, in place of --cut-out."""
     overwrite: bool = False
     """Replace the output folder if it is not empty."""
     json: bool = False
@@ -40,15 +48,19 @@ def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(CaptureOptions, argv, "capture")
     check_place(options.distance, options.elevation)
+    if not options.cut_out and options.cut != CutOutConfig():
+        raise KaleidosceneError("--cut.* says how objects are cut out, which --cut-out asks for.")
     started = time.perf_counter()
     done = CapturingJob(
         source=options.source, out=options.out, frames=options.frames, pose=options.pose, distance=options.distance,
-        elevation=options.elevation, overwrite=options.overwrite,
+        elevation=options.elevation, cut=options.cut if options.cut_out else None, masks=options.masks,
+        overwrite=options.overwrite,
     ).run(lambda stage: print(f"{stage} ...", flush=True))  # fmt: skip
     seconds = time.perf_counter() - started
     counts = {kind: sum(f.severity == kind for f in done.findings) for kind in ("error", "warning")}
     print("\n".join([*done.steps, *(f"better: {sentence}" for sentence in done.advice)]))
     print(f"{done.posed} of {done.images} images have cameras; {counts['error']} errors, {counts['warning']} warnings.")
-    print(f"wrote {options.out / PAGE}\nnext: kaleidoscene render {options.out} --out OUT")
+    masked = " --masked" if done.masked else ""
+    print(f"wrote {options.out / PAGE}\nnext: kaleidoscene render {options.out}{masked} --out OUT")
     if options.json:
         print_json({"out": str(options.out), "images": done.images, "posed": done.posed, **counts, "seconds": seconds})

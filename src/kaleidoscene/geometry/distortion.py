@@ -19,6 +19,7 @@ from kaleidoscene.errors import KaleidosceneError
 _BORDER = 33  # samples along each border and along each radius when a pinhole is fitted
 _ZOOM_STEP = 1.005
 _WIDEST, _NARROWEST = 0.5, 8.0  # of the pinhole's focal length, relative to the lens's
+_ROUNDS = 30  # of the search for the ray that a lens puts at a place
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,13 @@ class Distortion:
         out_x = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
         out_y = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
         return torch.stack([out_x, out_y], dim=-1)
+
+    def remove(self, points: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        """The rays that the lens puts at points: inverse of :meth:`apply`, where that is monotone."""
+        rays = points
+        for _ in range(0 if self.is_none else _ROUNDS):
+            rays = rays + (points - self.apply(rays))
+        return rays
 
 
 def pinhole_inside(

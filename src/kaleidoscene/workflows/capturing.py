@@ -22,11 +22,14 @@ from kaleidoscene.captures.posing import PoseConfig, PoseResult, estimate_poses
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.poses import beside_object
+from kaleidoscene.reconstruction.cutting import CutOutConfig
 from kaleidoscene.serialisation import write_aside
+from kaleidoscene.workflows.cutting import SHEET, Masked, cut_out_capture, take_masks
 
 PAGE = "capture.html"
 _FEW = 0.7
 _CAMERAS = '<h2>Cameras</h2><p><a href="frusta.html">turn them</a></p><img src="frusta.png" alt="cameras">'
+_CUT = f'<h2>Cut out</h2><img src="{SHEET}" alt="photographs, and what is left of them">'
 _STYLE = (
     "body{font-family:sans-serif;margin:24px;max-width:900px}img{max-width:100%}td,th{padding:4px 10px;text-align:left}"
 )
@@ -39,6 +42,7 @@ class Captured:
     Attributes:
         images: That were looked at.
         posed: Of them, that have cameras.
+        masked: Whether they have masks.
         steps: What was done, as sentences.
         advice: What would make it better, likewise.
         findings: Of the check.
@@ -46,6 +50,7 @@ class Captured:
 
     images: int
     posed: int
+    masked: bool
     steps: tuple[str, ...]
     advice: tuple[str, ...]
     findings: tuple[Finding, ...]
@@ -62,6 +67,8 @@ class CapturingJob:
         pose: How cameras are estimated.
         distance: Of the camera of a single picture from the object's middle, in lengths of its longest side.
         elevation: Of that camera above it, degrees.
+        cut: Cut the object out, and how; None: leave pictures as they are.
+        masks: Folder of masks of others, which are taken.
         overwrite: Replace the folder.
     """
 
@@ -71,6 +78,8 @@ class CapturingJob:
     pose: PoseConfig = PoseConfig()
     distance: float = 1.85
     elevation: float = 20.0
+    cut: CutOutConfig | None = None
+    masks: Path | None = None
     overwrite: bool = False
 
     def run(self, on_stage: Callable[[str], None]) -> Captured:
@@ -84,6 +93,8 @@ class CapturingJob:
         """
         if self.frames < 2:
             raise KaleidosceneError(f"--frames must be at least 2, got {self.frames}.")
+        if self.cut is not None and self.masks is not None:
+            raise KaleidosceneError("--cut-out and --masks were both given; masks come from one of them.")
         with (
             tempfile.TemporaryDirectory() as scratch,
             whole_folder(self.out, overwrite=self.overwrite, sources=[self.source]) as folder,
@@ -91,7 +102,7 @@ class CapturingJob:
             on_stage("reading")
             capture, steps = self._take_in(Path(scratch))
             given = capture.format not in BARE
-            if given and self.source.is_dir():
+            if given and self.source.is_dir() and self.cut is None and self.masks is None:
                 raise KaleidosceneError(
                     f"{self.source}: a {capture.format} capture, which has cameras already; render it as it is."
                 )
@@ -104,12 +115,18 @@ class CapturingJob:
                 posed, more, advice = len(capture), [], []
             else:
                 posed, more, advice = self._give_cameras(capture, folder, on_stage)
+            if self.cut is not None or self.masks is not None:
+                on_stage("cutting out")
+                masked = self._masked(folder)
+                more, advice = [*more, *masked.steps], [*advice, *masked.advice]
             on_stage("checking")
             made = scan_capture(folder)
             findings = check_capture(made)
+            is_masked = all(frame.mask is not None for frame in made.frames)
             written = write_findings(folder, made, findings)
-            captured = Captured(len(capture), posed, (*steps, *more), tuple(advice), tuple(findings))
-            write_aside(folder / PAGE, _page(self.source.name, captured, written))
+            captured = Captured(len(capture), posed, is_masked, (*steps, *more), tuple(advice), tuple(findings))
+            shown = [*written, *([SHEET] if (folder / SHEET).is_file() else [])]
+            write_aside(folder / PAGE, _page(self.source.name, captured, shown))
         read_capture(self.out)  # what was written is what 'render' takes
         return captured
 
@@ -121,6 +138,17 @@ class CapturingJob:
             kinds = "|".join(map(re.escape, ("unpacked", "converted")))
             said = re.sub(rf"{re.escape(str(scratch))}/(?:{kinds})/[^/]+", str(self.source), str(error))
             raise KaleidosceneError(said) from error
+
+    def _masked(self, folder: Path) -> Masked:
+        """What was written so far, with masks in its transforms.json."""
+        capture = read_capture(folder, format="transforms")
+        if self.masks is not None:
+            masked = take_masks(capture, self.masks, folder)
+        else:
+            masked = cut_out_capture(capture, folder, self.cut or CutOutConfig())
+        points = "points.ply" if (folder / "points.ply").is_file() else None
+        write_frames(folder / "transforms.json", masked.capture, points=points)
+        return masked
 
     def _give_cameras(
         self, capture: Capture, folder: Path, on_stage: Callable[[str], None]
@@ -178,5 +206,5 @@ def _page(name: str, captured: Captured, written: list[str]) -> str:
         f"<style>{_STYLE}</style>"
         f"<h1>{html.escape(name)}</h1><p>{captured.posed} of {captured.images} images have cameras.</p>"
         f"<h2>What was done</h2><ul>{items(captured.steps)}</ul>{advice}<h2>Findings</h2>{found}"
-        f"{_CAMERAS if 'frusta.html' in written else ''}</html>\n"
+        f"{_CUT if SHEET in written else ''}{_CAMERAS if 'frusta.html' in written else ''}</html>\n"
     )
