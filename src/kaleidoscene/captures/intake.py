@@ -18,7 +18,8 @@ from PIL import Image
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.formats.registry import find_posed, read_capture
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.images.files import SUFFIXES
+from kaleidoscene.images.files import SUFFIXES, image_size
+from kaleidoscene.images.panoramas import ANGLE, VIEWS, cameras_within, cut_panorama, may_be_panorama, says_panorama
 from kaleidoscene.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from kaleidoscene.images.videos import video_frames
 
@@ -29,12 +30,13 @@ _QUALITY = 95
 _MOST_IN_A_WINDOW, _LOOKED_AT = 8, 480
 
 
-def take_in(source: Path, scratch: Path) -> tuple[Capture, list[str]]:
+def take_in(source: Path, scratch: Path, *, panoramas: bool = False) -> tuple[Capture, list[str]]:
     """A capture of what lies there, and what was done to read it, as sentences.
 
     Args:
         source: Folder, archive, film or picture.
         scratch: Empty folder for what has to be unpacked or converted; it must live as long as the capture.
+        panoramas: Cut all images that are twice as wide as high, not only those whose metadata call them panoramas.
 
     Raises:
         KaleidosceneError: Camera raw, an archive without pictures or with bad names, or nothing that is read.
@@ -63,6 +65,13 @@ def take_in(source: Path, scratch: Path) -> tuple[Capture, list[str]]:
     if any(path.suffix.lower() in CONVERTED for path in files):
         folder, count = _converted(files, scratch / "converted" / name)
         notes.append(f"{count} HEIC or AVIF pictures were converted to JPEG, with their EXIF.")
+        files = [folder] if folder.is_file() else sorted(folder.iterdir())
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+    round_about = [path for path in pictures if says_panorama(path) or (panoramas and may_be_panorama(path))]
+    if round_about:
+        return _cut(pictures, round_about, scratch / "cut" / name, notes)
+    if wide := [path.name for path in pictures if may_be_panorama(path)]:
+        notes.append(f"{wide[0]} is twice as wide as high: if it is a panorama of all directions, give --panoramas.")
     return read_capture(folder), notes
 
 
@@ -156,6 +165,27 @@ def _converted(files: list[Path], folder: Path) -> tuple[Path, int]:
         elif path.suffix.lower() in SUFFIXES:
             shutil.copyfile(path, folder / path.name)
     return (next(folder.iterdir()) if len(files) == 1 else folder), count
+
+
+def _cut(pictures: list[Path], panoramas: list[Path], folder: Path, notes: list[str]) -> tuple[Capture, list[str]]:
+    """Pictures with what pinholes see of panoramas in place of these; of one panorama alone, with its cameras."""
+    folder.mkdir(parents=True)
+    for path in pictures:
+        if path in panoramas:
+            cut_panorama(path, folder)
+        else:
+            shutil.copyfile(path, folder / path.name)
+    notes.append(f"{len(panoramas)} panoramas were cut into {VIEWS * len(panoramas)} pictures of {ANGLE:.0f} degrees.")
+    capture = read_capture(folder)
+    if len(pictures) > 1:
+        return capture, notes
+    notes.append("All of them look from one place, so that nothing tells how far away things are.")
+    cameras = cameras_within(image_size(panoramas[0])[0])
+    frames = [
+        replace(frame, world_from_cam=pose.double(), intrinsics=cameras.intrinsics[0].double())
+        for frame, pose in zip(capture.frames, cameras.world_from_cam, strict=True)
+    ]
+    return replace(capture, name=panoramas[0].stem, format="panorama", frames=tuple(frames), notes=()), notes
 
 
 def _know_heic() -> None:

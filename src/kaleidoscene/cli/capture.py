@@ -27,6 +27,9 @@ class CaptureOptions:
     """Folder for the capture, and capture.html, which tells what was done."""
     frames: int = 40
     """Of a film: how many are taken, the sharpest of each part."""
+    panoramas: bool = False
+    """Cut all images that are twice as wide as high into pictures of pinholes, not only those whose metadata call them
+    panoramas."""
     pose: PoseConfig = field(default_factory=PoseConfig)
     distance: float = 1.85
     """Of the camera of a single picture from the middle of the object, in lengths of the object's longest side."""
@@ -54,7 +57,7 @@ def main(argv: list[str]) -> None:
     done = CapturingJob(
         source=options.source, out=options.out, frames=options.frames, pose=options.pose, distance=options.distance,
         elevation=options.elevation, cut=options.cut if options.cut_out else None, masks=options.masks,
-        overwrite=options.overwrite,
+        panoramas=options.panoramas, overwrite=options.overwrite,
     ).run(lambda stage: print(f"{stage} ...", flush=True))  # fmt: skip
     seconds = time.perf_counter() - started
     counts = {kind: sum(f.severity == kind for f in done.findings) for kind in ("error", "warning")}

@@ -70,6 +70,15 @@ def read_depth(path: Path, scale: float) -> Float[Tensor, "h w"]:
     return torch.from_numpy(np.where(known, array, 0).astype(np.float32)) * scale
 
 
+def is_depth_map(path: Path) -> bool:
+    """Whether an image has one channel of 16 bits or more, as depth maps have; False of what cannot be read."""
+    try:
+        with Image.open(path) as file:
+            return file.mode.startswith("I")
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
 def read_thumbnail(path: Path, side: int, *, upright: bool = True) -> Image.Image:
     """A small RGB picture whose longer side is ``side``, on white; JPEGs are decoded no larger than needed.
 

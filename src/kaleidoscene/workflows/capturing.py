@@ -15,7 +15,7 @@ from kaleidoscene.captures.checking.report import write_findings
 from kaleidoscene.captures.checking.run import check_capture
 from kaleidoscene.captures.conversion.images import write_images
 from kaleidoscene.captures.findings import Finding
-from kaleidoscene.captures.formats.registry import BARE, read_capture, scan_capture
+from kaleidoscene.captures.formats.registry import BARE, find_posed, read_capture, scan_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
 from kaleidoscene.captures.intake import sharpest, take_in
 from kaleidoscene.captures.posing import PoseConfig, PoseResult, estimate_poses
@@ -69,6 +69,7 @@ class CapturingJob:
         elevation: Of that camera above it, degrees.
         cut: Cut the object out, and how; None: leave pictures as they are.
         masks: Folder of masks of others, which are taken.
+        panoramas: See :func:`kaleidoscene.captures.intake.take_in`.
         overwrite: Replace the folder.
     """
 
@@ -80,6 +81,7 @@ class CapturingJob:
     elevation: float = 20.0
     cut: CutOutConfig | None = None
     masks: Path | None = None
+    panoramas: bool = False
     overwrite: bool = False
 
     def run(self, on_stage: Callable[[str], None]) -> Captured:
@@ -102,7 +104,8 @@ class CapturingJob:
             on_stage("reading")
             capture, steps = self._take_in(Path(scratch))
             given = capture.format not in BARE
-            if given and self.source.is_dir() and self.cut is None and self.masks is None:
+            is_posed = self.source.is_dir() and find_posed(self.source) is not None
+            if is_posed and self.cut is None and self.masks is None:
                 raise KaleidosceneError(
                     f"{self.source}: a {capture.format} capture, which has cameras already; render it as it is."
                 )
@@ -133,9 +136,9 @@ class CapturingJob:
     def _take_in(self, scratch: Path) -> tuple[Capture, list[str]]:
         """As :func:`kaleidoscene.captures.intake.take_in`; what is wrong is told of the source, not of copies."""
         try:
-            return take_in(self.source, scratch)
+            return take_in(self.source, scratch, panoramas=self.panoramas)
         except KaleidosceneError as error:
-            kinds = "|".join(map(re.escape, ("unpacked", "converted")))
+            kinds = "|".join(map(re.escape, ("unpacked", "converted", "cut")))
             said = re.sub(rf"{re.escape(str(scratch))}/(?:{kinds})/[^/]+", str(self.source), str(error))
             raise KaleidosceneError(said) from error
 

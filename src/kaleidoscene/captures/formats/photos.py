@@ -17,7 +17,7 @@ from torch import Tensor
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.frames import Frame
 from kaleidoscene.files import inside, natural_key
-from kaleidoscene.images.files import SUFFIXES, image_size, list_images, read_exif
+from kaleidoscene.images.files import SUFFIXES, image_size, is_depth_map, list_images, read_exif
 from kaleidoscene.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from kaleidoscene.images.videos import video_timing
 
@@ -46,12 +46,21 @@ def read_photos(path: Path) -> Capture:
     for image in images:
         inside(path if path.is_dir() else path.parent, image.name, what="an image")
     name = path.stem if path.is_file() else path.parent.name if path.name == "images" else path.name
+    depth = [image for image in images if is_depth_map(image)]
+    if 0 < len(depth) < len(images):
+        images = [image for image in images if image not in depth]
+    else:
+        depth = []
     capture = photographs(name, path, images)
     others = 0 if path.is_file() else sum(file.suffix.lower() in _NOT_READ for file in path.iterdir())
-    if not others:
-        return capture
-    note = f"{others} files are left out, whose kind is not read ({', '.join(_NOT_READ)})"
-    return replace(capture, notes=(note, *capture.notes))
+    notes = []
+    if depth:
+        notes.append(
+            f"{len(depth)} images of one channel and 16 bits are left out as depth maps ({depth[0].name})"
+        )
+    if others:
+        notes.append(f"{others} files are left out, whose kind is not read ({', '.join(_NOT_READ)})")
+    return replace(capture, notes=(*notes, *capture.notes))
 
 
 def photographs(name: str, root: Path, images: Sequence[Path]) -> Capture:

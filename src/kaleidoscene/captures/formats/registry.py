@@ -119,9 +119,22 @@ def _scan(path: Path, format: str | None) -> Capture:
             if not FORMATS[name].linear:
                 _have_display_colours(capture)
             why = "as it was told to be" if format else f"there is {_shown(found, path)}"
-            return replace(capture, notes=(f"read as {capture.format}: {why}", *capture.notes))
+            others = () if format or name in BARE else _others(path, name, found)
+            return replace(capture, notes=(f"read as {capture.format}: {why}", *others, *capture.notes))
     expected = ", or ".join(FORMATS[name].expects for name in names)
     raise KaleidosceneError(f"{path}: no capture of a known format here (expected {expected}).")
+
+
+def _others(path: Path, taken: str, found: Path) -> tuple[str, ...]:
+    """What else could be read of a folder: other files of the same kind, and other formats."""
+    if path.is_file():
+        return ()
+    splits = transforms_json.beside(found) if taken == "transforms" else []
+    notes = [f"left out: {', '.join(splits)}; give the file itself to take one"] if splits else []
+    for name, kind in FORMATS.items():
+        if name not in (taken, *BARE) and (other := kind.find(path)) is not None:
+            notes.append(f"there is {_shown(other, path)} as well: --format {name} takes that")
+    return tuple(notes)
 
 
 def _stay_inside(capture: Capture, path: Path) -> None:

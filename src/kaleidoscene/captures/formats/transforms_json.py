@@ -39,6 +39,11 @@ def find(path: Path) -> Path | None:
     return next((folder / name for folder in folders for name in NAMES if (folder / name).is_file()), None)
 
 
+def beside(path: Path) -> list[str]:
+    """Names of the other files of this kind beside one: its splits."""
+    return [name for name in NAMES if name != path.name and (path.parent / name).is_file()]
+
+
 def read(path: Path) -> Capture:
     """Read a ``transforms*.json``; frames keep the order of the file.
 
