@@ -9,14 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
+from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
+from kaleidoscene.captures.frames import Frame
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.distortion import Distortion, from_pixels, to_pixels
 from kaleidoscene.geometry.rays import camera_rays, pixel_centres
-from kaleidoscene.images.undistortion import undistort_image
+from kaleidoscene.images.undistortion import pinhole_of, undistort_image
 from kaleidoscene.reconstruction.cutting import CutOutConfig, cut_out
+from kaleidoscene.reconstruction.grab_cut import refined
+from kaleidoscene.workflows.cutting import _as_taken
 from tests.conftest import REPOSITORY
 
 BUS = REPOSITORY / "examples" / "captures" / "school_bus"
@@ -90,6 +94,29 @@ def test_what_no_views_share_is_no_object(bus):
         cut_out(noise, cameras, torch.zeros(3), replace(QUICK, balls=(50.0,)))
 
 
+def test_what_is_near_the_focus_is_of_the_object_whatever_its_colour(bus):
+    images, cameras, truth = bus
+    away = torch.stack([(pixels - 64).norm(dim=-1) for pixels in [pixel_centres((128, 128), images)] * len(images)])
+    hole = (away < 4) & truth
+    hidden = torch.where(hole[:, None], scenery(cameras), images)
+    found = cut_out(hidden, cameras, torch.zeros(3), QUICK)
+    assert hole.sum() > 300 and found.masks[hole].float().mean() > 0.99
+
+
+def test_an_outline_is_drawn_again_where_colours_change():
+    """A disc before stripes, found in a picture of a sixth of the size."""
+    away = (pixel_centres((120, 90), torch.zeros(1)) - torch.tensor([40.0, 66.0])).norm(dim=-1)
+    truth = away < 25
+    stripes = torch.arange(90).remainder(14) < 7
+    image = torch.where(truth[..., None], torch.tensor([200, 60, 40]), torch.tensor([20, 90, 160]))
+    image = torch.where((~truth & stripes)[..., None], torch.tensor([60, 160, 90]), image).byte().numpy()
+    small = torch.nn.functional.avg_pool2d(truth[None, None].float(), 6).round()
+    coarse = torch.nn.functional.interpolate(small, (120, 90), mode="bilinear", align_corners=False)[0, 0]
+    fine = refined(image, coarse, 6.0)
+    before, after = ((one & truth).sum() / (one | truth).sum() for one in (coarse > 0.5, fine))
+    assert before < 0.96 and after > 0.99, (before, after)
+
+
 def test_a_lens_is_undone():
     for lens in (Distortion.opencv(-0.2, 0.05, 0.001, -0.002), Distortion("fisheye", (0.05, -0.01, 0.0, 0.0))):
         rays = torch.rand(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.5
@@ -98,11 +125,29 @@ def test_a_lens_is_undone():
     assert Distortion().remove(rays) is rays
 
 
+def test_masks_lie_where_the_lens_has_put_the_object(tmp_path):
+    """A disc in a corner of what the pinhole sees, which the lens has moved by several pixels."""
+    lens, matrix = Distortion.opencv(-0.35, 0.05), torch.tensor([[90.0, 0, 64], [0, 90, 50], [0, 0, 1]]).double()
+    size = 100, 128
+    pinhole = pinhole_of(matrix, lens, size)
+    centres = pixel_centres(size, matrix)
+    middle = torch.tensor([106.0, 80.0]).double()
+    mask = (centres - middle).norm(dim=-1) < 13
+    truth = (to_pixels(lens.remove(from_pixels(centres, matrix)), pinhole) - middle).norm(dim=-1) < 13
+    assert (mask & truth).sum() < 0.6 * mask.sum()
+    picture = torch.where(truth[..., None], torch.tensor([200, 60, 40]), torch.tensor([20, 90, 160])).byte()
+    Image.fromarray(picture.numpy()).save(tmp_path / "a.png")
+    frame = Frame(tmp_path / "a.png", size, torch.eye(4).double(), matrix, lens)
+    capture = Capture("a", "test", tmp_path, (frame,))
+    whole = _as_taken(capture, frame, mask, 128)
+    assert intersection_over_union(whole[None], truth[None]) > 0.97
+
+
 @pytest.fixture
 def taken(bus, tmp_path):
     """The same as files, by a lens that bends: what a capture with cameras is."""
     images, cameras, _ = bus
-    lens = Distortion.opencv(-0.12, 0.02)
+    lens = Distortion.opencv(-0.4, 0.1)
     matrix = cameras.intrinsics[0].double()
     # Seen by the lens: each pixel's ray, sampled where the pinhole has it.
     bent = to_pixels(lens.remove(from_pixels(pixel_centres((128, 128), matrix), matrix)), matrix)
