@@ -134,7 +134,7 @@ def test_masks_lie_where_the_lens_has_put_the_object(tmp_path):
     middle = torch.tensor([106.0, 80.0]).double()
     mask = (centres - middle).norm(dim=-1) < 13
     truth = (to_pixels(lens.remove(from_pixels(centres, matrix)), pinhole) - middle).norm(dim=-1) < 13
-    assert (mask & truth).sum() < 0.6 * mask.sum()
+    assert (mask & truth).sum() < 0.7 * mask.sum()
     picture = torch.where(truth[..., None], torch.tensor([200, 60, 40]), torch.tensor([20, 90, 160])).byte()
     Image.fromarray(picture.numpy()).save(tmp_path / "a.png")
     frame = Frame(tmp_path / "a.png", size, torch.eye(4).double(), matrix, lens)
