@@ -13,6 +13,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
 from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.rendering.ordering import RenderPlan
+from kaleidoscene.viewer.comparison import Photographs, beside
 from kaleidoscene.viewer.live import LiveFrame, LiveScene, letterbox
 from kaleidoscene.viewer.path import PRESETS, PathEditor
 from kaleidoscene.viewer.things import place_of, pose_of, show_file
@@ -53,6 +54,28 @@ def test_a_view_is_as_high_as_the_window():
     narrow = letterbox(LiveFrame(image, None, 0.1), 0.5)
     assert narrow.depth is None and torch.equal(narrow.image, image[..., 2:4])
     assert torch.equal(letterbox(LiveFrame(image, depth, 0.1), 1.5).image, image)
+
+
+def test_two_answers_stand_beside_each_other(scene, bus):
+    """Left of the line the model's pixels, right of it the other's; photographs where a page looks through a camera."""
+    truth = Photographs(bus, scene)
+    pose = bus.cameras.world_from_cam[5]
+    photograph = truth.view(pose.double())
+    seen = scene.model.prepare(bus.select([5]))[0][0]
+    assert torch.equal(photograph.image, seen)
+    moved, turned = pose.clone(), pose.clone()
+    moved[0, 3] += 0.1
+    turned[:3, :3] = turned[:3, :3] @ torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    assert truth.view(moved) is None and truth.view(turned) is None
+    frame = scene.view(pose)
+    h, w = seen.shape[-2:]
+    both = beside(frame, photograph, 0.25)
+    assert torch.equal(both.image[..., : w // 4 - 1], frame.image[..., : w // 4 - 1])
+    assert torch.equal(both.image[..., w // 4 + 1 :], seen[..., w // 4 + 1 :])
+    assert torch.equal(beside(frame, photograph, 1.0).image, frame.image)
+    assert torch.equal(beside(frame, photograph, 0.0).image, seen)
+    large = LiveFrame(torch.nn.functional.interpolate(seen[None], (3 * h, 2 * w))[0], None, 0.0)
+    assert beside(frame, large, 0.5).image.shape == seen.shape
 
 
 def test_poses_are_those_of_the_browser():

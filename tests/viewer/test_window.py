@@ -1,14 +1,17 @@
 """The window in a real browser: looking, keyframes, rendering, several pages, pages that vanish, an exported page."""
 
+import io
 import json
 import shutil
 import socket
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 import viser
+from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from viser._messages import ShareUrlRequest
 
@@ -40,7 +43,7 @@ def browser():
 
 
 @contextmanager
-def shown(out, capture: Capture | None = None, model: str | None = "default"):
+def shown(out, capture: Capture | None = None, model: str | None = "default", against=None):
     """A window on the school bus, or on another capture; at a port of its own, since pages look for lost servers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -48,7 +51,7 @@ def shown(out, capture: Capture | None = None, model: str | None = "default"):
     with opened(port=port) as window:
         loaded = None if model is None else load(model)
         render = path_renderer(window, model or "none", BUS, out)
-        window.show_capture(capture or read_capture(BUS), loaded, [0, 2], out, render)
+        window.show_capture(capture or read_capture(BUS), loaded, [0, 2], out, render, against)
         yield window
 
 
@@ -129,6 +132,37 @@ def test_keyframes_become_a_film_as_the_command_line_renders_it(browser, tmp_pat
         torch.testing.assert_close(read_image(folder / "frames" / name)[0], film, rtol=0, atol=0.51 / 255)
     poses = read_capture(folder).cameras.world_from_cam
     torch.testing.assert_close(poses[[0, -1]], torch.stack(keys), rtol=0, atol=1e-5)
+
+
+def test_a_model_is_held_against_the_photographs(browser, tmp_path):
+    """A slider from all photograph to all model, where the page looks through a camera."""
+    with shown(tmp_path / "out", against="truth") as window:
+        page = new_page(browser, window)
+        capture, slider = window.capture, page.get_by_role("slider").first
+        page.get_by_label("Show cameras").uncheck()
+        (client,) = window.pages.values()
+        client.fly(capture.cameras.world_from_cam[9], capture.origin())
+        photograph = window.scene.model.prepare(capture.select([9]))[0]
+        answer = window.scene.view(capture.cameras.world_from_cam[9]).image[None]
+
+        canvas = page.locator("canvas").first.bounding_box()
+
+        def nearer_to(image, other) -> bool:
+            """Which of two images the middle of the page shows, whose height is theirs."""
+            with Image.open(io.BytesIO(page.screenshot())) as picture:
+                pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1) / 255
+            side, middle = canvas["height"], canvas["x"] + canvas["width"] / 2
+            pixels = pixels[:, :, int(middle - 0.2 * side) : int(middle + 0.2 * side)]
+            shown = torch.nn.functional.interpolate(pixels[None], (128, 52), mode="area")
+            one, two = (float((shown - some[..., 38:90]).abs().mean()) for some in (image, other))
+            return one < 0.5 * two
+
+        slider.press("Home")
+        until(lambda: nearer_to(photograph, answer))
+        slider.press("End")
+        until(lambda: nearer_to(answer, photograph))
+        assert not page.errors
+        page.close()
 
 
 def test_two_pages_look_for_themselves_and_one_may_vanish(browser, tmp_path):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from kaleidoscene.api import Model, load
+from kaleidoscene.api import load
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.common import parse
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.viewer.comparison import TRUTH
 from kaleidoscene.viewer.export import export
 from kaleidoscene.viewer.things import CLOUDS, MESHES
 from kaleidoscene.viewer.window import Window, opened, path_renderer
@@ -26,6 +28,9 @@ class ViewOptions:
     """A capture or rendering, and files of meshes and clouds (.glb, .obj, .ply) to lay beside it."""
     model: str = "default"
     """What renders new views: 'default', a checkpoint or run folder, or a hub id; 'none': cameras alone."""
+    compare: str | None = None
+    """Another model, whose views stand on the right of a slider, or 'truth': the images of the capture, where one looks
+    through its cameras."""
     references: str | None = None
     """Views of the capture to render from, for example 0,8,16; by default as 'render' chooses them."""
     num_references: int | None = None
@@ -56,10 +61,14 @@ def main(argv: list[str]) -> None:
     capture = read_capture(captures[0]) if captures else None
     quiet = capture is None or options.model == "none" or options.export is not None
     model = None if quiet else load(options.model, device=options.device)
+    if options.compare is not None and model is None:
+        raise KaleidosceneError("--compare holds something against the views of a model: give a capture and --model.")
+    other = options.compare
+    against = load(other, device=options.device) if other not in (None, TRUTH) else other
     with opened(options.host, options.port) as window:
         print("\n".join(window.show_files(files)))
         if capture is not None:
-            _show(window, options, captures[0], capture, model)
+            _show(window, options, captures[0], capture, (model, against))
         if options.export is not None:
             protect_inputs(options.export, options.paths)
             film = captures[0] / "video.mp4" if captures else None
@@ -83,9 +92,9 @@ def protect_inputs(page: Path, paths: tuple[Path, ...]) -> None:
             raise KaleidosceneError(f"--export {page}: it would replace what is shown; give another file.")
 
 
-def _show(window: Window, options: ViewOptions, path: Path, capture: Capture, model: Model | None) -> None:
+def _show(window: Window, options: ViewOptions, path: Path, capture: Capture, models: tuple[Any, Any]) -> None:
     request = RequestOptions(capture=path, references=options.references, num_references=options.num_references)
     references = references_of(request, capture)
     capture.select(references)  # refuses what is no view
     render = path_renderer(window, options.model, path, options.out)
-    window.show_capture(capture, model, references, options.out, render)
+    window.show_capture(capture, models[0], references, options.out, render, models[1])

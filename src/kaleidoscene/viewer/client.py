@@ -19,6 +19,8 @@ from kaleidoscene.viewer.live import LiveFrame, LiveScene, letterbox
 from kaleidoscene.viewer.things import place_of, pose_of
 
 Said = Callable[[str], None]
+Compared = Callable[[LiveFrame, Float[Tensor, "4 4"]], LiveFrame]
+"""From what is seen from a pose to what is shown of it."""
 
 
 class Page:
@@ -28,10 +30,11 @@ class Page:
         client: Of the server.
         scene: What to render from; None while nothing is rendered live.
         say: Takes what the last view took, as a sentence.
+        compared: Lays another answer beside a view.
     """
 
-    def __init__(self, client: Any, scene: LiveScene | None, say: Said) -> None:
-        self.client, self.scene, self._say = client, scene, say
+    def __init__(self, client: Any, scene: LiveScene | None, say: Said, compared: Compared) -> None:
+        self.client, self.scene, self._say, self._compared = client, scene, say, compared
         self._asked, self._ended, self._playing = Event(), Event(), Event()
         client.camera.on_update(lambda _: self.look())
         self._thread = Thread(target=self._run, daemon=True)
@@ -83,7 +86,7 @@ class Page:
                 if self._ended.is_set():
                     return
                 self.fly(pose)
-                self._show(frame)
+                self._show(self._compared(frame, pose))
                 self._ended.wait(max(0.0, 1 / fps - frame.seconds))
         finally:
             self._playing.clear()
@@ -102,7 +105,8 @@ class Page:
             if self.scene is None:
                 continue
             try:
-                self._show(self.scene.view(self.pose))
+                pose = self.pose
+                self._show(self._compared(self.scene.view(pose), pose))
             except KaleidosceneError as error:
                 self._say(str(error))
             except Exception as error:  # memory that ran out, say; the page goes on

@@ -7,14 +7,17 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
+
+from torch import Tensor
 
 from kaleidoscene.api import Model
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.rendering.renderer import OnStep
 from kaleidoscene.viewer.client import Page
-from kaleidoscene.viewer.live import LiveScene
+from kaleidoscene.viewer.comparison import Other, Photographs, beside
+from kaleidoscene.viewer.live import LiveFrame, LiveScene
 from kaleidoscene.viewer.panel import PathPanel, Render
 from kaleidoscene.viewer.path import PathEditor
 from kaleidoscene.viewer.things import FRUSTUM, scale_of, show_cameras, show_file
@@ -48,6 +51,7 @@ class Window:
         self.server.gui.main_panel.dock_right()
         self.pages: dict[int, Page] = {}
         self.scene: LiveScene | None = None
+        self.other: Other | None = None
         self._changing = Lock()  # callbacks of pages come from many threads
         self._cameras: list[Any] = []
 
@@ -61,8 +65,9 @@ class Window:
         return [f"{path.name}: {show_file(self.server.scene, path, n)}" for n, path in enumerate(paths)]
 
     def show_capture(
-        self, capture: Capture, model: Model | None, references: list[int], out: Path, render: Render
-    ) -> None:
+        self, capture: Capture, model: Model | None, references: list[int], out: Path, render: Render,
+        against: Model | Literal["truth"] | None = None,
+    ) -> None:  # fmt: skip
         """Cameras of a capture, and with a model new views of it and camera paths.
 
         Args:
@@ -71,7 +76,9 @@ class Window:
             references: Views to render from.
             out: Folder for what is saved and rendered from the page.
             render: Renders the file of a path.
+            against: Another model that is given the same references, or the capture's own images, to be compared with.
         """
+        self.against = against
         self.capture, scale = capture, scale_of(capture)
         self.server.scene.set_up_direction(capture.up().double().numpy())
         self.server.scene.add_frame("/world", axes_length=0.2 * scale, axes_radius=0.004 * scale)
@@ -81,6 +88,7 @@ class Window:
         if model is None:
             return
         self.scene = LiveScene(model, capture, references)
+        self.other = self._other(self.scene)
         with self.server.gui.add_folder("New views"):
             self._build_live()
         with self.server.gui.add_folder("Camera path"):
@@ -101,6 +109,11 @@ class Window:
         self.live = gui.add_checkbox("Render where I look", True)
         self.shown = gui.add_text("References", ",".join(map(str, self.references)))
         self.seed = gui.add_number("Seed", 0, min=0, step=1)
+        if self.other is not None:
+            self.share = gui.add_slider(
+                "Compare", min=0.0, max=1.0, step=0.01, initial_value=0.5, hint="Left the model, right the other one."
+            )
+            self.share.on_update(lambda _: [page.look() for page in list(self.pages.values())])
         self.took = gui.add_markdown("")
         self.live.on_update(lambda _: self._use())
         self.shown.on_update(lambda _: self._change_scene())
@@ -113,6 +126,20 @@ class Window:
 
         show.on_update(on_show)
 
+    def _other(self, scene: LiveScene) -> Other | None:
+        """What is compared with, for the references and the seed of a scene."""
+        if self.against is None:
+            return None
+        if isinstance(self.against, str):
+            return Photographs(self.capture, scene)
+        return LiveScene(self.against, self.capture, scene.indices, scene.seed)
+
+    def _compared(self, frame: LiveFrame, pose: Tensor) -> LiveFrame:
+        """A view with the other answer beside it, where there is one."""
+        other = self.other
+        found = None if other is None or self.share.value >= 1 else other.view(pose)
+        return frame if found is None else beside(frame, found, float(self.share.value))
+
     def _change_scene(self) -> None:
         """References or seed are others now."""
         with self._changing:
@@ -122,12 +149,13 @@ class Window:
                 references, seed = parse_references(self.shown.value), int(self.seed.value)
                 same = tuple(references) == before.indices
                 after = before.with_seed(seed) if same else LiveScene(before.model, self.capture, references, seed)
+                other = self._other(after)
                 if not same:
                     self._draw_cameras(references)
             except KaleidosceneError as error:
                 self._say(str(error))
                 return
-            self.scene = after
+            self.scene, self.other = after, other
             self._use()
 
     def _use(self) -> None:
@@ -135,7 +163,7 @@ class Window:
             page.use(self.scene if self.live.value else None)
 
     def _connect(self, client: Any) -> None:
-        page = self.pages[client.client_id] = Page(client, self.scene, self._say)
+        page = self.pages[client.client_id] = Page(client, self.scene, self._say, self._compared)
         client.camera.near = 3 * FRUSTUM * scale_of(self.capture)  # who looks from a camera does not see its picture
         page.fly(self.capture.cameras.world_from_cam[self.references[0]], self.capture.origin())
         page.use(self.scene if self.scene is not None and self.live.value else None)

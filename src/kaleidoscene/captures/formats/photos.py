@@ -55,9 +55,7 @@ def read_photos(path: Path) -> Capture:
     others = 0 if path.is_file() else sum(file.suffix.lower() in _NOT_READ for file in path.iterdir())
     notes = []
     if depth:
-        notes.append(
-            f"{len(depth)} images of one channel and 16 bits are left out as depth maps ({depth[0].name})"
-        )
+        notes.append(f"{len(depth)} images of one channel and 16 bits are left out as depth maps ({depth[0].name})")
     if others:
         notes.append(f"{others} files are left out, whose kind is not read ({', '.join(_NOT_READ)})")
     return replace(capture, notes=(*notes, *capture.notes))

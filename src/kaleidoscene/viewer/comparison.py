@@ -1,0 +1,65 @@
+"""Two answers to one look, side by side: a model against another one, or against the photographs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.viewer.live import LiveFrame, LiveScene
+from kaleidoscene.viewer.things import scale_of
+
+TRUTH = "truth"
+"""In place of a model: the photographs."""
+# A page that has been flown to a camera stands there up to what its browser rounds.
+_NEAR, _STRAIGHT = 5e-3, 0.9999
+
+
+class Photographs:
+    """Images of a capture, where a page looks through one of its cameras.
+
+    Args:
+        capture: Posed.
+        scene: Whose lens and image size they take.
+    """
+
+    def __init__(self, capture: Capture, scene: LiveScene) -> None:
+        self._capture, self._model = capture, scene.model
+        self._near = _NEAR * scale_of(capture)
+
+    def view(self, world_from_cam: Float[Tensor, "4 4"]) -> LiveFrame | None:
+        """The image of the camera that stands there, as the model would be given it."""
+        poses, asked = self._capture.cameras.world_from_cam, world_from_cam.float()
+        apart = (poses[:, :3, 3] - asked[:3, 3]).norm(dim=-1)
+        turned = (poses[:, :3, :3] * asked[:3, :3]).sum((1, 2)) / 3
+        found = ((apart < self._near) & (turned > _STRAIGHT)).nonzero().flatten()
+        if not len(found):
+            return None
+        images, _ = self._model.prepare(self._capture.select([int(found[0])]))
+        return LiveFrame(images[0], None, 0.0)
+
+
+Other = LiveScene | Photographs
+"""What is held against a model's views."""
+
+
+def beside(frame: LiveFrame, other: LiveFrame, share: float) -> LiveFrame:
+    """One picture of two: ``share`` of its width of the first, what is right of that of the other, a line between.
+
+    Args:
+        frame: Its size and depth are kept.
+        other: Brought to the same size; of no depth.
+        share: 0 to 1.
+    """
+    h, w = frame.image.shape[-2:]
+    image = other.image
+    if image.shape[-2:] != (h, w):
+        image = torch.nn.functional.interpolate(image[None], (h, w), mode="bilinear", antialias=True)[0]
+    edge = round(share * w)
+    out = torch.cat([frame.image[..., :edge], image[..., edge:]], dim=-1)
+    if 0 < edge < w:
+        out[..., edge] = torch.tensor([0.9, 0.2, 0.2])[:, None]
+    return replace(frame, image=out, seconds=frame.seconds + other.seconds)
