@@ -378,3 +378,13 @@ def test_a_fault_of_one_process_of_several_ends_it_at_once():
     )
     assert done.returncode == 1 and "RuntimeError: out of memory" in done.stderr
     assert time.monotonic() - started < 50
+
+
+@pytest.mark.parametrize("verb", ["render", "reconstruct", "capture", "interpolate"])
+def test_what_a_verb_does_stands_at_the_left_of_its_help(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert not ended.value.code
+    before = capsys.readouterr().out.split("positional arguments")[0].splitlines()[1:-1]
+    assert sum(map(bool, before)) >= 1 and not any(line.startswith(" ") for line in before), before
+    assert all(a or b for a, b in zip(before[1:], before[2:], strict=False)), "one empty line between paragraphs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -21,7 +22,7 @@ T = TypeVar("T")
 def parse(cls: type[T], argv: list[str], verb: str, default: T | None = None) -> T:
     """Options of a verb; a bad flag ends the program with tyro's message and its near match."""
     more: dict[str, Any] = {} if default is None else {"default": default}
-    more |= {"args": argv, "prog": f"kaleidoscene {verb}", "description": cls.__doc__}
+    more |= {"args": argv, "prog": f"kaleidoscene {verb}", "description": inspect.cleandoc(cls.__doc__ or "")}
     if {"-h", "--help"} & set(argv):
         return tyro.cli(cls, **more)
     said = io.StringIO()
