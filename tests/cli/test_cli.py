@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -387,4 +388,4 @@ def test_what_a_verb_does_stands_at_the_left_of_its_help(verb, capsys):
     assert not ended.value.code
     before = capsys.readouterr().out.split("positional arguments")[0].splitlines()[1:-1]
     assert sum(map(bool, before)) >= 1 and not any(line.startswith(" ") for line in before), before
-    assert all(a or b for a, b in zip(before[1:], before[2:], strict=False)), "one empty line between paragraphs"
+    assert all(a or b for a, b in pairwise(before[1:])), "one empty line between paragraphs"
