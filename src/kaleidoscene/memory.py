@@ -62,3 +62,24 @@ def check_memory(
     want, have = needed(targets) / 2**30, available / 2**30
     fits = f"--chunk {low} would fit" if low else "not even one target at a time would fit; use fewer references"
     raise KaleidosceneError(f"{targets} targets in one call need {want:.1f} GiB, {have:.1f} GiB are free: {fits}.")
+
+
+def check_room(what: str, needed: int, remedy: str, available: int | None = None) -> str:
+    """A sentence on the memory that something takes.
+
+    Args:
+        what: Takes it.
+        needed: Peak bytes.
+        remedy: What makes it fit.
+        available: Bytes there are; by default what the system says.
+
+    Raises:
+        KaleidosceneError: It does not fit.
+    """
+    available = available_bytes() if available is None else available
+    if available is not None and needed > _SHARE * available:
+        raise KaleidosceneError(
+            f"{what} needs {needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free: {remedy}."
+        )
+    room = "unknown" if available is None else f"{available / 2**20:,.0f} MiB"
+    return f"{what} takes up to {needed / 2**20:,.0f} MiB, free: {room}."

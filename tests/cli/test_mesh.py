@@ -55,7 +55,10 @@ def test_photographs_become_a_mesh_with_a_texture_and_it_goes_on(tmp_path, capsy
     before = {path.name: path.stat().st_mtime_ns for path in frames.iterdir()}
     capsys.readouterr()
     assert main(command) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("36 views from 2 references:") for line in printed)
+    assert any(line.startswith("The surface (75 steps) takes up to") for line in printed)
+    said = json.loads(printed[-1])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     assert {path.name: path.stat().st_mtime_ns for path in (out / "views" / "frames").iterdir()} == before
     assert len(before) == 36 and sorted(f"{path.name}{'/' * path.is_dir()}" for path in out.iterdir()) == sorted(
@@ -116,6 +119,21 @@ def test_places_are_refused_and_few_images_are_all_taken(tmp_path, capsys):
     said = capsys.readouterr()
     assert "4 as references" in said.out and "A turntable has 1 or more frames, got 0" in said.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few"]
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "remedy"),
+    [
+        ("default", ["--fit.surface.rays", "1000000", "--fit.surface.samples", "512"], "lower --fit.surface.rays"),
+        ("rng", ["--surface", "--mesh.resolution", "512"], "lower --mesh.resolution"),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused_before_it_starts(model, more, remedy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kaleidoscene.memory.available_bytes", lambda device="cpu": 2**31)
+    command = ["reconstruct", str(BUS), "--model", model, "--references", "0,2", "--out", str(tmp_path / "out")]
+    assert main([*command, *more]) == 1
+    said = capsys.readouterr().err
+    assert "GiB, 2.0 GiB are free" in said and remedy in said and not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,11 @@ class MeshJob:
         """What it writes."""
         return MESH_FILES
 
+    @property
+    def views(self) -> int:
+        """That are rendered."""
+        return len(around(self.rendering.request).cameras)
+
     def run(self) -> Meshed:
         """Render, fit and write; views that are rendered are kept when something stops it.
 

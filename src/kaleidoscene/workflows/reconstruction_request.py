@@ -12,8 +12,10 @@ from kaleidoscene.api import Model, load
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.choices import given
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.memory import check_room
 from kaleidoscene.reconstruction.fusion import FusionConfig
 from kaleidoscene.reconstruction.tsdf import MeshConfig
+from kaleidoscene.workflows.costs import describe_rendering
 from kaleidoscene.workflows.doubts import background_doubts, warnings_of
 from kaleidoscene.workflows.meshing import MeshJob, MeshOptions
 from kaleidoscene.workflows.reconstruction import ReconstructionJob, choose_sources
@@ -71,7 +73,7 @@ def job_of(request: ReconstructionRequest) -> tuple[ReconstructionJob | MeshJob 
     """
     if request.model == CAPTURE:
         _refuse(request, ("fit", "seed"), "is for models")
-        return _from_depth(request), []
+        return _from_depth(request), [check_room("The mesh", request.mesh.memory, "lower --mesh.resolution")]
     model = load(request.model, device=request.device, precision=request.precision)
     if not model.capabilities.renders_points:
         _refuse(request, ("frames", "fusion", "surface", "mesh"), "is for models that render points")
@@ -109,6 +111,8 @@ def _from_points(request: ReconstructionRequest, model: Model) -> tuple[Reconstr
         fusion=request.fusion, surface=request.surface, mesh=request.mesh, turntable=request.turntable, fps=request.fps,
         overwrite=request.overwrite, sources=(request.capture, Path(request.model)),
     )  # fmt: skip
+    if request.surface:
+        notes.append(check_room("The mesh", request.mesh.memory, "lower --mesh.resolution"))
     return job, [*notes, *warnings_of(background_doubts(model, chosen, masked=request.masked))]
 
 
@@ -128,4 +132,18 @@ def _from_images(request: ReconstructionRequest, model: Model) -> tuple[MeshJob,
     )  # fmt: skip
     doubts = background_doubts(model, resolved.references, masked=request.masked)
     job = MeshJob(rendering=rendering, options=request.fit, turntable=request.turntable, fps=request.fps)
-    return job, [*resolved.notes, *warnings_of(doubts)]
+    fit = request.fit.surface
+    told = [
+        describe_rendering(
+            model,
+            len(resolved.references),
+            job.views,
+            rendering.plan,
+            device=request.device,
+            precision=request.precision,
+        ),
+        check_room(
+            f"The surface ({3 * fit.steps} steps)", fit.memory, "lower --fit.surface.rays, .samples or .resolution"
+        ),
+    ]
+    return job, [*resolved.notes, *told, *warnings_of(doubts)]
