@@ -55,6 +55,9 @@ def test_one_panorama_becomes_a_capture_with_its_cameras(tmp_path, capsys):
     assert main(["capture", str(tmp_path / "hall.jpg"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert f"1 panoramas were cut into {VIEWS} pictures" in said and "look from one place" in said
+    assert "--camera-path PATH.json" in said
+    assert main(["render", str(tmp_path / "out"), "--out", str(tmp_path / "views")]) == 1
+    assert "there is nothing to go around: give a path of cameras" in capsys.readouterr().err
     capture = read_capture(tmp_path / "out")
     _, directions = camera_rays(capture.cameras)
     assert len(capture) == VIEWS and capture.centred == "scene"
@@ -67,7 +70,7 @@ def test_panoramas_among_photographs_tell_their_focal_length(tmp_path):
     own_captures.photographs(folder, 2)
     write(folder / "a.png", panorama(120))
     capture, notes = take_in(folder, tmp_path / "one")
-    assert "a.png is twice as wide as high: if it is a panorama of all directions, give --panoramas." in notes
+    assert "a.png is twice as wide as high: if it shows all directions, give --panoramas." in notes
     assert len(capture) == 3
     capture, notes = take_in(folder, tmp_path / "two", panoramas=True)
     assert f"1 panoramas were cut into {VIEWS} pictures of 75 degrees." in notes
@@ -76,8 +79,18 @@ def test_panoramas_among_photographs_tell_their_focal_length(tmp_path):
     for frame in cut:
         torch.testing.assert_close(frame.intrinsics.float(), cameras_within(120).intrinsics[0], rtol=1e-4, atol=0)
     write(folder / "part.jpg", panorama(120)[:, 20:100], xmp=XMP)
-    with pytest.raises(KaleidosceneError, match="part.jpg: a panorama of all directions is twice as wide as high"):
-        take_in(folder, tmp_path / "three")
+    capture, notes = take_in(folder, tmp_path / "three", panoramas=True)
+    assert len(capture) == 3 + VIEWS and any("part.jpg calls itself a panorama and does not show" in n for n in notes)
+    photograph = next(path for path in sorted(folder.iterdir()) if path.name[0] not in "ap")
+    shutil.copyfile(photograph, folder / "a_3.jpg")
+    with pytest.raises(KaleidosceneError, match=r"a\.png: there is another picture called a_3\.jpg"):
+        take_in(folder, tmp_path / "four", panoramas=True)
+    (tmp_path / "deep").mkdir()
+    shutil.copytree(folder, tmp_path / "deep" / "images", ignore=shutil.ignore_patterns("a*"))
+    with pytest.raises(KaleidosceneError, match="--panoramas: no picture is twice as wide as high"):
+        take_in(tmp_path / "deep", tmp_path / "five", panoramas=True)
+    write(tmp_path / "deep" / "images" / "b.jpg", panorama(120), xmp=XMP)
+    assert len(take_in(tmp_path / "deep", tmp_path / "six")[0]) == 3 + VIEWS
 
 
 def test_depth_maps_are_no_photographs(tmp_path):
@@ -103,6 +116,6 @@ def test_what_else_a_folder_holds_is_said(tmp_path):
     (both / "sparse" / "0" / "cameras.txt").write_text("# nothing\n")
     notes = read_capture(both).notes
     assert "left out: transforms_test.json; give the file itself to take one" in notes
-    assert "there is sparse/0 as well: --format colmap takes that" in notes
+    assert "there is sparse/0 as well (format colmap)" in notes
     assert read_capture(both / "transforms_test.json").notes == ("read as nerfstudio: there is transforms_test.json",)
     assert read_capture(both, format="transforms").notes == ("read as nerfstudio: as it was told to be",)

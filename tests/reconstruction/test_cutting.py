@@ -12,6 +12,7 @@ from PIL import Image
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
+from kaleidoscene.captures.frame_files import read_mask
 from kaleidoscene.captures.frames import Frame
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
@@ -90,7 +91,7 @@ def test_what_no_views_share_is_no_object(bus):
     images, cameras, _ = bus
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(images.shape, generator=generator)
-    with pytest.raises(KaleidosceneError, match="No object could be told from what is behind it"):
+    with pytest.raises(KaleidosceneError, match="no object could be told from what is behind it"):
         cut_out(noise, cameras, torch.zeros(3), replace(QUICK, balls=(50.0,)))
 
 
@@ -123,6 +124,9 @@ def test_a_lens_is_undone():
         torch.testing.assert_close(lens.remove(lens.apply(rays)), rays, rtol=0, atol=1e-9)
         assert (lens.apply(rays) - rays).abs().max() > 0.01
     assert Distortion().remove(rays) is rays
+    far = torch.tensor([[1.0, 0.0], [0.6, -0.8], [-3.7, 0.4], [4.0, 4.0]]).double()
+    for lens, count in ((Distortion.opencv(0.6), 2), (Distortion("fisheye", (0.02,)), 4)):
+        torch.testing.assert_close(lens.remove(lens.apply(far[:count])), far[:count], rtol=0, atol=1e-6)
 
 
 def test_masks_lie_where_the_lens_has_put_the_object(tmp_path):
@@ -223,6 +227,39 @@ def test_masks_of_others_are_taken_by_name(taken, tmp_path, capsys):
     assert "--cut-out and --masks were both given" in capsys.readouterr().err
     assert main(["capture", str(taken), "--out", str(tmp_path / "o"), "--cut.size", "99"]) == 1
     assert "--cut-out asks for" in capsys.readouterr().err
+
+
+def test_masks_and_alpha_that_are_there_are_kept(taken, tmp_path, capsys):
+    """One image with a mask, one with alpha, one with alpha that hides nothing: two are kept, the others cut out."""
+    (taken / "masks").mkdir()
+    Image.new("L", (128, 128), 255).save(taken / "masks" / "mine.png")
+    document = json.loads((taken / "transforms.json").read_text())
+    document["frames"][2]["mask_path"] = "masks/mine.png"
+    (taken / "transforms.json").write_text(json.dumps(document))
+    for number, low in ((4, 0), (6, 255)):
+        with Image.open(taken / "images" / f"{number:02d}.png") as image:
+            alpha = Image.new("L", (128, 128), low)
+            alpha.paste(255, (30, 40, 90, 100))
+            cut = image.convert("RGB")
+        cut.putalpha(alpha)
+        cut.save(taken / "images" / f"{number:02d}.png")
+    assert main(["capture", str(taken), "--out", str(tmp_path / "out"), "--cut-out", *SHORT]) == 0
+    assert "Masks and alpha of 2 of them were there, and are kept." in capsys.readouterr().out
+    masks = [read_mask(frame)[0] > 0.5 for frame in read_capture(tmp_path / "out").frames]
+    assert masks[2].all() and int(masks[4].sum()) == 60 * 60 and 0.05 < float(masks[6].float().mean()) < 0.6
+
+
+def test_masks_are_looked_at_before_work_and_never_replaced(taken, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    Image.new("L", (128, 128), 128).save(masks / "00.png")
+    command = ["capture", str(taken), "--out", str(masks), "--masks", str(masks), "--overwrite"]
+    assert main(command) == 1 and [path.name for path in masks.iterdir()] == ["00.png"]
+    assert main(["capture", str(taken / "images"), "--out", str(tmp_path / "out"), "--masks", str(masks)]) == 1
+    said = capsys.readouterr()
+    assert "01.png has no mask of its name" in said.err and "matching" not in said.out
+    assert main(["capture", str(taken), "--out", str(tmp_path / "out"), "--cut-out", "--cut.balls", "1e-9"]) == 1
+    assert "no object could be told" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_places_are_not_cut_out(taken, tmp_path, capsys):

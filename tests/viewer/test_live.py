@@ -1,6 +1,7 @@
 """What the window shows is what a rendering gives; paths go where their keyframes are."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,14 +69,38 @@ def test_two_answers_stand_beside_each_other(scene, bus):
     turned[:3, :3] = turned[:3, :3] @ torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     assert truth.view(moved) is None and truth.view(turned) is None
     frame = scene.view(pose)
-    h, w = seen.shape[-2:]
+    w = seen.shape[-1]
     both = beside(frame, photograph, 0.25)
     assert torch.equal(both.image[..., : w // 4 - 1], frame.image[..., : w // 4 - 1])
     assert torch.equal(both.image[..., w // 4 + 1 :], seen[..., w // 4 + 1 :])
     assert torch.equal(beside(frame, photograph, 1.0).image, frame.image)
     assert torch.equal(beside(frame, photograph, 0.0).image, seen)
-    large = LiveFrame(torch.nn.functional.interpolate(seen[None], (3 * h, 2 * w))[0], None, 0.0)
-    assert beside(frame, large, 0.5).image.shape == seen.shape
+    # Another size of picture, by a lens that shows as much: cropped, where it shows more, and laid on white.
+    wide = LiveFrame(torch.nn.functional.pad(seen, (10, 10, 0, 0), value=0.3), None, 0.0)
+    assert torch.equal(beside(frame, wide, 0.0).image, seen)
+    narrow = beside(frame, LiveFrame(seen[..., 10:-10], None, 0.0), 0.0).image
+    assert torch.equal(narrow[..., 10:-10], seen[..., 10:-10]) and (narrow[..., :10] == 1).all()
+    half = LiveFrame(torch.nn.functional.interpolate(seen[None], scale_factor=0.5, mode="area")[0], None, 0.0)
+    again = beside(frame, half, 0.0, zoom=2.0).image
+    assert again.shape == seen.shape and float((again - seen).abs().mean()) < 0.03
+
+
+def test_the_nearest_photograph_is_shown_by_the_lens_of_the_views(bus):
+    """Two cameras that stand nearly at one place; a model whose views take another lens than the photographs."""
+    near = bus.cameras.world_from_cam[5].double().clone()
+    near[:3, 3] += 1e-3
+    frames = (replace(bus.frames[6], world_from_cam=near), *bus.frames[5:])
+    scene = LiveScene(load("default"), bus, [0, 2])
+    truth = Photographs(replace(bus, frames=frames), scene)
+    shown = truth.view(bus.cameras.world_from_cam[5].double()).image
+    assert torch.equal(shown, scene.model.prepare(bus.select([5]))[0][0])
+    other = LiveScene(load("places"), bus, [0, 2])
+    for frame in bus.frames[:1]:
+        wider = replace(frame, intrinsics=frame.intrinsics * torch.tensor([[0.8], [0.8], [1.0]]).double())
+        wide = replace(bus, frames=(wider, *bus.frames[1:]))
+        seen = Photographs(wide, other).view(bus.cameras.world_from_cam[0].double()).image
+        kept = wide.select([0]).images()[0]
+        assert seen.shape == kept.shape and float((seen - kept).abs().mean()) > 0.01, "brought to the lens of the views"
 
 
 def test_poses_are_those_of_the_browser():

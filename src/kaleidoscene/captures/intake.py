@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.photos import find_photos
 from kaleidoscene.captures.formats.registry import find_posed, read_capture
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.images.files import SUFFIXES, image_size
+from kaleidoscene.images.files import SUFFIXES, image_size, list_images
 from kaleidoscene.images.panoramas import ANGLE, VIEWS, cameras_within, cut_panorama, may_be_panorama, says_panorama
 from kaleidoscene.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from kaleidoscene.images.videos import video_frames
@@ -50,6 +51,8 @@ def take_in(source: Path, scratch: Path, *, panoramas: bool = False) -> tuple[Ca
             return replace(read_capture(posed), name=name), ["The archive holds cameras, which are kept."]
         notes.append(f"{_unpack(source, folder)} files were unpacked from the archive.")
     if folder.is_dir() and find_posed(folder) is not None:
+        if panoramas:
+            raise KaleidosceneError(f"{source}: --panoramas is for pictures without cameras.")
         return read_capture(folder), notes
     files = [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.name[0] != ".")
     films = [] if folder.is_file() else [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
@@ -66,12 +69,25 @@ def take_in(source: Path, scratch: Path, *, panoramas: bool = False) -> tuple[Ca
         folder, count = _converted(files, scratch / "converted" / name)
         notes.append(f"{count} HEIC or AVIF pictures were converted to JPEG, with their EXIF.")
         files = [folder] if folder.is_file() else sorted(folder.iterdir())
-    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
-    round_about = [path for path in pictures if says_panorama(path) or (panoramas and may_be_panorama(path))]
+    return _pictures(folder, scratch / "cut" / name, notes, panoramas=panoramas)
+
+
+def _pictures(folder: Path, cut: Path, notes: list[str], *, panoramas: bool) -> tuple[Capture, list[str]]:
+    """What lies in a folder (or is one file), with panoramas cut; the notes grow."""
+    found = find_photos(folder)
+    pictures = list_images(found) if found is not None and found.is_dir() else [found] if found is not None else []
+    whole = [path for path in pictures if may_be_panorama(path)]
+    round_about = [path for path in whole if panoramas or says_panorama(path)]
+    notes += [
+        f"{path.name} calls itself a panorama and does not show all directions: it is left as it is."
+        for path in pictures if path not in whole and says_panorama(path)
+    ]  # fmt: skip
     if round_about:
-        return _cut(pictures, round_about, scratch / "cut" / name, notes)
-    if wide := [path.name for path in pictures if may_be_panorama(path)]:
-        notes.append(f"{wide[0]} is twice as wide as high: if it is a panorama of all directions, give --panoramas.")
+        return _cut(pictures, round_about, cut, notes)
+    if panoramas:
+        raise KaleidosceneError(f"{folder}: --panoramas: no picture is twice as wide as high.")
+    if whole:
+        notes.append(f"{whole[0].name} is twice as wide as high: if it shows all directions, give --panoramas.")
     return read_capture(folder), notes
 
 
@@ -171,10 +187,10 @@ def _cut(pictures: list[Path], panoramas: list[Path], folder: Path, notes: list[
     """Pictures with what pinholes see of panoramas in place of these; of one panorama alone, with its cameras."""
     folder.mkdir(parents=True)
     for path in pictures:
-        if path in panoramas:
-            cut_panorama(path, folder)
-        else:
+        if path not in panoramas:
             shutil.copyfile(path, folder / path.name)
+    for path in panoramas:
+        cut_panorama(path, folder)
     notes.append(f"{len(panoramas)} panoramas were cut into {VIEWS * len(panoramas)} pictures of {ANGLE:.0f} degrees.")
     capture = read_capture(folder)
     if len(pictures) > 1:

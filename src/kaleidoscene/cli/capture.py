@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
     print("\n".join([*done.steps, *(f"better: {sentence}" for sentence in done.advice)]))
     print(f"{done.posed} of {done.images} images have cameras; {counts['error']} errors, {counts['warning']} warnings.")
     masked = " --masked" if done.masked else ""
+    masked += "" if done.moves else " --camera-path PATH.json --model places"
     print(f"wrote {options.out / PAGE}\nnext: kaleidoscene render {options.out}{masked} --out OUT")
     if options.json:
         print_json({"out": str(options.out), "images": done.images, "posed": done.posed, **counts, "seconds": seconds})

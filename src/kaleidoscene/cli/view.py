@@ -61,6 +61,8 @@ def main(argv: list[str]) -> None:
     capture = read_capture(captures[0]) if captures else None
     quiet = capture is None or options.model == "none" or options.export is not None
     model = None if quiet else load(options.model, device=options.device)
+    if options.compare is not None and options.export is not None:
+        raise KaleidosceneError("--compare is for the window; a page of --export has no new views.")
     if options.compare is not None and model is None:
         raise KaleidosceneError("--compare holds something against the views of a model: give a capture and --model.")
     other = options.compare

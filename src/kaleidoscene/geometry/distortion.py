@@ -19,7 +19,7 @@ from kaleidoscene.errors import KaleidosceneError
 _BORDER = 33  # samples along each border and along each radius when a pinhole is fitted
 _ZOOM_STEP = 1.005
 _WIDEST, _NARROWEST = 0.5, 8.0  # of the pinhole's focal length, relative to the lens's
-_ROUNDS = 30  # of the search for the ray that a lens puts at a place
+_ROUNDS, _STEP = 40, 1e-5  # of the search for the ray that a lens puts at a place, and of its slopes
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,18 @@ class Distortion:
         return torch.stack([out_x, out_y], dim=-1)
 
     def remove(self, points: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
-        """The rays that the lens puts at points: inverse of :meth:`apply`, where that is monotone."""
-        rays = points
+        """The rays that the lens puts at points: inverse of :meth:`apply` where that is monotone."""
+        rays = points  # by Newton's steps
         for _ in range(0 if self.is_none else _ROUNDS):
-            rays = rays + (points - self.apply(rays))
+            across, down = (
+                (self.apply(rays + step) - self.apply(rays - step)) / (2 * _STEP)
+                for step in _STEP * torch.eye(2, dtype=points.dtype)
+            )
+            slopes = torch.stack([across, down], dim=-1)
+            move = torch.linalg.solve(slopes, points - self.apply(rays))
+            # Far from the answer a step may lead beyond where the lens is monotone.
+            most = 0.2 * (1 + rays.norm(dim=-1, keepdim=True))
+            rays = rays + move * (most / move.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp(max=1)
         return rays
 
 

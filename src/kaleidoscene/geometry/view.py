@@ -15,6 +15,7 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import focus_point
 
 Z_UP = (0.0, 0.0, 1.0)
+_NO_DISTANCE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,13 @@ def as_view(start: Start) -> View:
     if isinstance(start, Cameras):
         return View.of(start)
     like = start.cameras.centres
-    return View.of(start.cameras, centre=start.origin().to(like), up=start.up().to(like))
+    view = View.of(start.cameras, centre=start.origin().to(like), up=start.up().to(like))
+    if view.distance < _NO_DISTANCE:
+        raise KaleidosceneError(
+            "The cameras stand at the point that they are about, so that there is nothing to go around: give a path of "
+            "cameras."
+        )
+    return view
 
 
 def mean_up(cameras: Cameras) -> Float[Tensor, " 3"]:

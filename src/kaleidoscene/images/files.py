@@ -73,10 +73,20 @@ def read_depth(path: Path, scale: float) -> Float[Tensor, "h w"]:
 def is_depth_map(path: Path) -> bool:
     """Whether an image has one channel of 16 bits or more, as depth maps have; False of what cannot be read."""
     try:
-        with Image.open(path) as file:
+        with _opened(path) as file:
             return file.mode.startswith("I")
-    except (OSError, ValueError, SyntaxError):
+    except KaleidosceneError:
         return False
+
+
+def read_xmp(path: Path) -> bytes:
+    """XMP of an image, as it lies in the file; empty without, and of what cannot be read."""
+    try:
+        with _opened(path) as file:
+            found = file.info.get("xmp", file.info.get("XML:com.adobe.xmp", b""))
+    except KaleidosceneError:
+        return b""
+    return found.encode() if isinstance(found, str) else found
 
 
 def read_thumbnail(path: Path, side: int, *, upright: bool = True) -> Image.Image:

@@ -13,7 +13,7 @@ from torch import Tensor
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import camera_rays
-from kaleidoscene.images.files import image_size, read_image
+from kaleidoscene.images.files import image_size, read_image, read_xmp
 from kaleidoscene.images.pixels import to_bytes
 
 VIEWS, ANGLE = 8, 75.0
@@ -24,12 +24,7 @@ _INCH = 2  # unit of a resolution in EXIF
 
 def says_panorama(path: Path) -> bool:
     """Whether an image's metadata call it equirectangular (XMP, as cameras and phones write it)."""
-    try:
-        with Image.open(path) as picture:
-            found = picture.info.get("xmp", picture.info.get("XML:com.adobe.xmp", b""))
-    except (OSError, ValueError, SyntaxError):
-        return False
-    return b"equirectangular" in (found.encode() if isinstance(found, str) else found)
+    return b"equirectangular" in read_xmp(path)
 
 
 def may_be_panorama(path: Path) -> bool:
@@ -79,19 +74,14 @@ def cut_panorama(path: Path, folder: Path) -> list[Path]:
     """Write what pinholes see of a panorama as JPEGs that tell their focal length.
 
     Args:
-        path: The panorama.
+        path: The panorama, of all directions.
         folder: Where to; names are its own with a number.
 
     Raises:
-        KaleidosceneError: It does not show all directions, or cannot be read.
+        KaleidosceneError: It cannot be read, or a picture of that name is there already.
     """
     panorama, _ = read_image(path)
-    h, w = panorama.shape[-2:]
-    if w != 2 * h:
-        raise KaleidosceneError(
-            f"{path}: a panorama of all directions is twice as wide as high, this one is {h}x{w}; parts are not cut."
-        )
-    cameras = cameras_within(h)
+    cameras = cameras_within(panorama.shape[-2])
     written = []
     for number, picture in enumerate(looked_at(panorama, cameras)):
         exif = Image.Exif()
@@ -101,5 +91,7 @@ def cut_panorama(path: Path, folder: Path) -> list[Path]:
             ExifTags.Base.ExifImageHeight: cameras.image_size[0],
         })  # fmt: skip
         written.append(folder / f"{path.stem}_{number}.jpg")
+        if written[-1].exists():
+            raise KaleidosceneError(f"{path}: there is another picture called {written[-1].name}; rename one of them.")
         Image.fromarray(to_bytes(picture)).save(written[-1], quality=_QUALITY, exif=exif)
     return written

@@ -55,7 +55,7 @@ class CutOutConfig:
 
     def __post_init__(self) -> None:
         check_range(self, 32, 4096, "size", "detail")
-        check_range(self, 1, 1000, "views")
+        check_range(self, 2, 1000, "views")
         check_range(self, 0, math.inf, "balls", above=True)
         check_range(self, 0, 1, "core")
         check_range(self, 0.5, 1, "agreement", above=True)
@@ -124,8 +124,8 @@ def _looked_for(
         near = away < ball * unit if len(pixels) > 1 else _within_borders(h, w)[None]
         seeds = np.where(near, cv2.GC_PR_FGD, cv2.GC_BGD)
         seeds = np.where(certain, cv2.GC_FGD, seeds).astype(np.uint8)
-        if not (seeds == cv2.GC_BGD).any():
-            continue  # nothing is known not to be of it
+        if (seeds == cv2.GC_BGD).all() or not (seeds == cv2.GC_BGD).any():
+            continue  # nothing may be of it, or nothing is known not to be
         masks, fit = _agreed(pixels, grab_cut(pixels, seeds, 4), cameras, config)
         # The balls themselves would fit one body better than any object does.
         is_ball = masks.sum() < _LEAST * certain.sum() or masks.sum() > _MOST * (seeds != cv2.GC_BGD).sum()
@@ -133,7 +133,8 @@ def _looked_for(
             best = fit, ball, masks
     if best is None:
         raise KaleidosceneError(
-            "No object could be told from what is behind it: the views must look at one object, from several sides."
+            "no object could be told from what is behind it: it must stand where the pictures look, and differ in "
+            "colour."
         )
     return best[2], best[1]
 

@@ -21,7 +21,7 @@ from kaleidoscene.reconstruction.pictures import Pictures, Rays
 from kaleidoscene.reconstruction.triangle_mesh import TriangleMesh, cut_surface
 
 _LEAST = 1e-5
-# fp32 numbers that are held at the peak for each place of a ray, and for each cell: 30, and 16 of a box that is full.
+# fp32 numbers that are held at the peak for each place of a ray, and for each cell of a box that is full.
 _POINT_NUMBERS, _CELL_NUMBERS = 30, 18
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
+from kaleidoscene.images.fitting import fit_views
 from kaleidoscene.viewer.live import LiveFrame, LiveScene
 from kaleidoscene.viewer.things import scale_of
 
@@ -27,37 +28,43 @@ class Photographs:
     """
 
     def __init__(self, capture: Capture, scene: LiveScene) -> None:
-        self._capture, self._model = capture, scene.model
+        self._capture, self.intrinsics = capture, scene.intrinsics
+        self._size, self._focal = scene.model.image_size, scene.model.system.focal_over_height
         self._near = _NEAR * scale_of(capture)
 
     def view(self, world_from_cam: Float[Tensor, "4 4"]) -> LiveFrame | None:
-        """The image of the camera that stands there, as the model would be given it."""
+        """The image of the camera that stands there, or next to it, by the lens of the model's views."""
         poses, asked = self._capture.cameras.world_from_cam, world_from_cam.float()
         apart = (poses[:, :3, 3] - asked[:3, 3]).norm(dim=-1)
         turned = (poses[:, :3, :3] * asked[:3, :3]).sum((1, 2)) / 3
-        found = ((apart < self._near) & (turned > _STRAIGHT)).nonzero().flatten()
-        if not len(found):
+        stands = (apart < self._near) & (turned > _STRAIGHT)
+        if not bool(stands.any()):
             return None
-        images, _ = self._model.prepare(self._capture.select([int(found[0])]))
-        return LiveFrame(images[0], None, 0.0)
+        off = torch.where(stands, apart / self._near + (1 - turned) / (1 - _STRAIGHT), torch.inf)
+        view = self._capture.select([int(off.argmin())])
+        return LiveFrame(fit_views(view.images(), view.cameras, self._size, self._focal)[0][0], None, 0.0)
 
 
 Other = LiveScene | Photographs
 """What is held against a model's views."""
 
 
-def beside(frame: LiveFrame, other: LiveFrame, share: float) -> LiveFrame:
+def beside(frame: LiveFrame, other: LiveFrame, share: float, zoom: float = 1.0) -> LiveFrame:
     """One picture of two: ``share`` of its width of the first, what is right of that of the other, a line between.
 
     Args:
         frame: Its size and depth are kept.
-        other: Brought to the same size; of no depth.
+        other: Cropped to the same size, or laid on white where it shows less.
         share: 0 to 1.
+        zoom: Focal length of the first over that of the other, pixels.
     """
     h, w = frame.image.shape[-2:]
     image = other.image
-    if image.shape[-2:] != (h, w):
-        image = torch.nn.functional.interpolate(image[None], (h, w), mode="bilinear", antialias=True)[0]
+    if zoom != 1:
+        size = [max(1, round(side * zoom)) for side in image.shape[-2:]]
+        image = torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    up, left = (h - image.shape[-2]) // 2, (w - image.shape[-1]) // 2
+    image = torch.nn.functional.pad(image, (left, w - image.shape[-1] - left, up, h - image.shape[-2] - up), value=1.0)
     edge = round(share * w)
     out = torch.cat([frame.image[..., :edge], image[..., edge:]], dim=-1)
     if 0 < edge < w:

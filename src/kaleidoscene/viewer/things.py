@@ -39,8 +39,9 @@ def place_of(world_from_cam: Float[Tensor, "4 4"]) -> dict[str, Any]:
 
 
 def scale_of(capture: Capture) -> float:
-    """How far its cameras are from what they show, in the middle."""
-    return float((capture.cameras.centres - capture.origin().to(capture.cameras.centres)).norm(dim=-1).median())
+    """How far its cameras are from what they show, in the middle; 1 where all of them stand at one place."""
+    far = float((capture.cameras.centres - capture.origin().to(capture.cameras.centres)).norm(dim=-1).median())
+    return far if far > 1e-6 else 1.0
 
 
 def show_cameras(

@@ -83,17 +83,21 @@ class Window:
         self.server.scene.set_up_direction(capture.up().double().numpy())
         self.server.scene.add_frame("/world", axes_length=0.2 * scale, axes_radius=0.004 * scale)
         self._draw_cameras(references)
+        if model is not None:
+            self._prepare(LiveScene(model, capture, references), out, render)
+        # Pages that wait for the server come at once, and need all of it.
         self.server.on_client_connect(self._connect)
         self.server.on_client_disconnect(lambda client: self.pages.pop(client.client_id).end())
-        if model is None:
-            return
-        self.scene = LiveScene(model, capture, references)
+
+    def _prepare(self, scene: LiveScene, out: Path, render: Render) -> None:
+        """What is rendered live, and the panel."""
+        self.scene = scene
         self.other = self._other(self.scene)
         with self.server.gui.add_folder("New views"):
             self._build_live()
         with self.server.gui.add_folder("Camera path"):
             editor = PathEditor(self.scene.intrinsics, self.scene.model.image_size)
-            self.path = PathPanel(self.server, editor, capture, page_of=self._page_of, render=render, out=out)
+            self.path = PathPanel(self.server, editor, self.capture, page_of=self._page_of, render=render, out=out)
 
     def _page_of(self, client: Any) -> Page:
         return self.pages[client.client_id]
@@ -138,7 +142,10 @@ class Window:
         """A view with the other answer beside it, where there is one."""
         other = self.other
         found = None if other is None or self.share.value >= 1 else other.view(pose)
-        return frame if found is None else beside(frame, found, float(self.share.value))
+        if found is None or other is None:
+            return frame
+        zoom = float(self.scene.intrinsics[1, 1] / other.intrinsics[1, 1]) if self.scene is not None else 1.0
+        return beside(frame, found, float(self.share.value), zoom)
 
     def _change_scene(self) -> None:
         """References or seed are others now."""
@@ -149,7 +156,8 @@ class Window:
                 references, seed = parse_references(self.shown.value), int(self.seed.value)
                 same = tuple(references) == before.indices
                 after = before.with_seed(seed) if same else LiveScene(before.model, self.capture, references, seed)
-                other = self._other(after)
+                before_it = self.other
+                other = before_it.with_seed(seed) if same and isinstance(before_it, LiveScene) else self._other(after)
                 if not same:
                     self._draw_cameras(references)
             except KaleidosceneError as error:

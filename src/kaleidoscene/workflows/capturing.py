@@ -23,8 +23,9 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.poses import beside_object
 from kaleidoscene.reconstruction.cutting import CutOutConfig
+from kaleidoscene.reconstruction.grab_cut import opencv
 from kaleidoscene.serialisation import write_aside
-from kaleidoscene.workflows.cutting import SHEET, Masked, cut_out_capture, take_masks
+from kaleidoscene.workflows.cutting import SHEET, Masked, cut_out_capture, masks_of, take_masks
 
 PAGE = "capture.html"
 _FEW = 0.7
@@ -43,6 +44,7 @@ class Captured:
         images: That were looked at.
         posed: Of them, that have cameras.
         masked: Whether they have masks.
+        moves: Whether cameras stand at several places, or look at something at a distance.
         steps: What was done, as sentences.
         advice: What would make it better, likewise.
         findings: Of the check.
@@ -51,6 +53,7 @@ class Captured:
     images: int
     posed: int
     masked: bool
+    moves: bool
     steps: tuple[str, ...]
     advice: tuple[str, ...]
     findings: tuple[Finding, ...]
@@ -91,15 +94,17 @@ class CapturingJob:
             on_stage: Called with what is being done.
 
         Raises:
-            KaleidosceneError: Nothing is read, there are cameras already, or none can be estimated.
+            KaleidosceneError: Nothing is read, there are cameras already, or none can be estimated. Where cameras were
+                estimated and no object could be cut out, the capture is written all the same.
         """
         if self.frames < 2:
             raise KaleidosceneError(f"--frames must be at least 2, got {self.frames}.")
         if self.cut is not None and self.masks is not None:
             raise KaleidosceneError("--cut-out and --masks were both given; masks come from one of them.")
+        nothing_cut = ""
         with (
             tempfile.TemporaryDirectory() as scratch,
-            whole_folder(self.out, overwrite=self.overwrite, sources=[self.source]) as folder,
+            whole_folder(self.out, overwrite=self.overwrite, sources=[self.source, self.masks]) as folder,
         ):
             on_stage("reading")
             capture, steps = self._take_in(Path(scratch))
@@ -113,6 +118,7 @@ class CapturingJob:
                 on_stage("looking for sharp frames")
                 capture = sharpest(capture, self.frames)
             steps += [f"{note[0].upper()}{note[1:]}." for note in capture.notes]
+            self._check_masks(capture)
             if given:
                 write_frames(folder / "transforms.json", write_images(capture, folder))
                 posed, more, advice = len(capture), [], []
@@ -120,17 +126,22 @@ class CapturingJob:
                 posed, more, advice = self._give_cameras(capture, folder, on_stage)
             if self.cut is not None or self.masks is not None:
                 on_stage("cutting out")
-                masked = self._masked(folder)
+                masked, nothing_cut = self._masked(folder, keep=not given)
                 more, advice = [*more, *masked.steps], [*advice, *masked.advice]
             on_stage("checking")
             made = scan_capture(folder)
             findings = check_capture(made)
             is_masked = all(frame.mask is not None for frame in made.frames)
+            moves = float((made.cameras.centres - made.origin().to(made.cameras.centres)).norm(dim=-1).amax()) > 0
             written = write_findings(folder, made, findings)
-            captured = Captured(len(capture), posed, is_masked, (*steps, *more), tuple(advice), tuple(findings))
+            captured = Captured(len(capture), posed, is_masked, moves, (*steps, *more), tuple(advice), tuple(findings))
             shown = [*written, *([SHEET] if (folder / SHEET).is_file() else [])]
             write_aside(folder / PAGE, _page(self.source.name, captured, shown))
         read_capture(self.out)  # what was written is what 'render' takes
+        if nothing_cut:
+            raise KaleidosceneError(
+                f"{self.out}: the capture is written with its cameras, without masks: {nothing_cut}"
+            )
         return captured
 
     def _take_in(self, scratch: Path) -> tuple[Capture, list[str]]:
@@ -142,16 +153,30 @@ class CapturingJob:
             said = re.sub(rf"{re.escape(str(scratch))}/(?:{kinds})/[^/]+", str(self.source), str(error))
             raise KaleidosceneError(said) from error
 
-    def _masked(self, folder: Path) -> Masked:
-        """What was written so far, with masks in its transforms.json."""
-        capture = read_capture(folder, format="transforms")
+    def _check_masks(self, capture: Capture) -> None:
+        """Raise if masks could not be had in the end, before cameras are estimated, which takes minutes."""
+        if self.cut is not None:
+            opencv()
         if self.masks is not None:
-            masked = take_masks(capture, self.masks, folder)
-        else:
-            masked = cut_out_capture(capture, folder, self.cut or CutOutConfig())
+            masks_of(capture, self.masks)
+
+    def _masked(self, folder: Path, *, keep: bool) -> tuple[Masked, str]:
+        """What was written so far, with masks in its transforms.json; with ``keep`` without them, and why, if no object
+        was found.
+        """
+        capture = read_capture(folder, format="transforms")
+        try:
+            if self.masks is not None:
+                masked = take_masks(capture, self.masks, folder)
+            else:
+                masked = cut_out_capture(capture, folder, self.cut or CutOutConfig())
+        except KaleidosceneError as error:
+            if not keep or self.masks is not None:
+                raise
+            return Masked(capture, ()), str(error)
         points = "points.ply" if (folder / "points.ply").is_file() else None
         write_frames(folder / "transforms.json", masked.capture, points=points)
-        return masked
+        return masked, ""
 
     def _give_cameras(
         self, capture: Capture, folder: Path, on_stage: Callable[[str], None]

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.frame_files import frame_size, read_mask, read_pixels
+from kaleidoscene.captures.frame_files import frame_size, read_alpha, read_mask, read_pixels
 from kaleidoscene.captures.frames import Frame
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.distortion import from_pixels, to_pixels
@@ -58,11 +58,13 @@ def cut_out_capture(capture: Capture, folder: Path, config: CutOutConfig) -> Mas
     Raises:
         KaleidosceneError: The cameras look at no one object, or none could be told from what is behind it.
     """
-    if all(frame.mask is not None for frame in capture.frames):
+    own = [_own_mask(frame) for frame in capture.frames]
+    kept = sum(mask is not None for mask in own)
+    if kept == len(own) and all(frame.mask is not None for frame in capture.frames):
         return Masked(capture, ("The images have masks already, which are kept; nothing was cut out.",))
-    if capture.alphas(only=[0]) is not None:
+    if kept == len(own):
         return Masked(capture, ("The images have alpha, which is kept; nothing was cut out.",))
-    if capture.centred == "scene" and len(capture) > 1:
+    if len(capture) > 1:
         _check_focus(capture)
     h, w = capture.common_size
     scale = min(1.0, config.size / max(h, w))
@@ -71,17 +73,22 @@ def cut_out_capture(capture: Capture, folder: Path, config: CutOutConfig) -> Mas
         torch.nn.functional.interpolate(capture.images(only=[number]), size, mode="area")
         for number in range(len(capture))
     ])  # fmt: skip
-    found = cut_out(small, capture.cameras.resize(*size), capture.origin().float(), config)
+    try:
+        found = cut_out(small, capture.cameras.resize(*size), capture.origin().float(), config)
+    except KaleidosceneError as error:
+        raise KaleidosceneError(f"{capture.name}: {error}") from error
     frames = []
-    for frame, mask in zip(capture.frames, found.masks, strict=True):
-        whole = _as_taken(capture, frame, mask, config.detail)
-        frames.append(_with_mask(frame, whole, folder))
+    for frame, mask, mine in zip(capture.frames, found.masks, own, strict=True):
+        whole = _as_taken(capture, frame, mask, config.detail) if mine is None else mine
+        frames.append(frame if frame.mask is not None else _with_mask(frame, whole, folder))
     masked = replace(capture, frames=tuple(frames))
     _write_sheet(folder / SHEET, masked)
     typical = float(found.fit.median())
     said = f"The object was cut out of {len(capture)} images; their outlines fit one body to {100 * typical:.0f} %."
     if len(capture) == 1:
         said = f"The object was cut out by its colours alone, as one picture has them: look at {SHEET}."
+    if kept:
+        said += f" Masks and alpha of {kept} of them were there, and are kept."
     odd = [frame.name for frame, fit in zip(frames, found.fit.tolist(), strict=True) if fit < _ODD]
     advice = []
     if typical < _LOOSE and len(capture) > 1:
@@ -103,23 +110,41 @@ def take_masks(capture: Capture, masks: Path, folder: Path) -> Masked:
     Raises:
         KaleidosceneError: An image has no mask or two, or one of another size.
     """
+    frames = []
+    for frame, file in zip(capture.frames, masks_of(capture, masks), strict=True):
+        whole = read_mask(replace(frame, mask=file))[0] > 0.5
+        frames.append(_with_mask(frame, whole, folder))
+    masked = replace(capture, frames=tuple(frames))
+    _write_sheet(folder / SHEET, masked)
+    return Masked(masked, (f"Masks of {len(frames)} images were taken from {masks.name}.",))
+
+
+def masks_of(capture: Capture, masks: Path) -> list[Path]:
+    """The mask of each image, by its name.
+
+    Raises:
+        KaleidosceneError: There is no such folder, or an image has no mask in it, or two.
+    """
     if not masks.is_dir():
         raise KaleidosceneError(f"{masks}: no such folder of masks.")
     files: dict[str, list[Path]] = {}
     for path in sorted(masks.iterdir()):
         if path.suffix.lower() in SUFFIXES:
             files.setdefault(path.stem, []).append(path)
-    frames = []
     for frame in capture.frames:
         mine = files.get(frame.image.stem, [])
         if len(mine) != 1:
             many = "has no mask" if not mine else f"has {len(mine)} masks"
             raise KaleidosceneError(f"{masks}: {frame.image.name} {many} of its name.")
-        whole = read_mask(replace(frame, mask=mine[0]))[0] > 0.5
-        frames.append(_with_mask(frame, whole, folder))
-    masked = replace(capture, frames=tuple(frames))
-    _write_sheet(folder / SHEET, masked)
-    return Masked(masked, (f"Masks of {len(frames)} images were taken from {masks.name}.",))
+    return [files[frame.image.stem][0] for frame in capture.frames]
+
+
+def _own_mask(frame: Frame) -> Bool[Tensor, "h w"] | None:
+    """What the files say of the object already: a mask, or alpha that is not 1 everywhere."""
+    if frame.mask is not None:
+        return read_mask(frame)[0] > 0.5
+    alpha = read_alpha(frame)
+    return None if alpha is None or float(alpha.min()) >= 1 else alpha[0] > 0.5
 
 
 def _check_focus(capture: Capture) -> None:

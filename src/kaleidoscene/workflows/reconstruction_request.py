@@ -72,7 +72,7 @@ def job_of(request: ReconstructionRequest) -> tuple[ReconstructionJob | MeshJob 
         KaleidosceneError: Something is asked for that the model does not render, or is not there.
     """
     if request.model == CAPTURE:
-        _refuse(request, ("fit", "seed"), "is for models")
+        _refuse(request, ("fit", "seed", "frames", "fusion", "surface", "num_references"), "is for models")
         return _from_depth(request), [check_room("The mesh", request.mesh.memory, "lower --mesh.resolution")]
     model = load(request.model, device=request.device, precision=request.precision)
     if not model.capabilities.renders_points:
@@ -111,6 +111,13 @@ def _from_points(request: ReconstructionRequest, model: Model) -> tuple[Reconstr
         fusion=request.fusion, surface=request.surface, mesh=request.mesh, turntable=request.turntable, fps=request.fps,
         overwrite=request.overwrite, sources=(request.capture, Path(request.model)),
     )  # fmt: skip
+    if request.frames > 0:
+        notes.append(
+            describe_rendering(
+                model, len(chosen), request.frames, model.system.default_plan, device=request.device,
+                precision=request.precision,
+            )
+        )  # fmt: skip
     if request.surface:
         notes.append(check_room("The mesh", request.mesh.memory, "lower --mesh.resolution"))
     return job, [*notes, *warnings_of(background_doubts(model, chosen, masked=request.masked))]

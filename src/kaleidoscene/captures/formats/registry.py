@@ -133,7 +133,7 @@ def _others(path: Path, taken: str, found: Path) -> tuple[str, ...]:
     notes = [f"left out: {', '.join(splits)}; give the file itself to take one"] if splits else []
     for name, kind in FORMATS.items():
         if name not in (taken, *BARE) and (other := kind.find(path)) is not None:
-            notes.append(f"there is {_shown(other, path)} as well: --format {name} takes that")
+            notes.append(f"there is {_shown(other, path)} as well (format {name})")
     return tuple(notes)
 
 
