@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
@@ -13,26 +13,8 @@ from typing import Any, Literal
 import tyro
 
 from kaleidoscene.cli.common import parse
+from kaleidoscene.cli.completion_scripts import bash, fish
 from kaleidoscene.families.registry import recipe_names
-
-_BASH = """_kaleidoscene() {{
-  local current="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" options="" words=""
-  if [ "$COMP_CWORD" = 1 ]; then words="{verbs}"
-  else case "${{COMP_WORDS[1]}} $before" in
-{values}
-    *) case "${{COMP_WORDS[1]}}" in
-{options}
-    esac;;
-  esac; fi
-  if [ "${{current#-}}" != "$current" ]; then words="$options"; fi
-  COMPREPLY=($(compgen -W "$words" -- "$current"))
-  if [ "${{#COMPREPLY[@]}}" = 0 ]; then
-    local IFS=$'\\n'  # names of files may have spaces
-    COMPREPLY=($(compgen -f -- "$current"))
-  fi
-}}
-complete -o filenames -F _kaleidoscene kaleidoscene
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +34,7 @@ def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(CompletionOptions, argv, "completion")
     found = {verb: dict(sorted(_of_verb(verb))) for verb in _verbs()}
-    print(_fish(found) if options.shell == "fish" else _bash(found, zsh=options.shell == "zsh"), end="")
+    print(fish(found) if options.shell == "fish" else bash(found, zsh=options.shell == "zsh"), end="")
 
 
 def _verbs() -> list[str]:
@@ -116,27 +98,3 @@ def _plain(hint: Any) -> Iterator[Any]:
             yield from _plain(kind)
     else:
         yield hint
-
-
-def _bash(found: Mapping[str, Mapping[str, tuple[str, ...]]], *, zsh: bool) -> str:
-    values = [
-        f'    "{verb} {option}") words="{" ".join(words)}";;'
-        for verb, options in found.items() for option, words in options.items() if words and option
-    ]  # fmt: skip
-    lists = [
-        f'    {verb}) options="{" ".join(filter(None, options))}" words="{" ".join(options.get("", ()))}";;'
-        for verb, options in found.items()
-    ]
-    script = _BASH.format(verbs=" ".join(found), values="\n".join(values), options="\n".join(lists))
-    return f"autoload -U +X bashcompinit && bashcompinit\n{script}" if zsh else script
-
-
-def _fish(found: Mapping[str, Mapping[str, tuple[str, ...]]]) -> str:
-    lines = [f"complete -c kaleidoscene -n __fish_use_subcommand -f -a '{' '.join(found)}'"]
-    for verb, options in found.items():
-        where = f"complete -c kaleidoscene -n '__fish_seen_subcommand_from {verb}'"
-        for option, words in options.items():
-            flag = f" -l {option.removeprefix('--')}" if option else ""
-            values = f"{' -x' if option else ''} -a '{' '.join(words)}'" if words else ""
-            lines.append(f"{where}{flag}{values}")
-    return "\n".join(lines) + "\n"
