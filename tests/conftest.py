@@ -33,8 +33,15 @@ SHARED_DATA = Path(os.environ.get("KALEIDOSCENE_SHARED_DATA", REPOSITORY.parent 
 """Real meshes, captures and videos, which are no part of the repository."""
 
 
+LONGEST = ("training/test_distributed", "viewer/test_window")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests on real captures are an extra: they run where these are, and are not among the tests elsewhere."""
+    """The longest come first, so that no process waits for them in the end.
+
+    Tests on real captures are an extra: they run where these are, and are not among the tests elsewhere.
+    """
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST)))
     real = [item for item in items if "shared_data" in getattr(item, "fixturenames", ())]
     for item in real:
         item.add_marker("real_data")
