@@ -1,15 +1,14 @@
 """Real processes over gloo that train together: started here, or by torchrun where its own part is looked at."""
 
 import json
-import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 import time
-from multiprocessing.process import BaseProcess
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 
 from tests.conftest import REPOSITORY
 
@@ -35,61 +34,47 @@ def torchrun(processes: int, shards: Path, run: Path, **options) -> subprocess.C
 
 def run_together(processes: int, shards: Path, runs: dict[Path, dict]) -> subprocess.CompletedProcess[str]:
     """Runs one after the other by the same processes: what takes longest of a small run is to start them."""
-    with TemporaryDirectory() as folder:
-        said = [(Path(folder) / f"{rank}.out", Path(folder) / f"{rank}.err") for rank in range(processes)]
+    with ExitStack() as stack:
+        said = [[stack.enter_context(TemporaryFile("w+")) for _ in range(2)] for _ in range(processes)]
         started = start(processes, shards, runs, said)
         _wait(started)
-        out, err = ("".join(files[number].read_text() for files in said) for number in (0, 1))
-    failed = [process.exitcode for process in started if process.exitcode]
+        for file in [file for files in said for file in files]:
+            file.seek(0)
+        out, err = ("".join(files[number].read() for files in said) for number in (0, 1))
+    failed = [process.returncode for process in started if process.returncode]
     return subprocess.CompletedProcess([], failed[0] if failed else 0, out, err)
 
 
-def start(processes: int, shards: Path, runs: dict[Path, dict], said: list[tuple[Path, Path]]) -> list[BaseProcess]:
-    """Start them, each with a file for what it prints and one for its errors.
-
-    They are forked from a process that has imported everything, which takes longer than their work.
-    """
+def start(processes: int, shards: Path, runs: dict[Path, dict], said: list[list]) -> list[subprocess.Popen]:
+    """Start them, each with a file for what it prints and one for its errors."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tests.training.worker"])
     started = []
-    for rank, files in enumerate(said):
+    for rank, (out, err) in enumerate(said):
         environment = {
-            "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            **os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
-        process = server.Process(target=forked, args=(environment, *files, _arguments(shards, runs)))
-        process.start()
-        started.append(process)
+        command = [sys.executable, str(_WORKER), *_arguments(shards, runs)]
+        started.append(subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=out, stderr=err))
     return started
-
-
-def forked(environment: dict[str, str], out: Path, err: Path, arguments: list[str]) -> None:
-    """What a forked process does in place of ``worker.py`` of a new one."""
-    from tests.training.worker import end_process, main
-
-    os.environ.update(environment)
-    for number, path in enumerate((out, err), start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    end_process(main(arguments))
 
 
 def _arguments(shards: Path, runs: dict[Path, dict]) -> list[str]:
     return [str(shards), json.dumps([[str(run), {**SIX, **options}] for run, options in runs.items()])]
 
 
-def _wait(started: list[BaseProcess], timeout: float = 900.0) -> None:
+def _wait(started: list[subprocess.Popen], timeout: float = 900.0) -> None:
     """Until all have ended; once one has failed the others are given a little time."""
     deadline, failed = time.monotonic() + timeout, False
     try:
-        while any(process.exitcode is None for process in started) and time.monotonic() < deadline:
-            if not failed and any(process.exitcode for process in started):
+        while any(process.poll() is None for process in started) and time.monotonic() < deadline:
+            if not failed and any(process.returncode for process in started):
                 failed, deadline = True, min(deadline, time.monotonic() + _PATIENCE)
             time.sleep(0.02)
     finally:
         for process in started:
-            if process.exitcode is None:
+            if process.poll() is None:
                 process.kill()
-            process.join()
+            process.wait()

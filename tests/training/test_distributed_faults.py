@@ -86,17 +86,17 @@ def test_a_killed_process_ends_all(shards, tmp_path):  # noqa: F811
 def test_a_process_that_hangs_is_given_up(shards, tmp_path):  # noqa: F811
     """No launcher looks on here: its neighbour itself stops waiting, in a group within the mesh, when time is over."""
     options = dict(batch_size=4, sharding="hybrid", shard_size=2, kill=[1, 2], signal="SIGSTOP", timeout=10.0)
-    first, others = tmp_path / "said-0.txt", tmp_path / "said.txt"
-    processes = start(4, shards, {tmp_path / "run": options}, [(others, first), *[(others, others)] * 3])
+    with (tmp_path / "said-0.txt").open("w") as first, (tmp_path / "said.txt").open("w") as others:
+        said = [[others, first], *[[others, others]] * 3]
+        processes = start(4, shards, {tmp_path / "run": options}, said)
     try:
-        processes[0].join(timeout=300)
-        code = processes[0].exitcode
+        processes[0].wait(timeout=300)
     finally:
         for process in processes:
             process.kill()
-            process.join()
-    said = first.read_text()
-    assert code is not None and code > 0 and "waiting for other processes was given up" in said
+            process.wait()
+    said = (tmp_path / "said-0.txt").read_text()
+    assert processes[0].returncode > 0 and "waiting for other processes was given up" in said
     assert "Process 1 gives no sign of life" in said, said[-2000:]
 
 

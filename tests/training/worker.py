@@ -1,6 +1,5 @@
-"""One process of several, started by processes.py or by torchrun: ``worker.py SHARDS RUNS``.
+"""One process of several, started by processes.py: ``worker.py SHARDS RUNS``, JSON of ``[folder, options]`` each.
 
-RUNS is JSON of ``[folder, options]`` each.
 Beside what :func:`make_trainer` takes, options say what goes wrong, and in which process and at which step; what is
 refused ends the process unless ``refused`` says that it is to be.
 """
@@ -35,10 +34,10 @@ OWN = ("meta", "ask", "network", "score", "save_again", "timeout", "kill", "sign
        "blow_up", "slow_disk", "backend", "refused", "window")  # fmt: skip
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     torch.set_num_threads(1)
-    shards = Path(arguments[0])
-    for run, options in json.loads(arguments[1]):
+    shards = Path(sys.argv[1])
+    for run, options in json.loads(sys.argv[2]):
         if not train(shards, Path(run), options):
             return 1
     return 0
@@ -132,4 +131,4 @@ def rendered_mean(task, model) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    end_process(main(sys.argv[1:]))
+    end_process(main())
