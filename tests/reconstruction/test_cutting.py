@@ -244,7 +244,8 @@ def test_masks_and_alpha_that_are_there_are_kept(taken, tmp_path, capsys):
         cut.putalpha(alpha)
         cut.save(taken / "images" / f"{number:02d}.png")
     assert main(["capture", str(taken), "--out", str(tmp_path / "out"), "--cut-out", *SHORT]) == 0
-    assert "Masks and alpha of 2 of them were there, and are kept." in capsys.readouterr().out
+    assert "cut out of 7 images; their outlines fit one body to" in (said := capsys.readouterr().out)
+    assert "Masks and alpha of 2 more were there, and are kept." in said
     masks = [read_mask(frame)[0] > 0.5 for frame in read_capture(tmp_path / "out").frames]
     assert masks[2].all() and int(masks[4].sum()) == 60 * 60 and 0.05 < float(masks[6].float().mean()) < 0.6
 

@@ -17,7 +17,7 @@ from kaleidoscene.images.files import image_size, read_image, read_xmp
 from kaleidoscene.images.pixels import to_bytes
 
 VIEWS, ANGLE = 8, 75.0
-"""Pictures around, and how wide each is in degrees: a third of each is in the next one."""
+"""Pictures around, and how wide each is in degrees: two fifths of each are in the next one."""
 _QUALITY = 95
 _INCH = 2  # unit of a resolution in EXIF
 
@@ -39,10 +39,11 @@ def may_be_panorama(path: Path) -> bool:
 def cameras_within(height: int) -> Cameras:
     """Pinholes ``(VIEWS,)`` around the middle of a panorama of some height: OpenCV axes, y down, the first looks ahead.
 
-    They are as sharp as the panorama is along its horizon.
+    In their middle they are as sharp as the panorama is along its horizon.
     """
-    side = max(2, round(height * ANGLE / 180))
-    focal = 0.5 * side / math.tan(math.radians(ANGLE / 2))
+    slope = math.tan(math.radians(ANGLE / 2))
+    side = max(2, round(2 * slope * height / math.pi))
+    focal = 0.5 * side / slope
     poses = torch.eye(4).repeat(VIEWS, 1, 1)
     turns = 2 * math.pi * torch.arange(VIEWS, dtype=torch.float64) / VIEWS
     poses[:, 0, 0] = poses[:, 2, 2] = turns.cos().float()

@@ -140,12 +140,12 @@ class Window:
 
     def _compared(self, frame: LiveFrame, pose: Tensor) -> LiveFrame:
         """A view with the other answer beside it, where there is one."""
-        other = self.other
-        found = None if other is None or self.share.value >= 1 else other.view(pose)
-        if found is None or other is None:
+        scene, other = self.scene, self.other
+        if scene is None or other is None or self.share.value >= 1:
             return frame
-        zoom = float(self.scene.intrinsics[1, 1] / other.intrinsics[1, 1]) if self.scene is not None else 1.0
-        return beside(frame, found, float(self.share.value), zoom)
+        found = other.view(pose)
+        zoom = float(scene.intrinsics[1, 1] / other.intrinsics[1, 1])
+        return frame if found is None else beside(frame, found, float(self.share.value), zoom)
 
     def _change_scene(self) -> None:
         """References or seed are others now."""

@@ -25,7 +25,7 @@ from kaleidoscene.reconstruction.grab_cut import refined
 from kaleidoscene.rendering.outputs import SheetRow, write_contact_sheet
 
 SHEET = "cut_out.png"
-_SHOWN = 12
+_SHOWN, _DRAWN = 12, 256
 # Silhouettes that fit their body less are worth a look: of one view, and of the typical one.
 _ODD, _LOOSE = 0.6, 0.8
 
@@ -66,9 +66,7 @@ def cut_out_capture(capture: Capture, folder: Path, config: CutOutConfig) -> Mas
         return Masked(capture, ("The images have alpha, which is kept; nothing was cut out.",))
     if len(capture) > 1:
         _check_focus(capture)
-    h, w = capture.common_size
-    scale = min(1.0, config.size / max(h, w))
-    size = max(1, round(h * scale)), max(1, round(w * scale))
+    size = _within(capture.common_size, config.size)
     small = torch.cat([
         torch.nn.functional.interpolate(capture.images(only=[number]), size, mode="area")
         for number in range(len(capture))
@@ -84,11 +82,13 @@ def cut_out_capture(capture: Capture, folder: Path, config: CutOutConfig) -> Mas
     masked = replace(capture, frames=tuple(frames))
     _write_sheet(folder / SHEET, masked)
     typical = float(found.fit.median())
-    said = f"The object was cut out of {len(capture)} images; their outlines fit one body to {100 * typical:.0f} %."
+    said = (
+        f"The object was cut out of {len(capture) - kept} images; their outlines fit one body to {100 * typical:.0f} %."
+    )
     if len(capture) == 1:
         said = f"The object was cut out by its colours alone, as one picture has them: look at {SHEET}."
     if kept:
-        said += f" Masks and alpha of {kept} of them were there, and are kept."
+        said += f" Masks and alpha of {kept} more were there, and are kept."
     odd = [frame.name for frame, fit in zip(frames, found.fit.tolist(), strict=True) if fit < _ODD]
     advice = []
     if typical < _LOOSE and len(capture) > 1:
@@ -139,6 +139,13 @@ def masks_of(capture: Capture, masks: Path) -> list[Path]:
     return [files[frame.image.stem][0] for frame in capture.frames]
 
 
+def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Height and width made so much smaller that neither is longer."""
+    h, w = size
+    scale = min(1.0, longest / max(h, w))
+    return max(1, round(h * scale)), max(1, round(w * scale))
+
+
 def _own_mask(frame: Frame) -> Bool[Tensor, "h w"] | None:
     """What the files say of the object already: a mask, or alpha that is not 1 everywhere."""
     if frame.mask is not None:
@@ -164,8 +171,7 @@ def _as_taken(capture: Capture, frame: Frame, mask: Bool[Tensor, "mh mw"], detai
     """A mask that was found in what :attr:`Capture.cameras` see, of the photograph as its lens took it."""
     assert frame.intrinsics is not None
     size = h, w = frame_size(frame)
-    scale = min(1.0, detail / max(h, w))
-    small = max(1, round(h * scale)), max(1, round(w * scale))
+    small = _within(size, detail)
     matrix = frame.intrinsics.double()
     pixels = pixel_centres(small, matrix) * matrix.new_tensor([w / small[1], h / small[0]])
     rays = frame.distortion.remove(from_pixels(pixels, matrix))
@@ -174,7 +180,7 @@ def _as_taken(capture: Capture, frame: Frame, mask: Bool[Tensor, "mh mw"], detai
     grid = to_sampling_grid(places, capture.common_size).float()
     coarse = torch.nn.functional.grid_sample(mask[None, None].float(), grid[None], align_corners=False)[0, 0]
     photograph = to_bytes(read_pixels([frame])[0])
-    return refined(photograph, coarse, max(capture.common_size) * scale / max(mask.shape))
+    return refined(photograph, coarse, max(capture.common_size) * max(small) / max(size) / max(mask.shape))
 
 
 def _with_mask(frame: Frame, mask: Bool[Tensor, "h w"], folder: Path) -> Frame:
@@ -190,9 +196,7 @@ def _write_sheet(path: Path, capture: Capture) -> None:
 
     def small(images: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "3 sh sw"]:
         h, w = images.shape[-2:]
-        scale = min(1.0, 256 / max(h, w))
-        size = max(1, round(h * scale)), max(1, round(w * scale))
-        return torch.nn.functional.interpolate(images, size, mode="area")[0]
+        return torch.nn.functional.interpolate(images, _within((h, w), _DRAWN), mode="area")[0]
 
     rows = [
         SheetRow("photographs", [small(capture.images(only=[number])) for number in shown]),

@@ -87,6 +87,12 @@ def _refuse(request: ReconstructionRequest, names: tuple[str, ...], why: str) ->
         raise KaleidosceneError(f"--{name} {why}, which {request.model} is not.")
 
 
+def _rendering_of(request: ReconstructionRequest, model: Model, references: int, views: int) -> str:
+    """What rendering takes."""
+    plan = model.system.default_plan
+    return describe_rendering(model, references, views, plan, device=request.device, precision=request.precision)
+
+
 def _from_depth(request: ReconstructionRequest) -> SurfaceJob:
     """Depth maps of the capture itself."""
     capture = read_capture(request.capture, format=request.format)
@@ -112,12 +118,7 @@ def _from_points(request: ReconstructionRequest, model: Model) -> tuple[Reconstr
         overwrite=request.overwrite, sources=(request.capture, Path(request.model)),
     )  # fmt: skip
     if request.frames > 0:
-        notes.append(
-            describe_rendering(
-                model, len(chosen), request.frames, model.system.default_plan, device=request.device,
-                precision=request.precision,
-            )
-        )  # fmt: skip
+        notes.append(_rendering_of(request, model, len(chosen), request.frames))
     if request.surface:
         notes.append(check_room("The mesh", request.mesh.memory, "lower --mesh.resolution"))
     return job, [*notes, *warnings_of(background_doubts(model, chosen, masked=request.masked))]
@@ -141,14 +142,7 @@ def _from_images(request: ReconstructionRequest, model: Model) -> tuple[MeshJob,
     job = MeshJob(rendering=rendering, options=request.fit, turntable=request.turntable, fps=request.fps)
     fit = request.fit.surface
     told = [
-        describe_rendering(
-            model,
-            len(resolved.references),
-            job.views,
-            rendering.plan,
-            device=request.device,
-            precision=request.precision,
-        ),
+        _rendering_of(request, model, len(resolved.references), job.views),
         check_room(
             f"The surface ({3 * fit.steps} steps)", fit.memory, "lower --fit.surface.rays, .samples or .resolution"
         ),
