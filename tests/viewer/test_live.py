@@ -1,6 +1,7 @@
 """What the window shows is what a rendering gives; paths go where their keyframes are."""
 
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.rendering.ordering import RenderPlan
 from kaleidoscene.viewer.comparison import Photographs, beside
 from kaleidoscene.viewer.live import LiveFrame, LiveScene, letterbox
-from kaleidoscene.viewer.path import PRESETS, PathEditor
+from kaleidoscene.viewer.path import PRESETS, Keyframe, PathEditor
 from kaleidoscene.viewer.things import place_of, pose_of, show_file
 from tests.conftest import REPOSITORY
 
@@ -48,13 +49,13 @@ def test_a_film_is_what_a_rendering_gives(scene, bus):
 
 def test_a_view_is_as_high_as_the_window():
     image, depth = torch.rand(3, 4, 6), 1 + torch.rand(4, 6)
-    wide = letterbox(LiveFrame(image, depth, 0.1), 2.5)
+    wide = letterbox(LiveFrame(image, depth, 0.1, 5.0), 2.5)
     assert wide.image.shape == (3, 4, 10) and wide.depth.shape == (4, 10)
     assert torch.equal(wide.image[..., 2:8], image) and (wide.image[..., :2] == 1).all()
     assert torch.equal(wide.depth[:, 2:8], depth) and not wide.depth[:, 8:].any()
-    narrow = letterbox(LiveFrame(image, None, 0.1), 0.5)
+    narrow = letterbox(LiveFrame(image, None, 0.1, 5.0), 0.5)
     assert narrow.depth is None and torch.equal(narrow.image, image[..., 2:4])
-    assert torch.equal(letterbox(LiveFrame(image, depth, 0.1), 1.5).image, image)
+    assert torch.equal(letterbox(LiveFrame(image, depth, 0.1, 5.0), 1.5).image, image)
 
 
 def test_two_answers_stand_beside_each_other(scene, bus):
@@ -76,12 +77,14 @@ def test_two_answers_stand_beside_each_other(scene, bus):
     assert torch.equal(beside(frame, photograph, 1.0).image, frame.image)
     assert torch.equal(beside(frame, photograph, 0.0).image, seen)
     # Another size of picture, by a lens that shows as much: cropped, where it shows more, and laid on white.
-    wide = LiveFrame(torch.nn.functional.pad(seen, (10, 10, 0, 0), value=0.3), None, 0.0)
+    wide = LiveFrame(torch.nn.functional.pad(seen, (10, 10, 0, 0), value=0.3), None, 0.0, frame.focal)
     assert torch.equal(beside(frame, wide, 0.0).image, seen)
-    narrow = beside(frame, LiveFrame(seen[..., 10:-10], None, 0.0), 0.0).image
+    narrow = beside(frame, LiveFrame(seen[..., 10:-10], None, 0.0, frame.focal), 0.0).image
     assert torch.equal(narrow[..., 10:-10], seen[..., 10:-10]) and (narrow[..., :10] == 1).all()
-    half = LiveFrame(torch.nn.functional.interpolate(seen[None], scale_factor=0.5, mode="area")[0], None, 0.0)
-    again = beside(frame, half, 0.0, zoom=2.0).image
+    half = LiveFrame(
+        torch.nn.functional.interpolate(seen[None], scale_factor=0.5, mode="area")[0], None, 0.0, 0.5 * frame.focal
+    )
+    again = beside(frame, half, 0.0).image
     assert again.shape == seen.shape and float((again - seen).abs().mean()) < 0.03
 
 
@@ -118,9 +121,9 @@ def test_a_path_goes_through_its_keyframes(bus, tmp_path):
     with pytest.raises(KaleidosceneError, match="at least 2 keyframes, there are 0"):
         made.cameras()
     for number in (3, 8, 20, 5):
-        made.add(bus.cameras.world_from_cam[number])
-    made.replace(3, bus.cameras.world_from_cam[6])
-    made.add(bus.cameras.world_from_cam[1], place=0)
+        made.add(Keyframe(bus.cameras.world_from_cam[number]))
+    made.move(3, bus.cameras.world_from_cam[6])
+    made.add(Keyframe(bus.cameras.world_from_cam[1]), place=0)
     made.remove(3)
     cameras = made.cameras()
     assert len(cameras) == made.frames == 10 and cameras.image_size == (12, 20)
@@ -139,12 +142,47 @@ def test_a_path_goes_through_its_keyframes(bus, tmp_path):
     (tmp_path / "slow.json").write_text(json.dumps(slow))
     other.open(tmp_path / "slow.json")
     assert (other.fps, other.duration, other.frames) == (4.0, 2.5, 10)
-    other.add(keys[0])  # keyframes take the place of what was opened
+    other.add(Keyframe(keys[0]))  # keyframes take the place of what was opened
     with pytest.raises(KaleidosceneError, match="there are 1"):
         other.cameras()
 
 
-@pytest.mark.parametrize("name", PRESETS)
+def test_keyframes_have_lenses_of_models_that_show_any(bus, tmp_path):
+    """Linear between them, and kept by files; a model of one lens shows its own."""
+    made = PathEditor(bus.cameras.intrinsics[0], (12, 20), duration=1.0, fps=5.0)
+    for number, degrees in ((3, None), (8, 80.0)):
+        made.add(Keyframe(bus.cameras.world_from_cam[number], degrees))
+    own = bus.cameras.intrinsics[0]
+    assert torch.equal(made.cameras().intrinsics, own.expand(5, 3, 3))
+    made.any_lens = True
+    focal = made.cameras().intrinsics[:, 1, 1]
+    wide = 6 / math.tan(math.radians(40))
+    torch.testing.assert_close(focal, torch.lerp(own[1, 1], torch.tensor(wide), torch.linspace(0, 1, 5)))
+    made.save(tmp_path / "path.json")
+    other = replace(made, keyframes=[])
+    other.open(tmp_path / "path.json")
+    torch.testing.assert_close(other.cameras().intrinsics, made.cameras().intrinsics)
+    other.any_lens = False
+    assert torch.equal(other.cameras().intrinsics, own.expand(5, 3, 3))
+    other.take_preset("dolly-zoom", bus)
+    with pytest.raises(KaleidosceneError, match="dolly-zoom changes the field of view; this model has one"):
+        other.cameras()
+    other.any_lens = True
+    assert float(other.cameras().intrinsics[:, 1, 1].diff().abs().min()) > 0
+
+
+def test_a_lens_is_looked_through(bus):
+    """As a rendering of the same camera has it."""
+    scene, pose = LiveScene(load("places"), bus, [0, 2]), bus.cameras.world_from_cam[5]
+    seen, camera = scene.view(pose, 70.0), scene.camera(pose, 70.0)
+    assert seen.focal == pytest.approx(64 / math.tan(math.radians(35)), rel=1e-5)
+    plan = RenderPlan(mode="independent", chunk=1)
+    whole = scene.model.render(bus.select([0, 2]), cameras=camera, plan=plan)
+    torch.testing.assert_close(seen.image, whole.images[0], rtol=0, atol=1e-6)
+    assert not torch.allclose(seen.image, scene.view(pose).image, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "dolly-zoom"])
 def test_presets_are_those_of_the_command_line(bus, name):
     made = editor(bus)
     made.take_preset(name, bus)

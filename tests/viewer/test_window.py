@@ -1,11 +1,15 @@
 """The window in a real browser: looking, keyframes, rendering, several pages, pages that vanish, an exported page."""
 
+import functools
 import io
 import json
+import math
 import shutil
 import socket
 import time
 from contextlib import contextmanager
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -20,8 +24,11 @@ from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.poses import field_of_view
 from kaleidoscene.images.files import read_image
-from kaleidoscene.viewer.window import Window, opened, path_renderer
+from kaleidoscene.viewer.path import Keyframe
+from kaleidoscene.viewer.things import scale_of
+from kaleidoscene.viewer.window import Subject, Window, opened
 from tests.conftest import REPOSITORY
 
 BUS = REPOSITORY / "examples" / "captures" / "school_bus"
@@ -42,26 +49,28 @@ def browser():
         browser.close()
 
 
+loaded = functools.cache(load)
+
+
 @contextmanager
-def shown(out, capture: Capture | None = None, model: str | None = "default", against=None):
+def shown(out, capture: Capture | None = None, model: str | None = "default", host: str = "127.0.0.1", **more):
     """A window on the school bus, or on another capture; at a port of its own, since pages look for lost servers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with opened(port=port) as window:
-        loaded = None if model is None else load(model)
-        render = path_renderer(window, model or "none", BUS, out)
-        window.show_capture(capture or read_capture(BUS), loaded, [0, 2], out, render, against)
+    with opened(host, port) as window:
+        values = dict(references=(0, 2), out=out, name=model or "none", load=None if model is None else loaded)
+        window.show(Subject(capture=capture or read_capture(BUS), **{**values, **more}))
         yield window
 
 
-def new_page(browser, window: Window, wait: bool = True):
+def new_page(browser, window: Window, wait: bool = True, at: str | None = None):
     """A page, by default one that has been flown to the first reference and shows a view of it."""
     page = browser.new_page(viewport={"width": 900, "height": 900}, accept_downloads=True)
     known = set(window.pages)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(window.address)
+    page.goto(at or window.address)
     if wait:
         expect(page.get_by_text("ms a view")).to_be_visible(timeout=PATIENCE)
         first = window.capture.cameras.world_from_cam[window.references[0]].double()
@@ -112,7 +121,7 @@ def test_keyframes_become_a_film_as_the_command_line_renders_it(browser, tmp_pat
         page.keyboard.press("Tab")
         expect(page.get_by_text("2 keyframes, 5 frames.")).to_be_visible(timeout=PATIENCE)
         keys = window.path.editor.keyframes
-        assert torch.equal(keys[0], first.float())
+        assert torch.equal(keys[0].world_from_cam, first.float())
         with page.expect_download(timeout=PATIENCE) as waited:
             press(page, "Render path")
         waited.value.save_as(tmp_path / "video.mp4")
@@ -131,7 +140,7 @@ def test_keyframes_become_a_film_as_the_command_line_renders_it(browser, tmp_pat
         assert (folder / "frames" / name).read_bytes() == (tmp_path / "again" / "frames" / name).read_bytes()
         torch.testing.assert_close(read_image(folder / "frames" / name)[0], film, rtol=0, atol=0.51 / 255)
     poses = read_capture(folder).cameras.world_from_cam
-    torch.testing.assert_close(poses[[0, -1]], torch.stack(keys), rtol=0, atol=1e-5)
+    torch.testing.assert_close(poses[[0, -1]], torch.stack([key.world_from_cam for key in keys]), rtol=0, atol=1e-5)
 
 
 def test_a_model_is_held_against_the_photographs(browser, tmp_path):
@@ -261,5 +270,137 @@ def test_the_window_is_for_this_machine_alone(browser, tmp_path, monkeypatch):
         time.sleep(0.5)
         assert not asked
         page.close()
-    with pytest.raises(KaleidosceneError, match=r"--host 0\.0\.0\.0: the window has no password"):
-        Window(host="0.0.0.0")
+
+
+def test_other_machines_need_the_token_of_the_address(browser, tmp_path):
+    """Without it nothing is served, of no path and to no socket; with it the page works, and its socket too."""
+    with shown(tmp_path / "out", host="0.0.0.0") as window:
+        port = window.gate.port
+        bare, address = f"http://127.0.0.1:{port}", window.address.replace("0.0.0.0", "127.0.0.1")
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+        for path, headers in (
+            ("/", {}), ("/index.html", {}), ("/?token=wrong", {}), ("/", upgrade),
+            ("/", {"Cookie": f"kaleidoscene-{port}=wrong"}), ("/", {"Cookie": "other=" + window.gate.token}),
+        ):  # fmt: skip
+            with pytest.raises(HTTPError) as refused:
+                urlopen(Request(bare + path, headers=headers), timeout=20)
+            assert refused.value.code == 403 and refused.value.read() == b"Open the whole address, with its token."
+        with socket.create_connection(("127.0.0.1", port)) as nonsense:
+            nonsense.sendall(b"nonsense\r\n\r\n")
+            assert nonsense.recv(100) == b""
+        page = new_page(browser, window, at=address)
+        assert page.url == bare + "/", "the token is not left in the address"
+        assert not page.errors
+        page.close()
+        with pytest.raises(KaleidosceneError, match=rf"--host 0\.0\.0\.0 --port {port}: nothing can listen there"):
+            Window("0.0.0.0", port)
+
+
+def pixel_of(page, window: Window, point) -> tuple[float, float]:
+    """Where a point of the world is on a page that looks from its first client's pose."""
+    (client,) = window.pages.values()
+    box = page.locator("canvas").first.bounding_box()
+    seen = torch.linalg.inv(client.pose) @ torch.cat([point.double(), torch.ones(1).double()])
+    focal = box["height"] / 2 / math.tan(client.client.camera.fov / 2)
+    return box["x"] + box["width"] / 2 + focal * float(seen[0] / seen[2]), box["y"] + box["height"] / 2 + focal * float(
+        seen[1] / seen[2]
+    )
+
+
+def test_keyframes_are_dragged_and_the_path_follows(browser, tmp_path):
+    """By the arrow of one of their axes; the other axes stay, and so does the direction."""
+    bus = read_capture(BUS)
+    with shown(tmp_path / "out") as window:
+        page = new_page(browser, window)
+        page.get_by_label("Show cameras").uncheck()
+        (client,) = window.pages.values()
+        press(page, "Add keyframe")
+        expect(page.get_by_text("1 keyframes; a path needs two.")).to_be_visible(timeout=PATIENCE)
+        # A second one in front of the page, which looks at it across its x axis.
+        pose = bus.cameras.world_from_cam[0].clone()
+        pose[:3, 3] *= 0.4
+        window.path._edit(lambda: window.path.editor.add(Keyframe(pose)))
+        window.path.chosen.value = "2"
+        assert window.path._grip is None
+        page.get_by_label("Drag keyframe").check()
+        until(lambda: window.path._grip is not None)
+        grip = window.path._grip
+        along, scale = pose[:3, 0], 0.2 * scale_of(bus)
+        until(lambda: len(window.path.editor.cameras()) == 48, holds=2)
+        start = pixel_of(page, window, pose[:3, 3] + 0.8 * scale * along)
+        end = pixel_of(page, window, pose[:3, 3] + 1.6 * scale * along)
+        page.mouse.move(*start)
+        page.mouse.down()
+        page.mouse.move(*end, steps=8)
+        page.mouse.up()
+        until(lambda: not torch.equal(window.path.editor.keyframes[1].world_from_cam, pose.float()), holds=1)
+        assert grip is window.path._grip
+        moved = window.path.editor.keyframes[1].world_from_cam
+        shift = pose[:3, :3].T @ (moved[:3, 3] - pose[:3, 3])
+        assert shift[0] > 0.3 * scale and shift[1:].abs().max() < 1e-3
+        torch.testing.assert_close(moved[:3, :3], pose[:3, :3].float(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(window.path.editor.cameras().world_from_cam[-1], moved, rtol=0, atol=1e-4)
+        assert client.pose[:3, 3].norm() > 0 and not page.errors
+        page.close()
+
+
+def test_model_lens_and_steps_are_chosen_in_the_window(browser, tmp_path):
+    """A path whose keyframes have different lenses, of a model that shows any, is rendered with them."""
+    with shown(tmp_path / "out", names=("default", "places", "dit3d")) as window:
+        page = new_page(browser, window)
+        assert page.get_by_label("Lens, degrees").is_disabled() and page.get_by_text("References").count() == 1
+        page.get_by_label("Steps").fill("2")
+        page.keyboard.press("Tab")
+        until(lambda: window._choice.steps == 2)
+        assert window.scene.model.system.method_note["schedule"]["steps"] == 2
+        page.get_by_role("combobox").first.click()
+        page.get_by_role("option", name="places").click()
+        until(lambda: window._choice.model == "places")
+        assert not page.get_by_label("Lens, degrees").is_disabled()
+        press(page, "Add keyframe")
+        expect(page.get_by_text("1 keyframes; a path needs two.")).to_be_visible(timeout=PATIENCE)
+        page.get_by_label("Lens, degrees").fill("80")
+        page.keyboard.press("Tab")
+        (client,) = window.pages.values()
+        until(lambda: client.degrees == 80)
+        press(page, "Add keyframe")
+        expect(page.get_by_text("2 keyframes, 48 frames.")).to_be_visible(timeout=PATIENCE)
+        page.get_by_label("Seconds").fill("0.3")
+        page.keyboard.press("Tab")
+        expect(page.get_by_text("2 keyframes, 4 frames.")).to_be_visible(timeout=PATIENCE)
+        with page.expect_download(timeout=PATIENCE):
+            press(page, "Render path")
+        rendered = read_capture(tmp_path / "out" / "path-001").cameras
+        h = rendered.image_size[0]
+        angles = [math.degrees(field_of_view(float(camera), h)) for camera in rendered.intrinsics[:, 1, 1]]
+        assert angles[0] == pytest.approx(49.1, abs=0.1) and angles[-1] == pytest.approx(80, abs=0.1)
+        assert angles == sorted(angles) and not page.errors
+        page.close()
+
+
+def test_a_scene_file_is_shown_without_its_photographs(browser, tmp_path, capsys):
+    """What a model made is kept; the window looks around in it, and renders paths with depth."""
+    rng = load("rng")
+    made = rng.reconstruct(read_capture(BUS).select([0, 5]))
+    made.save(tmp_path / "bus.safetensors")
+    opened_again = rng.open_scene(tmp_path / "bus.safetensors")
+    (tmp_path / "scratch").mkdir()
+    capture = opened_again.photographs(tmp_path / "scratch")
+    torch.testing.assert_close(capture.images(), made.images, rtol=0, atol=0.51 / 255)
+    with shown(tmp_path / "out", capture, "rng", references=(0, 1), made=opened_again) as window:
+        page = new_page(browser, window)
+        assert page.get_by_text("References").count() == page.get_by_text("Model").count() == 0
+        pose = capture.cameras.world_from_cam[0].float()
+        expected = made.render(window.scene.camera(pose))
+        torch.testing.assert_close(window.scene.view(pose).image, expected.images[0], rtol=0, atol=1e-5)
+        press(page, "Take preset")
+        page.get_by_label("Seconds").fill("0.4")
+        page.keyboard.press("Tab")
+        expect(page.get_by_text("5 frames.", exact=True)).to_be_visible(timeout=PATIENCE)
+        with page.expect_download(timeout=PATIENCE):
+            press(page, "Render path")
+        folder = read_capture(tmp_path / "out" / "path-001")
+        assert len(folder) == 5 and folder.depths() is not None and not page.errors
+        page.close()
+    assert main(["view", str(tmp_path / "bus.safetensors"), "--references", "0"]) == 1
+    assert "takes no other references" in capsys.readouterr().err

@@ -27,6 +27,11 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 """Shipped weights, one folder a name."""
 
 
+def shipped_weights() -> list[Path]:
+    """Checkpoint folders of the package."""
+    return sorted(path.parent for path in WEIGHTS.glob("*/config.json"))
+
+
 def resolve(name: str | Path) -> Path:
     """The checkpoint folder that a name stands for; of a run the last checkpoint.
 
@@ -36,7 +41,7 @@ def resolve(name: str | Path) -> Path:
     Raises:
         KaleidosceneError: There is none.
     """
-    shipped = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
+    shipped = [path.name for path in shipped_weights()]
     if str(name) in shipped:
         return WEIGHTS / str(name)
     folder = Path(name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.evaluation.baselines import BASELINES, baseline_capabilities
 from kaleidoscene.families.ablation import Ablation
-from kaleidoscene.families.checkpoints import family_of
+from kaleidoscene.families.checkpoints import family_of, shipped_weights
 from kaleidoscene.families.family import Family
 from kaleidoscene.rendering.capabilities import Capabilities
 from kaleidoscene.rendering.capabilities import require as require_of
@@ -52,6 +52,11 @@ _INTERPOLATOR = "film"
 """Trained as the families are; it puts frames between frames and renders no cameras, so that it is none of them."""
 BASELINE = "baseline:"
 """Baselines go by this before their name, beside models."""
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Names of the weights in the package that render views."""
+    return tuple(path.name for path in shipped_weights() if family_of(path) in FAMILIES)
 
 
 def load_folder(folder: Path, device: str, precision: str) -> System:

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
 from kaleidoscene.geometry.trajectories import sphere
 from kaleidoscene.geometry.view import View
+from kaleidoscene.images.files import write_image
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, fuse
 from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.rendering.renderer import Scene, in_chunks
@@ -119,6 +121,18 @@ class Reconstruction:
 
     def _about_the_object(self, views: PointViews) -> PointViews:
         return replace(views, points=views.points - self.origin, cameras=self._centred.normalise(views.cameras))
+
+    def photographs(self, folder: Path) -> Capture:
+        """The photographs as a capture with cameras.
+
+        Args:
+            folder: Where its images are written.
+        """
+        paths = [folder / f"{index:04d}.png" for index in range(len(self.images))]
+        for path, image in zip(paths, self.images, strict=True):
+            write_image(path, image)
+        capture = Capture.of_images("scene", "scene file", folder, paths, self.cameras, centred="scene")
+        return replace(capture, centre=self.origin, upward=self.up)
 
     def save(self, path: str | Path) -> None:
         """Write a scene file, from which :meth:`load` goes on without computing the scene again.

@@ -35,6 +35,8 @@ class Page:
 
     def __init__(self, client: Any, scene: LiveScene | None, say: Said, compared: Compared) -> None:
         self.client, self.scene, self._say, self._compared = client, scene, say, compared
+        self.degrees: float | None = None
+        """Vertical field of view that is looked through; None: that of the model."""
         self._asked, self._ended, self._playing = Event(), Event(), Event()
         client.camera.on_update(lambda _: self.look())
         self._thread = Thread(target=self._run, daemon=True)
@@ -61,14 +63,23 @@ class Page:
                 if depth > 1e-6:
                     self.client.camera.look_at = (pose[:3, 3] + depth * pose[:3, 2]).numpy()
 
-    def use(self, scene: LiveScene | None) -> None:
-        """Render from another scene, or no more."""
-        self.scene = scene
+    def use(self, scene: LiveScene | None, degrees: float | None = None) -> None:
+        """Render from another scene, or no more.
+
+        Args:
+            scene: To render from.
+            degrees: Vertical field of view, for models that show any.
+        """
+        self.scene, self.degrees = scene, degrees
         if scene is None:
             self.client.scene.set_background_image(None)
             return
-        self.client.camera.fov = field_of_view(float(scene.intrinsics[1, 1]), scene.model.image_size[0])
+        self._look_through(scene.lens(degrees))
         self.look()
+
+    def _look_through(self, intrinsics: Float[Tensor, "3 3"]) -> None:
+        assert self.scene is not None
+        self.client.camera.fov = field_of_view(float(intrinsics[1, 1]), self.scene.model.image_size[0])
 
     def play(self, cameras: Cameras, fps: float) -> None:
         """Fly along a path, with the views that a rendering of it has; at most ``fps`` a second.
@@ -82,14 +93,18 @@ class Page:
             raise KaleidosceneError("A path is being played already.")
         self._playing.set()
         try:
-            for frame, pose in zip(self.scene.film(cameras), cameras.world_from_cam, strict=True):
+            for number, frame in enumerate(self.scene.film(cameras)):
                 if self._ended.is_set():
                     return
-                self.fly(pose)
-                self._show(self._compared(frame, pose))
+                camera = cameras[number]
+                self.fly(camera.world_from_cam)
+                self._look_through(camera.intrinsics)
+                self._show(self._compared(frame, camera.world_from_cam))
                 self._ended.wait(max(0.0, 1 / fps - frame.seconds))
         finally:
             self._playing.clear()
+        if self.scene is not None:
+            self._look_through(self.scene.lens(self.degrees))
 
     def end(self) -> None:
         """The client is gone."""
@@ -106,7 +121,7 @@ class Page:
                 continue
             try:
                 pose = self.pose
-                self._show(self._compared(self.scene.view(pose), pose))
+                self._show(self._compared(self.scene.view(pose, self.degrees), pose))
             except KaleidosceneError as error:
                 self._say(str(error))
             except Exception as error:  # memory that ran out, say; the page goes on

@@ -32,8 +32,8 @@ class Photographs:
         self._size, self._focal = scene.model.image_size, scene.model.system.focal_over_height
         self._near = _NEAR * scale_of(capture)
 
-    def view(self, world_from_cam: Float[Tensor, "4 4"]) -> LiveFrame | None:
-        """The image of the camera that stands there, or next to it, by the lens of the model's views."""
+    def view(self, world_from_cam: Float[Tensor, "4 4"], degrees: float | None = None) -> LiveFrame | None:
+        """The image of the camera that stands there, or next to it, by the usual lens of the model's views."""
         poses, asked = self._capture.cameras.world_from_cam, world_from_cam.float()
         apart = (poses[:, :3, 3] - asked[:3, 3]).norm(dim=-1)
         turned = (poses[:, :3, :3] * asked[:3, :3]).sum((1, 2)) / 3
@@ -42,24 +42,24 @@ class Photographs:
             return None
         off = torch.where(stands, apart / self._near + (1 - turned) / (1 - _STRAIGHT), torch.inf)
         view = self._capture.select([int(off.argmin())])
-        return LiveFrame(fit_views(view.images(), view.cameras, self._size, self._focal)[0][0], None, 0.0)
+        image = fit_views(view.images(), view.cameras, self._size, self._focal)[0][0]
+        return LiveFrame(image, None, 0.0, float(self.intrinsics[1, 1]))
 
 
 Other = LiveScene | Photographs
 """What is held against a model's views."""
 
 
-def beside(frame: LiveFrame, other: LiveFrame, share: float, zoom: float = 1.0) -> LiveFrame:
+def beside(frame: LiveFrame, other: LiveFrame, share: float) -> LiveFrame:
     """One picture of two: ``share`` of its width of the first, what is right of that of the other, a line between.
 
     Args:
-        frame: Its size and depth are kept.
-        other: Cropped to the same size, or laid on white where it shows less.
+        frame: Its size, lens and depth are kept.
+        other: Brought to the same lens, and cropped to the same size, or laid on white where it shows less.
         share: 0 to 1.
-        zoom: Focal length of the first over that of the other, pixels.
     """
     h, w = frame.image.shape[-2:]
-    image = other.image
+    image, zoom = other.image, frame.focal / other.focal
     if zoom != 1:
         size = [max(1, round(side * zoom)) for side in image.shape[-2:]]
         image = torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]

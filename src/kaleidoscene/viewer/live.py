@@ -16,6 +16,8 @@ from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.formats.photos import intrinsics_of
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
+from kaleidoscene.geometry.poses import focal_over_side
+from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.renderer import TARGET_SEEDS
 
 
@@ -27,11 +29,13 @@ class LiveFrame:
         image: RGB in [0, 1].
         depth: Along the optical axis in world units; None of models that know none.
         seconds: It took.
+        focal: Length, pixels.
     """
 
     image: Float[Tensor, "3 h w"]
     depth: Float[Tensor, "h w"] | None
     seconds: float
+    focal: float
 
 
 class LiveScene:
@@ -46,7 +50,7 @@ class LiveScene:
 
     def __init__(self, model: Model, capture: Capture, indices: Sequence[int], seed: int = 0) -> None:
         references = capture.select(list(indices))
-        self.model = model.for_shape(references.cameras)
+        self.asked, self.model = model, model.for_shape(references.cameras)
         self.indices, self.seed = tuple(indices), seed
         self._centred = SceneNormalisation(references.origin(), torch.ones(()))
         images, cameras = self.model.prepare(references)
@@ -54,25 +58,58 @@ class LiveScene:
         self._scene = self.model.system.renderer.encode(images[None], inside)
         self._lock = Lock()
 
+    @classmethod
+    def of(cls, model: Model, made: Reconstruction) -> LiveScene:
+        """A scene that was made before, of all its photographs.
+
+        Args:
+            model: That made it.
+            made: In whose world everything is.
+        """
+        scene = object.__new__(cls)
+        scene.asked = scene.model = model
+        scene.indices, scene.seed = tuple(range(len(made.images))), 0
+        scene._centred, scene._scene = SceneNormalisation(made.origin, torch.ones(())), made.scene
+        scene._lock = Lock()
+        return scene
+
+    @property
+    def any_lens(self) -> bool:
+        """Whether views may have any field of view."""
+        return self.model.capabilities.any_lens
+
     @property
     def intrinsics(self) -> Float[Tensor, "3 3"]:
-        """The lens of the model."""
+        """The lens of the model, or its usual one."""
         h, _ = size = self.model.image_size
         return intrinsics_of(self.model.system.focal_over_height * h, size).float()
 
-    def camera(self, world_from_cam: Float[Tensor, "4 4"]) -> Cameras:
-        """A camera of the model in the world of the capture, ``(1,)``."""
-        poses = world_from_cam[None].float()
-        return Cameras(poses, self.intrinsics[None].to(poses), self.model.image_size)
+    def lens(self, degrees: float | None) -> Float[Tensor, "3 3"]:
+        """Intrinsics of a vertical field of view, for models that show any; else, and for None, the model's own."""
+        if degrees is None or not self.any_lens:
+            return self.intrinsics
+        h, _ = size = self.model.image_size
+        return intrinsics_of(focal_over_side(degrees) * h, size).float()
 
-    def view(self, world_from_cam: Float[Tensor, "4 4"]) -> LiveFrame:
-        """What is seen from a pose in the world of the capture."""
-        return next(self.film(self.camera(world_from_cam)))
+    def camera(self, world_from_cam: Float[Tensor, "4 4"], degrees: float | None = None) -> Cameras:
+        """A camera of the model in the world of the capture, ``(1,)``.
+
+        Args:
+            world_from_cam: Its pose.
+            degrees: As of :meth:`lens`.
+        """
+        poses = world_from_cam[None].float()
+        return Cameras(poses, self.lens(degrees)[None].to(poses), self.model.image_size)
+
+    def view(self, world_from_cam: Float[Tensor, "4 4"], degrees: float | None = None) -> LiveFrame:
+        """What is seen from a pose in the world of the capture; ``degrees`` as of :meth:`lens`."""
+        return next(self.film(self.camera(world_from_cam, degrees)))
 
     def film(self, cameras: Cameras) -> Iterator[LiveFrame]:
         """The views of a path ``(frames,)``, each as a rendering of the whole path has it."""
         renderer = self.model.system.renderer
-        inside = self._centred.normalise(self.model.lens(cameras)).reshape(1, len(cameras))
+        seen = self.model.lens(cameras)
+        inside = self._centred.normalise(seen).reshape(1, len(cameras))
         with self._lock:
             scene = renderer.expect(self._scene, inside)
         for index in range(len(cameras)):
@@ -82,7 +119,7 @@ class LiveScene:
                 found = renderer.render(scene, one, seeds=[self.seed * TARGET_SEEDS + index], independent=True)
                 seconds = time.perf_counter() - started
             depth = None if found.depths is None else found.depths[0, 0].cpu()
-            yield LiveFrame(found.images[0, 0].cpu(), depth, seconds)
+            yield LiveFrame(found.images[0, 0].cpu(), depth, seconds, float(seen.intrinsics[index, 1, 1]))
 
     def with_seed(self, seed: int) -> LiveScene:
         """The same references with another seed."""

@@ -8,17 +8,17 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.poses import field_of_view
 from kaleidoscene.viewer.client import Page
-from kaleidoscene.viewer.path import PRESETS, PathEditor
+from kaleidoscene.viewer.live import LiveScene
+from kaleidoscene.viewer.path import PRESETS, Keyframe, PathEditor
+from kaleidoscene.viewer.things import FRUSTUM, place_of, pose_of, scale_of
 
 Render = Callable[[Path, Callable[[int, int], None]], Path]
 """From the file of a path, and who is told of progress (and may stop it), to the folder that was written."""
-_LINE = (220, 60, 60)
+_LINE, _GRIP, _NONE = (220, 60, 60), 0.2, "none"
 
 
 class Stopped(KaleidosceneError):
@@ -44,6 +44,7 @@ class PathPanel:
         self.server, self.editor, self.out = server, editor, out
         self._start, self._page_of, self._render = start, page_of, render
         self._stop, self._busy = Event(), Lock()
+        self._scale, self._grip, self._drawn = scale_of(start), None, []
         gui = server.gui
         self.said = gui.add_markdown("")
         self._build_keyframes(gui)
@@ -53,13 +54,17 @@ class PathPanel:
 
     def _build_keyframes(self, gui: Any) -> None:
         add = gui.add_button("Add keyframe", hint="Where this page looks from.")
-        add.on_click(lambda event: self._edit(lambda: self.editor.add(self._pose(event))))
-        self.chosen = gui.add_dropdown("Keyframe", ("none",))
+        add.on_click(lambda event: self._edit(lambda: self._add(event)))
+        self.chosen = gui.add_dropdown("Keyframe", (_NONE,), hint="A click on its frame chooses it.")
+        # Off where one looks from the keyframe, as after adding it: a grip about the eye would take all drags.
+        self.dragging = gui.add_checkbox("Drag keyframe", False)
+        for handle in (self.chosen, self.dragging):
+            handle.on_update(lambda _: self._hold())
         go, move, drop = (
             gui.add_button(label) for label in ("Go to keyframe", "Move keyframe here", "Delete keyframe")
         )
         go.on_click(lambda event: self._with_chosen(lambda place: self._fly(event, place)))
-        move.on_click(lambda event: self._with_chosen(lambda place: self.editor.replace(place, self._pose(event))))
+        move.on_click(lambda event: self._with_chosen(lambda place: self.editor.replace(place, self._seen(event))))
         drop.on_click(lambda _: self._with_chosen(self.editor.remove))
         gui.add_button("Delete all").on_click(lambda _: self._edit(self.editor.clear))
 
@@ -82,11 +87,23 @@ class PathPanel:
         gui.add_button("Render path").on_click(lambda event: self._do(lambda: self._render_path(event.client)))
         gui.add_button("Stop").on_click(lambda _: self._stop.set())
 
-    def _pose(self, event: Any) -> Float[Tensor, "4 4"]:
-        return self._page_of(event.client).pose
+    def _add(self, event: Any) -> None:
+        self.dragging.value = False
+        self.editor.add(self._seen(event))
+
+    def _seen(self, event: Any) -> Keyframe:
+        page = self._page_of(event.client)
+        return Keyframe(page.pose.float(), page.degrees)
 
     def _fly(self, event: Any, place: int) -> None:
-        self._page_of(event.client).fly(self.editor.keyframes[place], self._start.origin())
+        self._page_of(event.client).fly(self.editor.keyframes[place].world_from_cam, self._start.origin())
+
+    def follow(self, scene: LiveScene) -> None:
+        """Take the lens and image size of a scene that took the place of another one."""
+        editor = self.editor
+        editor.intrinsics, editor.image_size = scene.intrinsics, scene.model.image_size
+        editor.any_lens = scene.any_lens
+        self._changed()
 
     def _play(self, event: Any) -> None:
         self._page_of(event.client).play(self.editor.cameras(), self.editor.fps)
@@ -96,8 +113,13 @@ class PathPanel:
         self.editor.closed = bool(self.closed.value)
 
     def _with_chosen(self, what: Callable[[int], None]) -> None:
-        if self.chosen.value != "none":
-            self._edit(lambda: what(int(self.chosen.value) - 1))
+        if (place := self._place) is not None:
+            self._edit(lambda: what(place))
+
+    @property
+    def _place(self) -> int | None:
+        """The keyframe that is chosen."""
+        return None if self.chosen.value == _NONE else int(self.chosen.value) - 1
 
     def _edit(self, what: Callable[[], None]) -> None:
         if self._do(what):
@@ -116,19 +138,62 @@ class PathPanel:
 
     def _changed(self) -> None:
         """Show the path as it is now."""
+        count, held = len(self.editor.keyframes), self._place
+        self.chosen.options = tuple(str(n + 1) for n in range(count)) or (_NONE,)
+        if held is not None and held < count:
+            self.chosen.value = str(held + 1)
+        self._draw()
+        self._hold()
+
+    def _draw(self) -> None:
+        """The line of the path, and a frame for every keyframe."""
         editor, scene = self.editor, self.server.scene
         count = len(editor.keyframes)
-        self.chosen.options = tuple(str(n + 1) for n in range(count)) or ("none",)
         scene.remove_by_name("/path")
+        for handle in self._drawn:
+            handle.remove()
+        self._drawn = [self._draw_keyframe(place) for place in range(count)]
         try:
             cameras = editor.cameras()
-        except KaleidosceneError:
-            self.said.content = f"{count} keyframes; a path needs two."
+        except KaleidosceneError as error:
+            self.said.content = str(error) if count == 0 else f"{count} keyframes; a path needs two."
             return
         self.said.content = f"{count} keyframes, {len(cameras)} frames." if count else f"{len(cameras)} frames."
         if len(cameras) > 1:
             points = cameras.centres.double().numpy()
             scene.add_spline_catmull_rom("/path", points, thickness=2.0, thickness_units="screen", color=_LINE)
+
+    def _draw_keyframe(self, place: int) -> Any:
+        (h, w), keyframe = self.editor.image_size, self.editor.keyframes[place]
+        angle = field_of_view(float(self.editor.lens(keyframe)[1, 1]), h)
+        frame = self.server.scene.add_camera_frustum(
+            f"/keyframes/{place}", angle, w / h, scale=FRUSTUM * self._scale, color=_LINE, thickness=2.0,
+            thickness_units="screen", **place_of(keyframe.world_from_cam),
+        )  # fmt: skip
+
+        def choose(_: Any) -> None:
+            self.chosen.value, self.dragging.value = str(place + 1), True
+
+        frame.on_click(choose)
+        return frame
+
+    def _hold(self) -> None:
+        """A grip at the keyframe that is chosen, to drag and turn it by, where it is wanted."""
+        if self._grip is not None:
+            self._grip.remove()
+            self._grip = None
+        place = self._place
+        if not self.dragging.value or place is None or place >= len(self.editor.keyframes):
+            return
+        grip = self._grip = self.server.scene.add_transform_controls(
+            "/grip", scale=_GRIP * self._scale, **place_of(self.editor.keyframes[place].world_from_cam)
+        )
+        grip.on_update(lambda _: self._drag(place, grip))
+
+    def _drag(self, place: int, grip: Any) -> None:
+        if place < len(self.editor.keyframes):
+            self.editor.move(place, pose_of(grip).float())
+            self._draw()
 
     def _save(self, client: Any) -> None:
         path = self.out / "camera_path.json"

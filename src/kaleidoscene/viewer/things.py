@@ -17,7 +17,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.poses import field_of_view, quaternion_of, rigid, rotation_of
 from kaleidoscene.images.pixels import resize_image, to_bytes
 
-MESHES, CLOUDS = (".glb", ".gltf", ".obj"), (".ply",)
+MESHES, CLOUDS, SCENE = (".glb", ".gltf", ".obj"), (".ply",), ".safetensors"
 FRUSTUM = 0.05
 """Of a frustum, in distances of cameras from what they show."""
 _THUMBNAIL = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -14,39 +14,69 @@ from torch import Tensor
 from kaleidoscene.api import Model
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.renderer import OnStep
+from kaleidoscene.viewer.choosing import Choice, ChoicePanel, Load
 from kaleidoscene.viewer.client import Page
 from kaleidoscene.viewer.comparison import Other, Photographs, beside
+from kaleidoscene.viewer.gate import Gate
 from kaleidoscene.viewer.live import LiveFrame, LiveScene
-from kaleidoscene.viewer.panel import PathPanel, Render
+from kaleidoscene.viewer.panel import PathPanel
 from kaleidoscene.viewer.path import PathEditor
+from kaleidoscene.viewer.path_rendering import render_made, render_path
 from kaleidoscene.viewer.things import FRUSTUM, scale_of, show_cameras, show_file
-from kaleidoscene.workflows.rendering import RenderingJob
-from kaleidoscene.workflows.request import RequestOptions, parse_references, resolve_request
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a window is about.
+
+    Attributes:
+        capture: Posed views.
+        references: Views to render from.
+        out: Folder for what is saved and rendered from the page.
+        name: Of the model that renders at first.
+        load: Gives the model of a name; None: cameras alone are shown.
+        names: Of models that can be chosen.
+        against: Another model that is given the same references, or the capture's own images, to be compared with.
+        made: The scene, where it was made before; its photographs are the capture.
+    """
+
+    capture: Capture
+    references: tuple[int, ...]
+    out: Path
+    name: str = "default"
+    load: Load | None = None
+    names: tuple[str, ...] = ()
+    against: Model | Literal["truth"] | None = None
+    made: Reconstruction | None = None
 
 
 class Window:
     """A viser server that shows a capture, files, and new views where a page looks.
 
     Args:
-        host: Loopback: the window has no password.
-        port: Of the server; another one is taken where it is not free.
+        host: Of the address that pages are served at. Beyond this machine they are served to those alone who have the
+            token of the address.
+        port: Of the server; on this machine another one is taken where it is not free.
 
     Raises:
-        KaleidosceneError: viser is missing, or the host is open to others.
+        KaleidosceneError: viser is missing, or nothing can listen there.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8080) -> None:
-        if host not in _LOOPBACK:
-            raise KaleidosceneError(
-                f"--host {host}: the window has no password and is served to this machine alone; reach it from another "
-                f"one with 'ssh -L {port}:localhost:{port}'."
-            )
-        self.server = _viser().ViserServer(host=host, port=port, label="Kaleidoscene", verbose=False)
+        inside = host in _LOOPBACK
+        own = {"host": host, "port": port} if inside else {"host": "127.0.0.1", "port": port + 1}
+        self.server = _viser().ViserServer(**own, label="Kaleidoscene", verbose=False)
+        try:
+            self.gate = None if inside else Gate(host, port, self.server.get_port())
+        except KaleidosceneError:
+            self.server.stop()
+            raise
         self.server.gui.configure_theme(dark_mode=False, show_logo=False, show_share_button=False)
-        # A page could ask for a public tunnel by itself; nobody beside this machine is to see the window.
+        # A page could ask for a public tunnel by itself; nobody without the address is to see the window.
         self.server.request_share_url = _not_shared
         self.server.gui.main_panel.dock_right()
         self.pages: dict[int, Page] = {}
@@ -58,46 +88,67 @@ class Window:
     @property
     def address(self) -> str:
         """Where a browser finds it."""
+        if self.gate is not None:
+            return self.gate.address
         return f"http://{self.server.get_host()}:{self.server.get_port()}"
 
     def show_files(self, paths: Sequence[Path]) -> list[str]:
         """Meshes and clouds; returns what they are."""
         return [f"{path.name}: {show_file(self.server.scene, path, n)}" for n, path in enumerate(paths)]
 
-    def show_capture(
-        self, capture: Capture, model: Model | None, references: list[int], out: Path, render: Render,
-        against: Model | Literal["truth"] | None = None,
-    ) -> None:  # fmt: skip
+    def show(self, subject: Subject) -> None:
         """Cameras of a capture, and with a model new views of it and camera paths.
 
-        Args:
-            capture: Posed.
-            model: What renders; None: cameras alone.
-            references: Views to render from.
-            out: Folder for what is saved and rendered from the page.
-            render: Renders the file of a path.
-            against: Another model that is given the same references, or the capture's own images, to be compared with.
+        Raises:
+            KaleidosceneError: There is no such model or view.
         """
-        self.against = against
-        self.capture, scale = capture, scale_of(capture)
-        self.server.scene.set_up_direction(capture.up().double().numpy())
+        self.subject, self.capture = subject, subject.capture
+        scale = scale_of(self.capture)
+        self.server.scene.set_up_direction(self.capture.up().double().numpy())
         self.server.scene.add_frame("/world", axes_length=0.2 * scale, axes_radius=0.004 * scale)
-        self._draw_cameras(references)
-        if model is not None:
-            self._prepare(LiveScene(model, capture, references), out, render)
+        self._draw_cameras(list(subject.references))
+        if subject.load is not None:
+            self._prepare(subject.load)
         # Pages that wait for the server come at once, and need all of it.
         self.server.on_client_connect(self._connect)
         self.server.on_client_disconnect(lambda client: self.pages.pop(client.client_id).end())
 
-    def _prepare(self, scene: LiveScene, out: Path, render: Render) -> None:
+    def _prepare(self, load: Load) -> None:
         """What is rendered live, and the panel."""
-        self.scene = scene
+        subject, gui = self.subject, self.server.gui
+        self._choice = Choice(subject.name, subject.references, 0, 0)
+        model = load(subject.name)
+        made = subject.made
+        self.scene = LiveScene(model, self.capture, subject.references) if made is None else LiveScene.of(model, made)
         self.other = self._other(self.scene)
-        with self.server.gui.add_folder("New views"):
-            self._build_live()
-        with self.server.gui.add_folder("Camera path"):
-            editor = PathEditor(self.scene.intrinsics, self.scene.model.image_size)
-            self.path = PathPanel(self.server, editor, self.capture, page_of=self._page_of, render=render, out=out)
+        with gui.add_folder("New views"):
+            compared = subject.against is not None
+            self.chosen = ChoicePanel(
+                gui, subject.names or (subject.name,), self._choice, self.scene, compared=compared,
+                fixed=made is not None,
+            )  # fmt: skip
+            show = gui.add_checkbox("Show cameras", True)
+        self.chosen.on_change(self._change_scene, self._use)
+        if self.chosen.share is not None:
+            self.chosen.share.on_update(lambda _: [page.look() for page in list(self.pages.values())])
+        show.on_update(lambda _: [setattr(handle, "visible", show.value) for handle in self._cameras])
+        with gui.add_folder("Camera path"):
+            editor = PathEditor(self.scene.intrinsics, self.scene.model.image_size, self.scene.any_lens)
+            self.path = PathPanel(
+                self.server, editor, self.capture, page_of=self._page_of, render=self._render, out=subject.out
+            )
+
+    def _render(self, path: Path, on_view: OnStep) -> Path:
+        """The folder that a path was rendered into."""
+        scene, subject, fps = self.scene, self.subject, self.path.editor.fps
+        assert scene is not None
+        if subject.made is not None:
+            return render_made(
+                path, subject.made, capture=self.capture, out=subject.out, fps=fps, on_view=on_view
+            )  # fmt: skip
+        return render_path(
+            path, scene, name=self._choice.model, capture=self.capture.root, out=subject.out, fps=fps, on_view=on_view
+        )
 
     def _page_of(self, client: Any) -> Page:
         return self.pages[client.client_id]
@@ -108,80 +159,65 @@ class Window:
         self._cameras = show_cameras(self.server.scene, self.capture, references, self._fly_to)
         self.references = references
 
-    def _build_live(self) -> None:
-        gui = self.server.gui
-        self.live = gui.add_checkbox("Render where I look", True)
-        self.shown = gui.add_text("References", ",".join(map(str, self.references)))
-        self.seed = gui.add_number("Seed", 0, min=0, step=1)
-        if self.other is not None:
-            self.share = gui.add_slider(
-                "Compare", min=0.0, max=1.0, step=0.01, initial_value=0.5, hint="Left the model, right the other one."
-            )
-            self.share.on_update(lambda _: [page.look() for page in list(self.pages.values())])
-        self.took = gui.add_markdown("")
-        self.live.on_update(lambda _: self._use())
-        self.shown.on_update(lambda _: self._change_scene())
-        self.seed.on_update(lambda _: self._change_scene())
-        show = gui.add_checkbox("Show cameras", True)
-
-        def on_show(_: Any) -> None:
-            for handle in self._cameras:
-                handle.visible = show.value
-
-        show.on_update(on_show)
-
     def _other(self, scene: LiveScene) -> Other | None:
         """What is compared with, for the references and the seed of a scene."""
-        if self.against is None:
+        against = self.subject.against
+        if against is None:
             return None
-        if isinstance(self.against, str):
+        if isinstance(against, str):
             return Photographs(self.capture, scene)
-        return LiveScene(self.against, self.capture, scene.indices, scene.seed)
+        return LiveScene(against, self.capture, scene.indices, scene.seed)
 
     def _compared(self, frame: LiveFrame, pose: Tensor) -> LiveFrame:
         """A view with the other answer beside it, where there is one."""
-        scene, other = self.scene, self.other
-        if scene is None or other is None or self.share.value >= 1:
+        share = None if self.chosen.share is None else float(self.chosen.share.value)
+        if self.other is None or share is None or share >= 1:
             return frame
-        found = other.view(pose)
-        zoom = float(scene.intrinsics[1, 1] / other.intrinsics[1, 1])
-        return frame if found is None else beside(frame, found, float(self.share.value), zoom)
+        found = self.other.view(pose, self.chosen.degrees)
+        return frame if found is None else beside(frame, found, share)
 
     def _change_scene(self) -> None:
-        """References or seed are others now."""
+        """Model, references, steps or seed are others now."""
         with self._changing:
-            before = self.scene
-            assert before is not None
+            before, was = self.scene, self._choice
+            assert before is not None and self.subject.load is not None
             try:
-                references, seed = parse_references(self.shown.value), int(self.seed.value)
-                same = tuple(references) == before.indices
-                after = before.with_seed(seed) if same else LiveScene(before.model, self.capture, references, seed)
-                before_it = self.other
-                other = before_it.with_seed(seed) if same and isinstance(before_it, LiveScene) else self._other(after)
-                if not same:
-                    self._draw_cameras(references)
+                choice = self.chosen.choice()
+                if choice.model != was.model:
+                    self._say(f"loading {choice.model}")
+                after = choice.scene(before, was, self.capture, self.subject.load)
+                seed_alone = after.asked is before.asked and after.indices == before.indices
+                held = self.other
+                other = held.with_seed(after.seed) if seed_alone and isinstance(held, LiveScene) else self._other(after)
+                if choice.references != was.references:
+                    self._draw_cameras(list(choice.references))
             except KaleidosceneError as error:
                 self._say(str(error))
                 return
-            self.scene, self.other = after, other
+            self.scene, self.other, self._choice = after, other, choice
+            self.chosen.follow(after)
+            self.path.follow(after)
             self._use()
 
     def _use(self) -> None:
         for page in list(self.pages.values()):
-            page.use(self.scene if self.live.value else None)
+            page.use(self.scene if self.chosen.live.value else None, self.chosen.degrees)
 
     def _connect(self, client: Any) -> None:
         page = self.pages[client.client_id] = Page(client, self.scene, self._say, self._compared)
         client.camera.near = 3 * FRUSTUM * scale_of(self.capture)  # who looks from a camera does not see its picture
         page.fly(self.capture.cameras.world_from_cam[self.references[0]], self.capture.origin())
-        page.use(self.scene if self.scene is not None and self.live.value else None)
+        if self.scene is not None and self.chosen.live.value:
+            page.use(self.scene, self.chosen.degrees)
+        else:
+            page.use(None)
 
     def _fly_to(self, client: Any, number: int) -> None:
         self._page_of(client).fly(self.capture.cameras.world_from_cam[number], self.capture.origin())
 
     def _say(self, sentence: str) -> None:
         if self.scene is not None:
-            self.took.content = sentence
+            self.chosen.said.content = sentence
 
     def wait(self) -> None:
         """Until Ctrl-C."""
@@ -190,6 +226,8 @@ class Window:
 
     def close(self) -> None:
         """End the server and what its pages do."""
+        if self.gate is not None:
+            self.gate.close()
         for page in list(self.pages.values()):
             page.end()
         self.server.stop()
@@ -203,35 +241,6 @@ def opened(host: str = "127.0.0.1", port: int = 8080) -> Iterator[Window]:
         yield window
     finally:
         window.close()
-
-
-def path_renderer(window: Window, name: str, capture: Path, out: Path) -> Render:
-    """Renders a path as 'kaleidoscene render --camera-path' does, into the next folder below ``out``.
-
-    Args:
-        window: Its references, model and seed are taken.
-        name: Of the model, as it was asked for.
-        capture: Where the capture lies.
-        out: Folder of the renderings.
-    """
-
-    def render(path: Path, on_view: OnStep) -> Path:
-        scene = window.scene
-        assert scene is not None
-        chosen = ",".join(map(str, scene.indices))
-        request = resolve_request(RequestOptions(capture=capture, references=chosen, camera_path=path), scene.model)
-        jobs = (
-            RenderingJob(
-                out=out / f"path-{n:03d}", name=name, model=scene.model, request=request,
-                plan=scene.model.system.default_plan.changed(chunk=1), precision="fp32", seed=scene.seed,
-                fps=window.path.editor.fps, overwrite=False, capture=capture, sources=(capture, path),
-            ) for n in count(1)
-        )  # fmt: skip
-        job = next(job for job in jobs if job.is_free)
-        job.run(on_view)
-        return job.out
-
-    return render
 
 
 def _not_shared(*_: Any, **__: Any) -> None:

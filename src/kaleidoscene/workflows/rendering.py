@@ -184,6 +184,7 @@ class RenderingJob:
             "precision": self.precision, "plan": to_plain(self.plan), "capture": str(self.capture.resolve()),
             "references": request.indices, "seen": seen, "fps": self.fps,
             "cameras": request.cameras.world_from_cam.tolist(),
+            "lenses": model.lens(request.cameras).intrinsics.tolist(),
             **({"depth": True} if self.depth else {}), **self._route,
         }  # fmt: skip
 
