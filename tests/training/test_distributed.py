@@ -105,9 +105,9 @@ def test_many_processes_follow_the_losses_of_one(shards, tmp_path, processes):  
 def check_ways(shards, folder, said, processes):  # noqa: F811
     for name, options in WAYS[processes].items():
         if options["sharding"] == "fsdp" and "view_parallel" not in options:
-            # Once a step for each of the two blocks and the rest, however the batch is cut.
-            counts = re.findall(rf"/{name}/many: gradients exchanged: (\d+)", said)
-            assert [int(count) for count in counts] == [3 * SIX["steps"]] * processes
+            # Once a step for each of the two blocks and the rest, however it is cut; Muon's matrices twice.
+            counts = re.findall(rf"/{name}/many: gradients exchanged: (\d+), matrices: (\d+)", said)
+            assert counts == [(str(3 * SIX["steps"]), str(2 * SIX["steps"]))] * processes
         as_one_does(shards, folder / name, options)
 
 

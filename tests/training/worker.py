@@ -67,10 +67,10 @@ def train(shards: Path, run: Path, options: dict) -> bool:
             trainer._save()
         compiled = sum(block._compiled_call_impl is not None for block in trainer.model.blocks)
         print(f"compiled blocks: {compiled}")
-        with counted_exchanges() as exchanges:
+        with counted("reduce_scatter_single") as exchanges, counted("all_to_all_single") as swaps:
             trainer.train()
         print(f"interrupted: {trainer.interrupted}")
-        print(f"{run}: gradients exchanged: {len(exchanges)}")
+        print(f"{run}: gradients exchanged: {len(exchanges)}, matrices: {len(swaps)}")
         leave_world()
     except KaleidosceneError as error:
         print(f"kaleidoscene: {error}", file=sys.stderr)
@@ -114,12 +114,12 @@ def go_wrong(trainer, own) -> None:
 
 
 @contextmanager
-def counted_exchanges() -> Iterator[list[int]]:
-    """Grows by one with every gradient that processes exchange."""
-    exchanges, scatter = [], dist.reduce_scatter_single
-    dist.reduce_scatter_single = lambda *args, **named: (exchanges.append(1), scatter(*args, **named))[1]
-    yield exchanges
-    dist.reduce_scatter_single = scatter
+def counted(collective: str) -> Iterator[list[int]]:
+    """Grows by one with every call of a collective operation."""
+    calls, inner = [], getattr(dist, collective)
+    setattr(dist, collective, lambda *args, **named: (calls.append(1), inner(*args, **named))[1])
+    yield calls
+    setattr(dist, collective, inner)
 
 
 def rendered_mean(task, model) -> dict[str, float]:

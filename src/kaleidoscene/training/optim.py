@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kaleidoscene.choices import check_choices, check_range
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.training.muon import Muon
 from kaleidoscene.training.network import network_of
 
 _ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")
@@ -74,7 +75,7 @@ class Optimisers:
             matrices, rate = list(muon.values()), config.muon_learning_rate
             decay = config.weight_decay
             self.names.append(list(muon))
-            self.all.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, momentum=0.95, nesterov=True))
+            self.all.append(Muon(matrices, lr=rate, weight_decay=decay, momentum=0.95, nesterov=True))
         self.base_rates = [optimiser.param_groups[0]["lr"] for optimiser in self.all]
 
     def set_rate(self, factor: float) -> float:
@@ -115,7 +116,7 @@ class Optimisers:
         for names, optimiser in zip(self.names, self.all, strict=True):
             state = {index: states.pop(name) for index, name in enumerate(names) if name in states}
             kinds = {tuple(sorted(quantities)) for quantities in state.values()}
-            expected = ("momentum_buffer",) if isinstance(optimiser, torch.optim.Muon) else _ADAMW_STATE
+            expected = ("momentum_buffer",) if isinstance(optimiser, Muon) else _ADAMW_STATE
             # A parameter that no step has used yet, such as those of reprojection without references, has no state.
             if state and kinds != {expected}:
                 raise KaleidosceneError("The optimiser state belongs to other parameters or another optimiser.")
