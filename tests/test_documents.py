@@ -115,7 +115,7 @@ def test_example_01(tmp_path, monkeypatch, capsys):
 def test_example_02_is_a_path_that_renders(tmp_path, monkeypatch):
     run_example(monkeypatch, "02", BUS, tmp_path / "path.json", 0, 1)
     assert len(kaleidoscene.read_camera_path(tmp_path / "path.json")) == 51
-    argv = ["render", BUS, "--out", tmp_path / "out", "--camera-path", tmp_path / "path.json", "--chunk", "51"]
+    argv = ["render", BUS, "--out", tmp_path / "out", "--camera-path", tmp_path / "path.json", "--model", "rng"]
     assert main([str(word) for word in argv]) == 0
 
 

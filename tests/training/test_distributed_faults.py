@@ -7,13 +7,15 @@ import json
 import re
 import signal
 import time
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.heartbeat import describe
 from tests.training.processes import run_together, start, torchrun
-from tests.training.test_distributed import close, train_alone
 from tests.training.test_trainer import (  # noqa: F401
     load_training_state,
     losses,
@@ -47,29 +49,58 @@ def test_the_combination_of_the_paper_recipes_goes_on_after_a_kill(shards, tmp_p
     assert [scale for *_, scale, _ in whole] == [2.0**16] * 2 + [2.0**15] * 4
 
 
-@pytest.mark.slow
-def test_when_the_time_of_one_process_is_up_all_stop_at_the_same_step(shards, tmp_path):  # noqa: F811
-    done = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp", hurry=1)})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000001"]
-    done = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp")})
-    assert done.returncode == 0, done.stdout + done.stderr
-    close(train_alone(shards, tmp_path / "whole"), losses(tmp_path / "run"), 2e-4)
+DIVERGES = dict(batch_size=2, steps=24, checkpoint_every=10, divergence_factor=2.0, window=10)
+FIRST = {
+    "whole": {},
+    "signal": dict(ask=[1, 2], signal="SIGUSR1"),
+    "hurried": dict(hurry=1),
+    "diverged": dict(DIVERGES, blow_up=16, refused=True),
+    "bad": dict(spoil=[1, 2], refused=True),
+    "none": dict(sharding="none", refused=True),
+    "odd": dict(batch_size=5, refused=True),
+}
+SECOND = {"signal": {}, "hurried": {}, "diverged": dict(DIVERGES, rollback=0.5)}
+"""What two processes train one after the other, and what they go on with when they are started again."""
 
 
-@pytest.mark.slow
-def test_two_processes_see_a_divergence_alike_and_go_back_together(shards, tmp_path):  # noqa: F811
-    options = dict(sharding="fsdp", batch_size=2, steps=24, checkpoint_every=10, divergence_factor=2.0, window=10)
-    done = run_together(2, shards, {tmp_path / "run": dict(options, blow_up=16)})
-    assert done.returncode != 0 and done.stderr.count("the loss has diverged") >= 1
-    stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
-    assert 16 < stopped["step"] < 24 and stopped["places"][0] == "blocks.1.feed_forward.down.weight"
-    done = run_together(2, shards, {tmp_path / "run": dict(options, rollback=0.5)})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 25))
-    first, last = (
-        json.loads((path / "training" / "state.json").read_text()) for path in list_checkpoints(tmp_path / "run")
+@dataclass(frozen=True)
+class Twice:
+    """Folder of the runs, what was said of the first start, and what lay there after it."""
+
+    folder: Path
+    first: CompletedProcess[str]
+    left: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def twice(shards, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("twice")
+    first, second = (
+        {folder / name: {"sharding": "fsdp", **options} for name, options in runs.items()} for runs in (FIRST, SECOND)
     )
+    done = run_together(2, shards, first)
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = {name: list_checkpoints(folder / name)[-1].name for name in ("signal", "hurried")}
+    left |= {name: (folder / name / "stopped.json").read_text() for name in ("diverged", "bad")}
+    again = run_together(2, shards, second)
+    assert again.returncode == 0, again.stdout + again.stderr
+    return Twice(folder, done, left)
+
+
+@pytest.mark.slow
+def test_when_the_time_of_one_process_is_up_all_stop_at_the_same_step(twice):
+    assert twice.left["hurried"] == "step-00000001"
+    assert losses(twice.folder / "hurried") == losses(twice.folder / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_see_a_divergence_alike_and_go_back_together(twice):
+    assert twice.first.stderr.count("the loss has diverged") >= 1
+    stopped = json.loads(twice.left["diverged"])
+    assert 16 < stopped["step"] < 24 and stopped["places"][0] == "blocks.1.feed_forward.down.weight"
+    run = twice.folder / "diverged"
+    assert [record["step"] for record in records(run)] == list(range(1, 25))
+    first, last = (json.loads((path / "training" / "state.json").read_text()) for path in list_checkpoints(run))
     assert (first["step"], last["step"]) == (20, 24) and first["rate_scale"] == last["rate_scale"] == 0.5
 
 
@@ -85,7 +116,7 @@ def test_a_killed_process_ends_all(shards, tmp_path):  # noqa: F811
 @pytest.mark.slow
 def test_a_process_that_hangs_is_given_up(shards, tmp_path):  # noqa: F811
     """No launcher looks on here: its neighbour itself stops waiting, in a group within the mesh, when time is over."""
-    options = dict(batch_size=4, sharding="hybrid", shard_size=2, kill=[1, 2], signal="SIGSTOP", timeout=10.0)
+    options = dict(batch_size=4, sharding="hybrid", shard_size=2, kill=[1, 2], signal="SIGSTOP", timeout=6.0)
     with (tmp_path / "said-0.txt").open("w") as first, (tmp_path / "said.txt").open("w") as others:
         said = [[others, first], *[[others, others]] * 3]
         processes = start(4, shards, {tmp_path / "run": options}, said)
@@ -112,32 +143,24 @@ def test_who_holds_the_others_up_is_told_from_where_all_are():
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_at_the_next_step_and_they_go_on(shards, tmp_path):  # noqa: F811
-    asked = dict(sharding="fsdp", ask=[1, 2], signal="SIGUSR1")
-    done = run_together(2, shards, {tmp_path / "whole": dict(sharding="fsdp"), tmp_path / "run": asked})
-    assert done.returncode == 0 and done.stdout.count("interrupted: True") == 2, done.stdout + done.stderr
-    stopped = list_checkpoints(tmp_path / "run")[-1].name
-    assert stopped in ("step-00000003", "step-00000004")
-    again = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp")})
-    assert again.returncode == 0 and losses(tmp_path / "run") == losses(tmp_path / "whole")
+def test_a_signal_to_one_process_stops_all_at_the_next_step_and_they_go_on(twice):
+    assert twice.first.stdout.count("interrupted: True") == 2
+    assert twice.left["signal"] in ("step-00000003", "step-00000004")
+    assert losses(twice.folder / "signal") == losses(twice.folder / "whole")
 
 
 @pytest.mark.slow
-def test_a_bad_number_in_one_process_stops_all_with_the_cause(shards, tmp_path):  # noqa: F811
-    done = run_together(2, shards, {tmp_path / "run": dict(sharding="fsdp", spoil=[1, 2])})
-    assert done.returncode != 0
+def test_a_bad_number_in_one_process_stops_all_with_the_cause(twice):
     said = (
         r"Training stopped at step 2: the loss is nan; it arose first in (\S+) of process 1, in a .* scene (scene-\d+)"
     )
-    module, scene = re.search(said, done.stderr).groups()
-    stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
+    module, scene = re.search(said, twice.first.stderr).groups()
+    stopped = json.loads(twice.left["bad"])
     assert stopped["step"] == 2 and stopped["places"][0] == module and not module.endswith(".grad")
     assert stopped["scenes"][0] == scene and len(stopped["scenes"]) == 3  # of its half of the batch
 
 
 @pytest.mark.slow
-def test_several_processes_must_say_how_they_share(shards, tmp_path):  # noqa: F811
-    ways = {tmp_path / "none": dict(refused=True), tmp_path / "odd": dict(sharding="fsdp", batch_size=5, refused=True)}
-    done = run_together(2, shards, ways)
-    assert done.stderr.count("--train.sharding ddp, fsdp or hybrid") == 2
-    assert done.stderr.count("must be a multiple of 2") == 2
+def test_several_processes_must_say_how_they_share(twice):
+    assert twice.first.stderr.count("--train.sharding ddp, fsdp or hybrid") == 2
+    assert twice.first.stderr.count("must be a multiple of 2") == 2
