@@ -1,4 +1,4 @@
-"""Scans of phone apps in their published layout: Polycam's raw export, Record3D's recordings."""
+"""Scans in their published layout: of Polycam, Record3D and the 3D Scanner App, and of ARKitScenes."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from kaleidoscene.captures.intake import scan_within
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.poses import quaternion_of
+from kaleidoscene.geometry.poses import log_so3, quaternion_of
 from tests import own_captures
 
 VIEWS = 5
@@ -71,6 +71,51 @@ def record3d(folder, *, name="metadata", images="rgbd", each=False) -> Cameras:
     return cameras[[view % len(pictures) for view in range(count)]]
 
 
+def scanner(folder) -> Cameras:
+    """``frame_NNNNN.json`` for every tick, a picture for some, depth and confidence beside."""
+    cameras, pictures = own_captures.truth().to(torch.float64), own_captures.pictures(own_captures.ROOM)
+    folder.mkdir()
+    for view in range(VIEWS):
+        for tick in range(3):
+            pose, k = cameras.world_from_cam[view] @ FLIP, cameras.intrinsics[view]
+            said = {
+                "cameraPoseARFrame": pose.flatten().tolist(),
+                "intrinsics": k.flatten().tolist(),
+                "motionQuality": 0.9,
+            }
+            (folder / f"frame_{6 * view + tick:05d}.json").write_text(json.dumps(said))
+        h, w = cameras.image_size
+        Image.open(pictures[view]).convert("RGB").save(folder / f"frame_{6 * view:05d}.jpg", quality=97)
+        Image.fromarray(np.full((h // 2, w // 2), 2345, np.uint16)).save(folder / f"depth_{6 * view:05d}.png")
+        Image.fromarray(np.full((h // 2, w // 2), 2, np.uint8)).save(folder / f"conf_{6 * view:05d}.png")
+    (folder / "info.json").write_text(json.dumps({"device": "phone", "frames": 3 * VIEWS}))
+    return cameras[:VIEWS]
+
+
+def scenes(folder, *, kind="lowres_wide", late=0.0) -> Cameras:
+    """Pictures and lenses named by time; a trajectory of ten poses a second, camera from world, in any order."""
+    cameras, pictures = own_captures.truth().to(torch.float64), own_captures.pictures(own_captures.ROOM)
+    for name in (kind, f"{kind}_intrinsics", "lowres_depth"):
+        (folder / name).mkdir(parents=True)
+    h, w = cameras.image_size
+    lines = []
+    for view in range(VIEWS):
+        time = 98.9 + 0.1 * view  # 100.1 comes after 99.9
+        stem = f"41069021_{time + late:.3f}"
+        Image.open(pictures[view]).convert("RGB").save(folder / kind / f"{stem}.png")
+        k = cameras.intrinsics[view]
+        lens = [w, h, *(float(k[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))]
+        (folder / f"{kind}_intrinsics" / f"41069021_{time + late + 0.001:.3f}.pincam").write_text(
+            " ".join(map(str, lens))
+        )
+        Image.fromarray(np.full((h // 2, w // 2), 3456, np.uint16)).save(folder / "lowres_depth" / f"{stem}.png")
+        pose = torch.linalg.inv(cameras.world_from_cam[view])
+        numbers = [time + 0.002, *log_so3(pose[:3, :3]).tolist(), *pose[:3, 3].tolist()]
+        lines.append(" ".join(repr(float(number)) for number in numbers))
+    (folder / "lowres_wide.traj").write_text("\n".join(lines[::-1]) + "\n")
+    return cameras[:VIEWS]
+
+
 def check_same(capture, truth: Cameras):
     torch.testing.assert_close(capture.exact_cameras.world_from_cam, truth.world_from_cam, rtol=0, atol=1e-6)
     torch.testing.assert_close(capture.exact_cameras.intrinsics, truth.intrinsics, rtol=0, atol=1e-9)
@@ -109,6 +154,53 @@ def test_record3d_with_a_lens_for_every_frame(tmp_path):
     truth = record3d(tmp_path / "scan", each=True)
     focal = read_capture(tmp_path / "scan").exact_cameras.intrinsics[:, 0, 0]
     torch.testing.assert_close(focal, truth.intrinsics[0, 0, 0] + torch.arange(11.0).double())
+
+
+def test_the_3d_scanner_app_has_pictures_of_some_of_its_cameras(tmp_path):
+    truth = scanner(tmp_path / "scan")
+    capture = read_capture(tmp_path / "scan")
+    assert capture.format == "3dscanner" and len(capture) == VIEWS
+    check_same(capture, truth)
+    assert capture.depths()[0].unique().tolist() == pytest.approx([2.345])
+    (tmp_path / "scan" / "frame_00006.json").write_text(json.dumps({"cameraPoseARFrame": [1, 2], "intrinsics": []}))
+    with pytest.raises(KaleidosceneError, match=r"frame_00006.json: not a camera of the 3D Scanner App"):
+        read_capture(tmp_path / "scan")
+    (tmp_path / "scan" / "frame_00006.json").unlink()
+    with pytest.raises(KaleidosceneError, match=r"frame_00006.jpg: its camera frame_00006.json is missing"):
+        read_capture(tmp_path / "scan")
+
+
+def test_arkitscenes_by_time(tmp_path):
+    truth = scenes(tmp_path / "41069021")
+    for path in (tmp_path / "41069021", tmp_path / "41069021" / "lowres_wide.traj"):
+        capture = read_capture(path)
+        assert capture.format == "arkitscenes" and len(capture) == VIEWS
+        check_same(capture, truth)
+    assert capture.depths()[0].unique().tolist() == pytest.approx([3.456])
+
+
+def test_arkitscenes_between_two_poses_and_where_none_is_near(tmp_path):
+    """Pictures a twentieth of a second later than poses get what lies between; the last has no pose after it."""
+    truth = scenes(tmp_path / "scan", kind="wide", late=0.052)
+    capture = read_capture(tmp_path / "scan")
+    assert len(capture) == VIEWS - 1 and all(frame.depth is None for frame in capture.frames)
+    assert "1 pictures have no pose" in " ".join(capture.notes) and "4 cameras lie between" in " ".join(capture.notes)
+    centres = truth.centres
+    torch.testing.assert_close(capture.exact_cameras.centres, (centres[:-1] + centres[1:]) / 2, rtol=0, atol=1e-9)
+    file = tmp_path / "scan" / "lowres_wide.traj"
+    text = file.read_text()
+    alone = text.replace("98.9", "55.9", 1).splitlines()[-1]
+    for bad, reason in (
+        ("1 2 3\n", "lines are not of 7"), ("a b\n", "not a trajectory"), ("\n", "not a trajectory"),
+        (alone, "none of the 5 pictures of wide"),
+    ):  # fmt: skip
+        file.write_text(bad)
+        with pytest.raises(KaleidosceneError, match=reason):
+            read_capture(tmp_path / "scan")
+    file.write_text(text)
+    next((tmp_path / "scan" / "wide").iterdir()).rename(tmp_path / "scan" / "wide" / "picture.png")
+    with pytest.raises(KaleidosceneError, match=r"picture.png: the name does not end in a time"):
+        read_capture(tmp_path / "scan")
 
 
 def test_up_is_the_y_axis_of_the_phones_world(tmp_path):
@@ -152,7 +244,9 @@ def test_damaged_scans_are_refused(tmp_path):
         (["keyframes/corrected_cameras/1.json"], "."),
         (["metadata", "rgbd/0.jpg"], "."), (["a/b/metadata.json", "a/b/rgb/0.png"], "a/b"),
         (["capture/transforms.json", "capture/images/0.png"], "capture"),
-        (["metadata", "pictures/0.jpg"], None), (["a/metadata.json", "b/rgb/0.png"], None), (["0.jpg"], None),
+        (["s/frame_00000.json", "s/frame_00000.jpg"], "s"), (["1/lowres_wide.traj", "1/lowres_wide/1_2.png"], "1"),
+        (["frame_00000.json", "other.jpg"], None), (["metadata", "pictures/0.jpg"], None),
+        (["a/metadata.json", "b/rgb/0.png"], None), (["0.jpg"], None),
     ],
 )  # fmt: skip
 def test_where_in_an_archive_a_scan_lies(names, root):

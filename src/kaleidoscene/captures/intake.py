@@ -101,7 +101,8 @@ def scan_within(names: Sequence[str]) -> PurePosixPath | None:
         recorded = path.name in ("metadata", "metadata.json") and any(
             path.parent / name in other.parents for other in paths for name in ("rgbd", "rgb")
         )
-        if recorded or path.name == "transforms.json":
+        scanned = path.name.startswith("frame_") and path.suffix == ".json" and path.with_suffix(".jpg") in paths
+        if recorded or scanned or path.name in ("transforms.json", "lowres_wide.traj"):
             return path.parent.relative_to("/")
     return None
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.formats import (
+    arkit,
     co3d,
     colmap,
     dtu,
@@ -50,6 +51,8 @@ FORMATS: dict[str, Format] = {
     "re10k": Format(re10k.find, re10k.read, re10k.EXPECTS),
     "polycam": Format(phones.find_polycam, phones.read_polycam, phones.EXPECTS_POLYCAM),
     "record3d": Format(phones.find_record3d, phones.read_record3d, phones.EXPECTS_RECORD3D),
+    "3dscanner": Format(arkit.find_scanner, arkit.read_scanner, arkit.EXPECTS_SCANNER),
+    "arkitscenes": Format(arkit.find_scenes, arkit.read_scenes, arkit.EXPECTS_SCENES),
     "video": Format(photos.find_video, photos.read_video, photos.EXPECTS_VIDEO),
     "photos": Format(photos.find_photos, photos.read_photos, photos.EXPECTS_PHOTOS),
 }
