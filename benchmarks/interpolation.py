@@ -1,6 +1,7 @@
 """The frame between two frames: the shipped interpolator beside blending and copying, and a dense orbit."""
 
 import argparse
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -11,12 +12,23 @@ import torch
 import kaleidoscene
 from benchmarks.common import write_result
 from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.synthetic.lighting import Lighting
+from kaleidoscene.datasets.synthetic.mesh import fit_unit_box, read_mesh
+from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
+from kaleidoscene.evaluation.adherence import ESTIMATORS, measure_adherence
 from kaleidoscene.evaluation.metrics.image import psnr, ssim
+from kaleidoscene.evaluation.metrics.temporal import flicker
 from kaleidoscene.families.film import Interpolator, load_interpolator
 from kaleidoscene.geometry import trajectories
+from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import beside_object
+from kaleidoscene.images.pixels import resize_image
+from kaleidoscene.images.videos import video_frames
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "captures" / "school_bus"
 MOST = 60
+FRAMES, SIZE = 61, (144, 192)
+ORBIT, VIEW = 25, 384
 
 
 def clips(folder: Path) -> dict[str, list[torch.Tensor]]:
@@ -44,6 +56,48 @@ def rows_of(interpolator: Interpolator, folders: list[Path]) -> list[str]:
         gain = f"{film - blending:+.2f}"
         lines.append(f"| {name} | {len(some)} | {film:.2f} | {blending:.2f} | {copy:.2f} | {gain} | {ssim_film:.3f} | "
                      f"{ssim_blending:.3f} |")  # fmt: skip
+    return lines
+
+
+def videos_refilled(interpolator: Interpolator, videos: list[Path]) -> list[str]:
+    """Every second frame of a film is taken out and put back; how the film flickers then, beside the true one."""
+    lines = [
+        "| film, every second frame put between | PSNR | blending | flicker | blending | true |",
+        "|---|---|---|---|---|---|",
+    ]
+    for video in videos:
+        frames = torch.stack([
+            resize_image(torch.from_numpy(frame.copy()).movedim(-1, 0).float() / 255, SIZE)
+            for _, frame in video_frames(video, range(FRAMES))
+        ])  # fmt: skip
+        kept = [(float(n), frame, False) for n, frame in enumerate(frames[::2])]
+        ours = torch.stack([frame for _, frame, _ in interpolator.denser(kept, 1)])
+        blended = ours.clone()
+        blended[1::2] = (frames[:-1:2] + frames[2::2]) / 2
+        scores = [statistics.fmean(map(float, psnr(made[1::2], frames[1:-1:2]))) for made in (ours, blended)]
+        shown = [f"{flicker(film):.2f}" for film in (ours, blended, frames)]
+        lines.append(f"| {video.stem} | {scores[0]:.2f} | {scores[1]:.2f} | {' | '.join(shown)} |")
+    return lines
+
+
+def adherence(interpolator: Interpolator, meshes: list[Path]) -> list[str]:
+    """Cameras of half an orbit, estimated from its frames: all true ones, or every second one put between."""
+    lines = ["| scan, frames | registered | ATE_t | ATE_r |", "|---|---|---|---|"]
+    start = Cameras.from_field_of_view(beside_object(1.6, 20.0)[None], math.radians(49.1), (VIEW, VIEW))
+    path = trajectories.orbit(
+        trajectories.View(start[0], torch.zeros(3), torch.tensor([0.0, 0, 1])), ORBIT, degrees=120.0
+    )
+    rasteriser = Rasteriser((VIEW, VIEW))
+    for mesh in meshes:
+        rgba = torch.from_numpy(rasteriser.render(fit_unit_box(read_mesh(mesh)), path, Lighting()).rgba).float() / 255
+        true = (rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).movedim(-1, 1)
+        kept = [(float(n), frame, False) for n, frame in enumerate(true[::2])]
+        made, blended = torch.stack([frame for _, frame, _ in interpolator.denser(kept, 1)]), true.clone()
+        blended[1::2] = (true[:-1:2] + true[2::2]) / 2
+        for name, frames in (("true", true), ("put between", made), ("blended", blended)):
+            found = measure_adherence(frames, path, ESTIMATORS["pycolmap"])
+            errors = ["" if x is None else f"{x:.4f}" for x in (found.ate_t, found.ate_r)]
+            lines.append(f"| {mesh.stem}, {name} | {found.registered} of {found.frames} | {errors[0]} | {errors[1]} |")
     return lines
 
 
@@ -78,10 +132,22 @@ def dense_orbit(interpolator: Interpolator, frames: int, doublings: int) -> list
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("clips", type=Path, nargs="+", help="shards of clips that were not trained on")
+    parser.add_argument("--videos", type=Path, nargs="*", default=[], help="films that were not trained on")
+    parser.add_argument("--meshes", type=Path, nargs="*", default=[], help="scans that were not trained on")
     parser.add_argument("--model", default="film")
     options = parser.parse_args()
     interpolator = load_interpolator(options.model)
     lines = [*rows_of(interpolator, options.clips), "", "PSNR in dB of the middle of three frames, means of clips.", ""]
+    if options.videos:
+        lines += [*videos_refilled(interpolator, options.videos), ""]
+        lines += [
+            f"{FRAMES} frames of {SIZE[1]} x {SIZE[0]} px; flicker is the mean second difference in time of 255.",
+            "",
+        ]
+    if options.meshes:
+        lines += [*adherence(interpolator, options.meshes), ""]
+        lines += [f"{ORBIT} frames of {VIEW} px over 120 degrees, structure from motion; ATE_r in degrees."]
+        lines.append("")
     write_result("interpolation", "Frames between frames", [*lines, *dense_orbit(interpolator, 480, 3)])
 
 

@@ -122,6 +122,7 @@ class Model:
     def estimate_cameras(self, capture: Capture, *, masked: bool = False) -> Capture:
         """A capture of images with the cameras that the model estimates, in the world of its scenes.
 
+        A lens that is known, from EXIF say, is kept; the model's estimate takes the place of one that was guessed.
         The origin of that world stays the origin, since its unit is told from there. Up is told by cameras that are
         held level (:func:`kaleidoscene.geometry.upright.level_up`).
 
@@ -141,12 +142,15 @@ class Model:
         scale = max(self.image_size[0] / h, self.image_size[1] / w)
         frames = []
         for frame, pose, matrix in zip(capture.frames, cameras.world_from_cam[0], cameras.intrinsics[0], strict=True):
-            own = matrix.clone().double()
-            own[:2] /= scale
-            top, left = capture.crop_offset(frame)
-            own[0, 2] += left + w / 2 - 0.5 * self.image_size[1] / scale
-            own[1, 2] += top + h / 2 - 0.5 * self.image_size[0] / scale
-            frames.append(replace(frame, world_from_cam=pose.double(), intrinsics=own))
+            posed = replace(frame, world_from_cam=pose.double())
+            if frame.intrinsics is None or frame.guessed_focal:
+                own = matrix.clone().double()
+                own[:2] /= scale
+                top, left = capture.crop_offset(frame)
+                own[0, 2] += left + w / 2 - 0.5 * self.image_size[1] / scale
+                own[1, 2] += top + h / 2 - 0.5 * self.image_size[0] / scale
+                posed = replace(posed, intrinsics=own, guessed_focal=False)
+            frames.append(posed)
         up = level_up(cameras[0])
         return replace(capture, frames=tuple(frames), centre=torch.zeros(3), upward=up)
 

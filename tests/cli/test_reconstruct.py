@@ -23,6 +23,7 @@ from kaleidoscene.geometry.upright import level_up
 from kaleidoscene.images.files import read_image
 from kaleidoscene.reconstruction.fusion import FusionConfig
 from kaleidoscene.workflows.reconstruction import ReconstructionJob
+from tests import own_captures
 from tests.conftest import ring
 from tests.families.rng.tiny import SIZE, tiny_network, tiny_settings
 
@@ -216,6 +217,22 @@ def test_photographs_of_different_sizes(tmp_path, model, capsys):
     torch.testing.assert_close(seen.intrinsics[:, 0, 0], told.intrinsics[0, :, 0, 0], rtol=1e-4, atol=1e-4)
     render = ["render", str(photos), "--model", model, "--out", str(tmp_path / "views"), "--frames", "2"]
     assert main(render) == 0
+
+
+def test_a_lens_that_is_known_is_kept(tmp_path, model, capsys):
+    """EXIF tells it; the poses are those of photographs that say nothing, whose lens the model tells."""
+    own_captures.photographs(tmp_path / "said", 3, equivalent=35)
+    own_captures.photographs(tmp_path / "silent", 3)
+    said, silent = (read_capture(tmp_path / name) for name in ("said", "silent"))
+    loaded = load(model)
+    known, told = (loaded.estimate_cameras(capture) for capture in (said, silent))
+    torch.testing.assert_close(known.cameras.world_from_cam, told.cameras.world_from_cam)
+    for before, frame, other in zip(said.frames, known.frames, told.frames, strict=True):
+        assert torch.equal(frame.intrinsics, before.intrinsics) and not other.guessed_focal
+        assert not torch.allclose(frame.intrinsics, other.intrinsics, rtol=1e-2)
+    render = ["render", str(tmp_path / "said"), "--model", model, "--out", str(tmp_path / "out"), "--frames", "1"]
+    assert main(render) == 0
+    assert "The lenses of 3 are known, and kept." in capsys.readouterr().out
 
 
 def test_depth_maps_beside_frames(tmp_path, model, capsys):

@@ -30,6 +30,7 @@ class Frame:
         position: Number of the frame in a video, None for image files.
         upright: Whether the EXIF orientation of the image is to be applied before the camera fits.
         interpolated: Whether it was put between others: nothing is scored against it.
+        guessed_focal: Whether nothing says the focal length of ``intrinsics``, and a usual one was taken.
     """
 
     image: Path
@@ -45,6 +46,7 @@ class Frame:
     position: int | None = None
     upright: bool = True
     interpolated: bool = False
+    guessed_focal: bool = False
 
     @property
     def name(self) -> str:

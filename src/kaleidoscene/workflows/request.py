@@ -251,7 +251,10 @@ def _with_cameras(capture: Capture, options: RequestOptions, model: Model) -> tu
     """Images without cameras: estimated by the model, if it does that, or one that is placed."""
     if model.capabilities.estimates_cameras:
         posed = model.estimate_cameras(capture, masked=options.masked)
-        return posed, f"{capture.name}: {len(capture)} images without cameras; {model.system.family} estimates them."
+        known = sum(frame.intrinsics is not None and not frame.guessed_focal for frame in capture.frames)
+        lenses = f" The lenses of {known} are known, and kept." if known else ""
+        note = f"{capture.name}: {len(capture)} images without cameras; {model.system.family} estimates them.{lenses}"
+        return posed, note
     if len(capture) == 1:
         return _place_single_image(capture, options, model)
     try:

@@ -72,7 +72,8 @@ def photographs(name: str, root: Path, images: Sequence[Path]) -> Capture:
             continue
         focal = exif_focal(image, size)
         estimated += focal is None
-        frames.append(Frame(image, size, None, intrinsics_of(focal or ESTIMATED_FOCAL * max(size), size)))
+        matrix = intrinsics_of(focal or ESTIMATED_FOCAL * max(size), size)
+        frames.append(Frame(image, size, None, matrix, guessed_focal=focal is None))
     notes = []
     if len(images) > estimated:
         notes.append(f"focal length of {len(images) - estimated} images from their EXIF")
@@ -86,7 +87,7 @@ def read_video(path: Path) -> Capture:
     timing = video_timing(path)
     matrix = intrinsics_of(ESTIMATED_FOCAL * max(timing.image_size), timing.image_size)
     frames = tuple(
-        Frame(path, timing.image_size, None, matrix, time=time, position=number)
+        Frame(path, timing.image_size, None, matrix, time=time, position=number, guessed_focal=True)
         for number, time in enumerate(timing.times)
     )
     note = f"focal length estimated as {ESTIMATED_FOCAL} times the longer side"
