@@ -35,7 +35,9 @@ from kaleidoscene.evaluation.report import markdown
 from kaleidoscene.evaluation.results import Method, protocol_differences, read_report, write_report
 from kaleidoscene.evaluation.run import HeldOutObject, _moved, score_scene
 from kaleidoscene.evaluation.scene_views import CaptureViews, check_scenes
+from kaleidoscene.families.rng.renderer import RngRenderer
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.poses import rotation_about
 from kaleidoscene.geometry.rays import unproject
 from kaleidoscene.images.fitting import fit_views, seen_boxes
 from tests import own_captures
@@ -688,6 +690,35 @@ def test_frames_that_were_put_between_others_are_no_truth(tmp_path, capsys):
     arguments = ["evaluate", "--benchmark", "capture", "--data", str(data), "--references", "4"]
     assert main([*arguments, "--model", "baseline:nearest", "--out", str(tmp_path / "out")]) == 1
     assert "was put between others" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_cameras_that_a_method_tells_are_scored(tmp_path, capsys, monkeypatch):
+    """Told as they are but for one of three, which is turned by 10 degrees: two pairs of three are as much off."""
+    data = write_objects(tmp_path / "data", names=("one", "two"))
+    encode = RngRenderer.encode
+
+    def turned(self, images, cameras):
+        made = encode(self, images, cameras)
+        poses = cameras.world_from_cam.clone()
+        poses[:, -1, :3, :3] = poses[:, -1, :3, :3] @ rotation_about("x", torch.tensor(math.radians(10.0)))
+        return replace(made, estimated=replace(cameras, world_from_cam=poses))
+
+    monkeypatch.setattr(RngRenderer, "encode", turned)
+    common = ["evaluate", "--data", str(data), "--references", "1", "3", "--metrics", "psnr", "pose-ra5", "pose-ra15"]
+    assert main([*common, "pose-rt5", "pose-auc30", "--model", "rng", "--out", str(tmp_path / "out")]) == 0
+    report = read_report(tmp_path / "out")
+    assert "pose-ra5" not in report.mean["1"]
+    assert report.mean["3"]["pose-ra5"] == pytest.approx(100 / 3) and report.mean["3"]["pose-ra15"] == 100
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "relative rotation is told to less than 5 degrees" in page and "| 33.3 | 100.0 |" in page
+    assert "## pose-ra15 in percent" in compare([report, report], ["a", "b"])
+    assert main([*common, "--model", "default", "--out", str(tmp_path / "other")]) == 1
+    assert "Metric pose-ra5 needs a method that estimates cameras, which default does not" in capsys.readouterr().err
+    spoil = json.loads((tmp_path / "out" / "report.json").read_text())
+    del spoil["scenes"][1]["pose"]["pose-rt5"]
+    (tmp_path / "out" / "report.json").write_text(json.dumps(spoil))
+    with pytest.raises(KaleidosceneError, match="not every metric of poses"):
+        read_report(tmp_path / "out")
 
 
 def test_depth_is_scored_where_method_and_capture_have_it(tmp_path, capsys):

@@ -18,8 +18,10 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.adherence import ESTIMATORS, measure_adherence
 from kaleidoscene.evaluation.benchmark_scenes import BenchmarkScene
 from kaleidoscene.evaluation.metrics.distribution import Features, frechet_distance
+from kaleidoscene.evaluation.metrics.poses import RelativePoseScore
 from kaleidoscene.evaluation.metrics.registry import (
     DEPTH_METRICS,
+    POSE_METRICS,
     PairMetric,
     needs_true_depth,
 )
@@ -148,7 +150,7 @@ class BenchmarkRun:
                 score, split, data, adherence=kept, truth_adherence=own,
                 sequence={key: metric.measure(shown, depths, cameras) for key, metric in sequences.items()},
                 truth_sequence=own_sequences,
-                depth=self._depth_values(name, score.depths, depths),
+                depth=self._depth_values(name, score.depths, depths), pose=self._pose_values(score.poses),
             ))  # fmt: skip
             write_scene_pictures(self.folder / "scenes", score, truth, split)
             features |= {f"{kind}/{count}": _in_pieces(make, shown) for kind, make in self.features.items()}
@@ -168,6 +170,11 @@ class BenchmarkRun:
             return {name: DEPTH_METRICS[name].measure(depths, truth) for name in names}
         except KaleidosceneError as error:
             raise KaleidosceneError(f"{scene}: {error}") from error
+
+    def _pose_values(self, poses: RelativePoseScore | None) -> dict[str, float]:
+        """By metric; none of a single reference."""
+        names = [name for name in self.protocol.metrics if name in POSE_METRICS]
+        return {} if poses is None else {name: getattr(poses, POSE_METRICS[name].field) for name in names}
 
     def report(self) -> Report:
         """The whole evaluation; all scenes are done.

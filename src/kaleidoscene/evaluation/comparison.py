@@ -10,7 +10,13 @@ from pathlib import Path
 import torch
 
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.evaluation.metrics.registry import DEPTH_METRICS, IMAGE_METRICS, SEQUENCE_METRICS, axis_label
+from kaleidoscene.evaluation.metrics.registry import (
+    DEPTH_METRICS,
+    IMAGE_METRICS,
+    POSE_METRICS,
+    SEQUENCE_METRICS,
+    axis_label,
+)
 from kaleidoscene.evaluation.plots import Curve, draw_plot
 from kaleidoscene.evaluation.published import published_scores
 from kaleidoscene.evaluation.report import notes_on
@@ -118,6 +124,8 @@ def _other_numbers(reports: Sequence[Report], names: Sequence[str]) -> list[str]
                 if key in DEPTH_METRICS:
                     better = "higher" if DEPTH_METRICS[key].higher_is_better else "lower"
                     tables.setdefault(f"{key} ({better} is better)", {}).setdefault(name, {})[count] = f"{value:.3f}"
+                if key in POSE_METRICS:
+                    tables.setdefault(f"{key} in percent", {}).setdefault(name, {})[count] = f"{value:.1f}"
                 if key.startswith("oracle_"):
                     title = f"{key.removeprefix('oracle_')} with the best scale by the truth (an oracle)"
                     tables.setdefault(title, {}).setdefault(name, {})[count] = f"{value:.3f}"

@@ -11,6 +11,7 @@ from kaleidoscene.evaluation.metrics.registry import (
     ALL_METRICS,
     DEPTH_METRICS,
     IMAGE_METRICS,
+    POSE_METRICS,
     SEQUENCE_METRICS,
     SET_METRICS,
     axis_label,
@@ -67,7 +68,8 @@ def mean_table(report: Report) -> tuple[list[str], list[list[str]]]:
     main = _main_metric(report)
     sequences = [name for name in report.protocol.metrics if name in SEQUENCE_METRICS]
     depths = [name for name in report.protocol.metrics if name in DEPTH_METRICS]
-    header = ["references", *pairs, *sets, *(f"{name} (truth)" for name in sequences), *depths]
+    poses = [name for name in report.protocol.metrics if name in POSE_METRICS]
+    header = ["references", *pairs, *sets, *(f"{name} (truth)" for name in sequences), *depths, *poses]
     header += [f"{main} of the copy", "gain"]
     header += ["oracle scale"] if any(result.oracle for result in report.scenes) else []
     rows = []
@@ -77,6 +79,7 @@ def mean_table(report: Report) -> tuple[list[str], list[list[str]]]:
         line = [str(count), *(_number(name, row[name]) for name in pairs), *(of_sets[name] for name in sets)]
         line += [f"{row[name]:.2f} ({row[f'truth_{name}']:.2f})" for name in sequences]
         line += [_number(name, row[name]) for name in depths]
+        line += [f"{row[name]:.1f}" if name in row else "" for name in poses]
         line += [_number(main, row[f"copy_{main}"]), f"{row[main] - row[f'copy_{main}']:+.2f}"]
         if "oracle scale" in header:
             line.append(_number(main, row[f"oracle_{main}"]) if f"oracle_{main}" in row else "")

@@ -11,7 +11,13 @@ from typing import Any
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.adherence import Adherence
 from kaleidoscene.evaluation.documents import read_document
-from kaleidoscene.evaluation.metrics.registry import DEPTH_METRICS, IMAGE_METRICS, SEQUENCE_METRICS, SET_METRICS
+from kaleidoscene.evaluation.metrics.registry import (
+    DEPTH_METRICS,
+    IMAGE_METRICS,
+    POSE_METRICS,
+    SEQUENCE_METRICS,
+    SET_METRICS,
+)
 from kaleidoscene.evaluation.protocols import Protocol, Split, SweepAxes
 from kaleidoscene.evaluation.run import Score
 from kaleidoscene.serialisation import to_plain, write_json
@@ -56,6 +62,7 @@ class SceneResult:
         sequence: By metric of sequences, of the rendered targets in their order.
         truth_sequence: Likewise, of the true views.
         depth: By metric of depth, of every target.
+        pose: By metric of poses, of the references; none of a single one.
     """
 
     scene: str
@@ -73,6 +80,7 @@ class SceneResult:
     sequence: dict[str, float] = field(default_factory=dict)
     truth_sequence: dict[str, float] = field(default_factory=dict)
     depth: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    pose: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -86,6 +94,7 @@ class SceneResult:
         sequence: dict[str, float] | None = None,
         truth_sequence: dict[str, float] | None = None,
         depth: dict[str, list[float]] | None = None,
+        pose: dict[str, float] | None = None,
     ) -> SceneResult:
         """The numbers of a score."""
 
@@ -99,7 +108,7 @@ class SceneResult:
             oracle_scale=score.oracle_scale, oracle_axes=score.oracle_axes,
             oracle=None if score.oracle is None else fixed(score.oracle),
             adherence=adherence, truth_adherence=truth_adherence,
-            sequence=sequence or {}, truth_sequence=truth_sequence or {}, depth=fixed(depth or {}),
+            sequence=sequence or {}, truth_sequence=truth_sequence or {}, depth=fixed(depth or {}), pose=pose or {},
         )  # fmt: skip
 
     def mean(self, metric: str, which: str = "values") -> float:
@@ -176,7 +185,7 @@ def means(scenes: Sequence[SceneResult], counts: Sequence[int]) -> dict[str, dic
         for which, prefix in (("values", ""), ("copy", "copy_"), ("oracle", "oracle_"), ("depth", "")):
             for metric in getattr(group[0], which) or ():
                 row[prefix + metric] = sum(result.mean(metric, which) for result in group) / len(group)
-        for which, prefix in (("sequence", ""), ("truth_sequence", "truth_")):
+        for which, prefix in (("sequence", ""), ("truth_sequence", "truth_"), ("pose", "")):
             for metric in getattr(group[0], which):
                 row[prefix + metric] = sum(getattr(result, which)[metric] for result in group) / len(group)
         out[str(count)] = row
@@ -208,6 +217,7 @@ def _check(report: Report, path: Path) -> None:
     pairs = {name for name in report.protocol.metrics if name in IMAGE_METRICS}
     sequences = {name for name in report.protocol.metrics if name in SEQUENCE_METRICS}
     depths = {name for name in report.protocol.metrics if name in DEPTH_METRICS}
+    poses = {name for name in report.protocol.metrics if name in POSE_METRICS}
     for result in report.scenes:
         for values in (result.values, result.copy, result.oracle):
             if values is not None and (
@@ -220,6 +230,8 @@ def _check(report: Report, path: Path) -> None:
             raise KaleidosceneError(f"{path}: {result.scene} has not every metric of sequences of the protocol.")
         if result.depth.keys() != depths or any(len(row) != len(result.target_views) for row in result.depth.values()):
             raise KaleidosceneError(f"{path}: {result.scene} has not every metric of depth for every target.")
+        if result.pose.keys() != (poses if result.references > 1 else set()):
+            raise KaleidosceneError(f"{path}: {result.scene} has not every metric of poses of the protocol.")
     sets = sorted((name, count) for name in report.protocol.metrics if name in SET_METRICS for count in counts)
     if sorted((result.metric, result.references) for result in report.sets) != sets:
         raise KaleidosceneError(f"{path}: the report has not every metric of sets at every number of references once.")

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.image import psnr, ssim
+from kaleidoscene.evaluation.metrics.poses import RelativePoseScore, relative_pose_scores
 from kaleidoscene.evaluation.metrics.registry import PairMetric
 from kaleidoscene.evaluation.protocols import FirstViews, Split, SweepAxes, nearest_reference
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.rendering.renderer import TARGET_SEEDS, Renderer
+from kaleidoscene.rendering.renderer import TARGET_SEEDS, Renderer, estimated_cameras
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right."""
@@ -65,6 +66,7 @@ class Score:
         oracle_scale: The factor on the distance of targets that scores best, where a sweep was asked for.
         oracle_axes: What of the distance it was applied to.
         oracle: Scores at that factor, chosen by looking at the truth.
+        poses: How well the renderer told the cameras of the references; None of those that tell none, and of one.
     """
 
     scene: str
@@ -76,6 +78,7 @@ class Score:
     oracle_scale: float | None = None
     oracle_axes: SweepAxes | None = None
     oracle: dict[str, list[float]] | None = None
+    poses: RelativePoseScore | None = None
 
     def mean(self, metric: str) -> float:
         """Over the targets."""
@@ -137,7 +140,11 @@ def score_scene(
         return _values(metrics, images, truth, boxes)
 
     images, depths = shoot(cameras)
-    score = Score(scene.name, count, judge(images), judge(references[nearest_reference(at, cameras)]), images, depths)
+    told = estimated_cameras(made)
+    score = Score(
+        scene.name, count, judge(images), judge(references[nearest_reference(at, cameras)]), images, depths,
+        poses=None if told is None or count < 2 else relative_pose_scores(told.world_from_cam[0], at.world_from_cam),
+    )  # fmt: skip
     if count > 1 or not scale_sweep:
         return score
     tries = {(factor, axes): _moved(cameras, at, factor, axes) for axes in sweep_axes for factor in scale_sweep}

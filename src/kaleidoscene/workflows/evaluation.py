@@ -18,7 +18,7 @@ from kaleidoscene.evaluation.adherence import ESTIMATORS
 from kaleidoscene.evaluation.baselines import BASELINES, make_baseline
 from kaleidoscene.evaluation.benchmark_run import IDENTITY, BenchmarkRun
 from kaleidoscene.evaluation.benchmarks import BENCHMARKS, find_scenes
-from kaleidoscene.evaluation.metrics.registry import DEPTH_METRICS, make_metrics
+from kaleidoscene.evaluation.metrics.registry import DEPTH_METRICS, POSE_METRICS, make_metrics
 from kaleidoscene.evaluation.protocols import Protocol, SweepAxes
 from kaleidoscene.evaluation.report import write_all
 from kaleidoscene.evaluation.results import Method, Report
@@ -66,7 +66,8 @@ class EvaluationOptions:
     metrics: tuple[str, ...] = ()
     """psnr, psnr-uint8, ssim, ssim-padded, ssim-sample, ssim-uniform7-uint8, psnr-object, silhouette-iou, sharpness,
     flip, lpips-alex, lpips-vgg, lpips-vgg-unscaled, fid, fd-dinov2, of sequences flicker, view-to-view, reprojection
-    (of captures with depth), and of methods that know depth depth-rel, depth-a1; by default those of the benchmark."""
+    (of captures with depth), of methods that know depth depth-rel, depth-a1, and of those that estimate cameras
+    pose-ra5, pose-ra15, pose-ra30, pose-rt5, pose-rt15, pose-rt30, pose-auc30; by default those of the benchmark."""
     metric_weights: Path | None = None
     """Folder with the weights that LPIPS, FID and FD-DINOv2 need."""
     scale_sweep: tuple[float, ...] = ()
@@ -124,6 +125,8 @@ def _evaluate(options: EvaluationOptions, world: World) -> Report | None:
     method, renderer, focal = _method(options)
     if depth := [name for name in names if name in DEPTH_METRICS]:
         require("renders_depth", f"Metric {depth[0]}", method.name, renderer.capabilities)
+    if poses := [name for name in names if name in POSE_METRICS]:
+        require("estimates_cameras", f"Metric {poses[0]}", method.name, renderer.capabilities)
     protocol = Protocol(
         benchmark=benchmark.name, counts=counts, image_size=renderer.image_size,
         field_of_view=round(math.degrees(2 * math.atan(0.5 / focal)), 6), metrics=names, joint=options.joint,

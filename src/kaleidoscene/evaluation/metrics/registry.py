@@ -86,6 +86,19 @@ class DepthMetric:
     measure: Callable[[Tensor, Tensor], list[float]]
 
 
+@dataclass(frozen=True)
+class PoseMetric:
+    """A metric of the cameras that a method tells of two or more references, in percent; higher is better.
+
+    Attributes:
+        definition: The variant, in words for reports.
+        field: Of :class:`kaleidoscene.evaluation.metrics.poses.RelativePoseScore`.
+    """
+
+    definition: str
+    field: str
+
+
 def _of_bytes(metric: PairMetric) -> PairMetric:
     return lambda image, truth: metric(truncated(image), truncated(truth))
 
@@ -178,7 +191,21 @@ DEPTH_METRICS: dict[str, DepthMetric] = {
     ),
 }  # fmt: skip
 
-ALL_METRICS = {**IMAGE_METRICS, **SET_METRICS, **SEQUENCE_METRICS, **DEPTH_METRICS}
+POSE_METRICS: dict[str, PoseMetric] = {
+    **{
+        f"pose-{kind}{degrees}": PoseMetric(
+            f"share of pairs of references whose relative {what} is told to less than {degrees} degrees, in percent "
+            "(VGGT)", f"{kind}{degrees}",
+        )
+        for kind, what in (("ra", "rotation"), ("rt", "direction of translation")) for degrees in (5, 15, 30)
+    },
+    "pose-auc30": PoseMetric(
+        "area under the share of pairs of references below 1 to 30 degrees, of the larger of both angles, in percent "
+        "(VGGT)", "auc30",
+    ),
+}  # fmt: skip
+
+ALL_METRICS = {**IMAGE_METRICS, **SET_METRICS, **SEQUENCE_METRICS, **DEPTH_METRICS, **POSE_METRICS}
 
 
 def needs_true_depth(names: Sequence[str]) -> bool:
@@ -197,7 +224,7 @@ def make_metrics(names: Sequence[str], weights: Path | None) -> tuple[dict[str, 
     """The metrics of pairs and of sets among some names, ready to use.
 
     Args:
-        names: Of :data:`ALL_METRICS`; those of sequences and of depth need no making.
+        names: Of :data:`ALL_METRICS`; those of sequences, depth and poses need no making.
         weights: Folder with the files that some of them need.
 
     Raises:
@@ -210,7 +237,7 @@ def make_metrics(names: Sequence[str], weights: Path | None) -> tuple[dict[str, 
     for name in names:
         if name not in ALL_METRICS:
             raise unknown_name("metric", name, ALL_METRICS)
-        if name in SEQUENCE_METRICS or name in DEPTH_METRICS:
+        if name in SEQUENCE_METRICS or name in DEPTH_METRICS or name in POSE_METRICS:
             continue
         if weights is None and (name in SET_METRICS or IMAGE_METRICS[name].needs_weights):
             raise KaleidosceneError(
