@@ -17,11 +17,13 @@ from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import write_checkpoint
 from kaleidoscene.families.rng.checkpoint import describe
+from kaleidoscene.families.rng.renderer import RngRenderer
 from kaleidoscene.geometry.poses import random_rotation
 from kaleidoscene.geometry.rays import project
 from kaleidoscene.geometry.upright import level_up
 from kaleidoscene.images.files import read_image
 from kaleidoscene.reconstruction.fusion import FusionConfig
+from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.workflows.reconstruction import ReconstructionJob
 from tests import own_captures
 from tests.conftest import ring
@@ -96,6 +98,36 @@ def test_photographs_become_a_folder(tmp_path, model, capsys):
     assert not (out / "turntable").exists()
     assert main([*arguments, *filters]) == 1
     assert "the output folder is not empty; give --overwrite" in capsys.readouterr().err
+
+
+def test_what_was_done_is_taken_up_again(tmp_path, model, capsys, monkeypatch):
+    """Stopped among its views, the same command makes the rest, without the scene anew, and writes the same."""
+    photos = write_photographs(tmp_path / "photos")
+    common = ["reconstruct", str(photos), "--model", model, "--frames", "20", "--turntable", "2"]
+    common += ["--fusion.new-erosion", "0", "--fusion.source-erosion", "0"]
+    assert main([*common, "--out", str(tmp_path / "whole")]) == 0
+    some, calls = Reconstruction._some, []
+
+    def counted(self, cameras):
+        calls.append(len(cameras))
+        if len(calls) == 4:  # sources, and two of three parts of the views
+            raise KeyboardInterrupt
+        return some(self, cameras)
+
+    monkeypatch.setattr(Reconstruction, "_some", counted)
+    resumed = [*common, "--out", str(tmp_path / "out")]
+    assert main(resumed) == 130
+    assert "the same command goes on with the rest" in capsys.readouterr().out and not (tmp_path / "out").exists()
+    other = [word if word != "20" else "12" for word in resumed]
+    assert main(other) == 1 and "another rendering was begun here" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(RngRenderer, "encode", None)  # nobody asks for it
+        assert main(resumed) == 0
+    assert calls[4:] == [4, 8], "the last part, and the views of the contact sheet"
+    assert "going on with the scene that was made, and 3 parts of its views" in capsys.readouterr().out
+    for name in ("cloud.ply", "splats.ply", "scene.safetensors", "depth/001.png", "contact_sheet.png"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
 def test_known_cameras_fix_the_world_and_are_held_against(tmp_path, model, capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
@@ -22,6 +23,7 @@ from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.rendering.renderer import Scene, in_chunks
 from kaleidoscene.rendering.scene_file import read_scene, write_scene
 from kaleidoscene.rendering.system import SceneKeeper, System
+from kaleidoscene.serialisation import save_aside
 
 OnView = Callable[[int, int], None]
 """Called with the views done and their total."""
@@ -49,15 +51,26 @@ class Reconstruction:
     origin: Float[Tensor, " 3"]
     up: Float[Tensor, " 3"]
 
-    def render(self, cameras: Cameras, *, on_view: OnView | None = None) -> PointViews:
+    def render(self, cameras: Cameras, *, on_view: OnView | None = None, keep: Path | None = None) -> PointViews:
         """Views with depth and points from cameras ``(targets,)`` of the model's image size.
+
+        Args:
+            cameras: Of the views.
+            on_view: Progress.
+            keep: Folder in which finished views wait, should the rest be interrupted; those that are there are taken.
 
         Raises:
             KaleidosceneError: There are none.
         """
         if not len(cameras):
             raise KaleidosceneError("There is nothing to render: zero targets.")
-        parts = [self._some(cameras[some]) for some in in_chunks(len(cameras), _IN_ONE_CALL, on_view)]
+        parts = []
+        for some in in_chunks(len(cameras), _IN_ONE_CALL, on_view):
+            file = None if keep is None else keep / f"{some.start:06d}.safetensors"
+            kept = None if file is None or not file.is_file() else _read_views(file, cameras[some])
+            parts.append(self._some(cameras[some]) if kept is None else kept)
+            if file is not None and kept is None:
+                _write_views(file, parts[-1])
         return PointViews(
             *(torch.cat([getattr(part, name) for part in parts]) for name in ("images", "depths", "points")),
             confidence=torch.cat([part.confidence for part in parts]), cameras=cameras,
@@ -83,9 +96,9 @@ class Reconstruction:
         """Where paths about the object start: at the first source."""
         return View(self.cameras[0], self.origin.to(self.cameras.world_from_cam), self.up)
 
-    def sources(self, *, on_view: OnView | None = None) -> PointViews:
-        """The photographs with the points that are told at their cameras."""
-        return replace(self.render(self.cameras, on_view=on_view), images=self.images)
+    def sources(self, *, on_view: OnView | None = None, keep: Path | None = None) -> PointViews:
+        """The photographs with the points that are told at their cameras; arguments as of :meth:`render`."""
+        return replace(self.render(self.cameras, on_view=on_view, keep=keep), images=self.images)
 
     @property
     def _centred(self) -> SceneNormalisation:
@@ -162,6 +175,16 @@ class Reconstruction:
             return cls(system, scene, images, cameras, own["origin"], own["up"])
         except KeyError as error:
             raise KaleidosceneError(f"{path}: the scene has no {error.args[0]!r}.") from error
+
+
+def _write_views(file: Path, views: PointViews) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: x.contiguous() for name, x in vars(views).items() if name != "cameras"}
+    save_aside(file, lambda opened: opened.write(save(tensors)))
+
+
+def _read_views(file: Path, cameras: Cameras) -> PointViews:
+    return PointViews(**load_file(file), cameras=cameras)
 
 
 def _keeper(system: System) -> SceneKeeper:

@@ -32,7 +32,13 @@ from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.reconstruction.texture import PaintViews, TexturedMesh, bake, coloured, write_textured_mesh
 from kaleidoscene.reconstruction.triangle_mesh import TriangleMesh
 from kaleidoscene.rendering.outputs import SheetRow, frame_name, write_contact_sheet
-from kaleidoscene.workflows.reconstruction import check_libraries, enlarged, progress, write_cloud, write_turntable
+from kaleidoscene.workflows.reconstruction_files import (
+    check_libraries,
+    enlarged,
+    progress,
+    write_cloud,
+    write_turntable,
+)
 from kaleidoscene.workflows.rendering import RenderingJob
 from kaleidoscene.workflows.request import RenderRequest
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,22 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from kaleidoscene.api import Model
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.conversion.points import write_ply
 from kaleidoscene.captures.conversion.rendered import write_rendered_capture
-from kaleidoscene.captures.frames import PointCloud
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.poses import RelativePoseScore, relative_pose_scores
 from kaleidoscene.folders import whole_folder
-from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.trajectories import orbit
-from kaleidoscene.geometry.upright import rotation_between
-from kaleidoscene.images.files import write_image
 from kaleidoscene.images.pixels import to_bytes
 from kaleidoscene.reconstruction.drawing import draw_cloud
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, pixel_width
@@ -35,17 +26,27 @@ from kaleidoscene.reconstruction.meshing import mesh_of_views, write_meshes
 from kaleidoscene.reconstruction.splats import write_splats
 from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.reconstruction.tsdf import MeshConfig
-from kaleidoscene.rendering.outputs import SheetRow, depth_pictures, write_contact_sheet, write_video
+from kaleidoscene.rendering.fitting import prepare_images
+from kaleidoscene.rendering.outputs import SheetRow, depth_pictures, write_contact_sheet
 from kaleidoscene.rendering.reconstruction import Reconstruction
-from kaleidoscene.rendering.renderer import estimated_cameras
+from kaleidoscene.rendering.renderer import OnStep, estimated_cameras
+from kaleidoscene.rendering.resume import PartialRendering
+from kaleidoscene.rendering.system import SceneKeeper
+from kaleidoscene.workflows.reconstruction_files import (
+    check_libraries,
+    enlarged,
+    progress,
+    write_cloud,
+    write_turntable,
+)
 from kaleidoscene.workflows.request import describe_sizes, parse_references
 
 WRITTEN = (
     "cloud.ply", "cloud.glb", "splats.ply", "transforms.json", "images/", "depth/",
     "scene.safetensors", "turntable.mp4", "contact_sheet.png",
 )  # fmt: skip
+_SCENE = "scene.safetensors"
 _SHOWN = 8
-_DRAWN = 256
 
 
 @dataclass(frozen=True)
@@ -126,21 +127,62 @@ class ReconstructionJob:
             )
         check_libraries()
         with whole_folder(self.out, overwrite=self.overwrite, sources=self.sources) as folder, progress() as advance:
-            scene = self.model.reconstruct(self.capture, masked=self.masked)
-            views = scene.sources()
-            new = scene.render(scene.around(self.frames), on_view=partial(advance, "views")) if self.frames else None
-            cloud = scene.points(0, self.fusion, sources=views, new=new)
-            mesh = None
-            if self.surface:
-                mesh = mesh_of_views(views, new, self.fusion, self.mesh, on_slab=partial(advance, "mesh"))
-                write_meshes(folder, mesh, scene.up)
-            self._write_views(folder, views)
-            scene.save(folder / "scene.safetensors")
-            write_cloud(folder, cloud, scene.up)
-            write_splats(folder / "splats.ply", cloud, radius=0.6 * pixel_width(scene.cameras))
-            self._write_pictures(folder, scene, views, cloud, partial(advance, "turntable"))
+            waiting = PartialRendering(self.out, self._identity(), overwrite=self.overwrite)
+            try:
+                done = self._write(folder, waiting.folder, advance)
+            except KaleidosceneError:  # doing it again would end as it did
+                waiting.discard()
+                raise
+            except BaseException:
+                if (waiting.folder / _SCENE).is_file():
+                    print("the scene and its finished views are kept; the same command goes on with the rest.")
+                else:
+                    waiting.discard()
+                raise
+        waiting.discard()
+        return done
+
+    def _write(self, folder: Path, waiting: Path, advance: Callable[[str, int, int], None]) -> Reconstructed:
+        scene, views, new = self._rendered(waiting, partial(advance, "views"))
+        cloud = scene.points(0, self.fusion, sources=views, new=new)
+        mesh = None
+        if self.surface:
+            mesh = mesh_of_views(views, new, self.fusion, self.mesh, on_slab=partial(advance, "mesh"))
+            write_meshes(folder, mesh, scene.up)
+        self._write_views(folder, views)
+        scene.save(folder / _SCENE)
+        write_cloud(folder, cloud, scene.up)
+        write_splats(folder / "splats.ply", cloud, radius=0.6 * pixel_width(scene.cameras))
+        self._write_pictures(folder, scene, views, cloud, partial(advance, "turntable"))
         faces = 0 if mesh is None else len(mesh)
         return Reconstructed(len(cloud), faces, len(self.capture), self._pose_scores(scene))
+
+    def _identity(self) -> dict[str, Any]:
+        """All that the scene and its views depend on."""
+        system = self.model.system
+        assert isinstance(system, SceneKeeper)  # what renders points keeps its scenes
+        seen = hashlib.sha256(prepare_images(system, self.capture, masked=self.masked).numpy().tobytes())
+        poses = self.capture.cameras.world_from_cam.tolist() if self.capture.is_posed else None
+        lenses = [None if frame.intrinsics is None else frame.intrinsics.tolist() for frame in self.capture.frames]
+        return {
+            "model": system.fingerprint, "seen": seen.hexdigest(), "cameras": poses, "lenses": lenses,
+            "frames": self.frames,
+        }  # fmt: skip
+
+    def _rendered(self, waiting: Path, on_view: OnStep) -> tuple[Reconstruction, PointViews, PointViews | None]:
+        """The scene, its sources and the views around it; what is done waits in a folder until all is."""
+        file = waiting / _SCENE
+        if file.is_file():
+            scene = self.model.open_scene(file)
+            kept = sum(1 for _ in waiting.glob("*/*.safetensors"))
+            print(f"going on with the scene that was made, and {kept} parts of its views")
+        else:
+            scene = self.model.reconstruct(self.capture, masked=self.masked)
+            scene.save(file)
+        views = scene.sources(keep=waiting / "sources")
+        around = scene.around(self.frames) if self.frames else None
+        new = None if around is None else scene.render(around, on_view=on_view, keep=waiting / "new")
+        return scene, views, new
 
     def _pose_scores(self, scene: Reconstruction) -> RelativePoseScore | None:
         """Of the cameras that the model told, where the capture has some to hold them against."""
@@ -173,69 +215,6 @@ class ReconstructionJob:
         write_contact_sheet(folder / "contact_sheet.png", rows)
 
 
-def write_turntable(
-    folder: Path, path: Cameras, draw: Callable[[Cameras], tuple[Tensor, Tensor]], *, fps: float,
-    on_frame: Callable[[int, int], None],
-) -> None:  # fmt: skip
-    """``turntable.mp4``: two pictures side by side from each camera of a path.
-
-    Args:
-        folder: Where to.
-        path: Cameras ``(frames,)``.
-        draw: Makes them of what one camera sees: coloured and lit.
-        fps: Of the video.
-        on_frame: Progress.
-    """
-    pictures = folder / "turntable"
-    pictures.mkdir()
-    names = []
-    for number in range(len(path)):
-        names.append(pictures / f"{number:04d}.png")
-        write_image(names[-1], torch.cat(draw(path[number]), dim=-1))
-        on_frame(number + 1, len(path))
-    write_video(folder / "turntable.mp4", names, fps=fps)
-    shutil.rmtree(pictures)
-
-
-def check_libraries() -> None:
-    """Raise if a cloud could not be written in the end.
-
-    Raises:
-        KaleidosceneError: trimesh is not there.
-    """
-    try:
-        import skimage  # noqa: F401, PLC0415  extras
-        import trimesh  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise KaleidosceneError(
-            f"GLB files and meshes need trimesh and scikit-image ({error}): pip install 'kaleidoscene[reconstruction]'."
-        ) from error
-
-
-def write_cloud(folder: Path, cloud: SurfacePoints, up: Float[Tensor, " 3"]) -> None:
-    """A cloud as ``cloud.ply`` in its own world, and as ``cloud.glb`` whose y axis is up, as viewers expect.
-
-    Raises:
-        KaleidosceneError: trimesh is not there.
-    """
-    check_libraries()
-    import trimesh  # noqa: PLC0415  an extra
-
-    write_ply(
-        folder / "cloud.ply",
-        PointCloud(cloud.positions, cloud.bytes, cloud.normals, cloud.confidence),
-    )
-    turn = rotation_between(up.to(cloud.positions), cloud.positions.new_tensor([0.0, 1.0, 0.0]))
-    points: Any = trimesh.PointCloud((cloud.positions @ turn.T).numpy(), cloud.bytes.numpy())
-    points.export(folder / "cloud.glb")
-
-
-def enlarged(cameras: Cameras) -> Cameras:
-    """The same cameras with more pixels."""
-    h, w = cameras.image_size
-    return cameras.resize(_DRAWN, round(w * _DRAWN / h / 2) * 2)
-
-
 def choose_sources(
     capture: Capture, named: str | None, most: int, *, estimates: bool = True
 ) -> tuple[Capture, list[str]]:
@@ -265,18 +244,3 @@ def choose_sources(
         held = ", and are held against those that the model tells" if estimates and len(numbers) > 1 else ""
         notes.append(f"Its cameras fix the world{held}.")
     return chosen, notes + describe_sizes(chosen)
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each kind of work; yields what is called with a kind, what is done and the total."""
-    columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def advance(kind: str, done: int, total: int) -> None:
-            if kind not in tasks:
-                tasks[kind] = bar.add_task(kind, total=total)
-            bar.update(tasks[kind], completed=done)
-
-        yield advance

@@ -19,7 +19,13 @@ from kaleidoscene.reconstruction.meshing import painted, write_meshes
 from kaleidoscene.reconstruction.splats import write_splats
 from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.reconstruction.tsdf import MeshConfig, mesh_of
-from kaleidoscene.workflows.reconstruction import check_libraries, enlarged, progress, write_cloud, write_turntable
+from kaleidoscene.workflows.reconstruction_files import (
+    check_libraries,
+    enlarged,
+    progress,
+    write_cloud,
+    write_turntable,
+)
 
 SURFACE_FILES = ("mesh.ply", "mesh.glb", "cloud.ply", "cloud.glb", "splats.ply", "turntable.mp4")
 _TOLERANCE = 0.02
