@@ -7,6 +7,7 @@ import math
 import shutil
 import socket
 import time
+import zipfile
 from contextlib import contextmanager
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -128,8 +129,17 @@ def test_keyframes_become_a_film_as_the_command_line_renders_it(browser, tmp_pat
         folder = tmp_path / "out" / "path-001"
         assert (folder / "video.mp4").read_bytes() == (tmp_path / "video.mp4").read_bytes()
         with page.expect_download(timeout=PATIENCE) as waited:
+            press(page, "Download frames")
+        waited.value.save_as(tmp_path / "path.zip")
+        with zipfile.ZipFile(tmp_path / "path.zip") as archive:
+            files = {str(path.relative_to(folder.parent)) for path in folder.rglob("*") if path.is_file()}
+            assert set(archive.namelist()) == files and archive.testzip() is None
+        with page.expect_download(timeout=PATIENCE) as waited:
             press(page, "Save path")
         waited.value.save_as(tmp_path / "path.json")
+        page.reload()  # what was made stays
+        expect(page.get_by_text("ms a view")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_text("2 keyframes, 5 frames.")).to_be_visible(timeout=PATIENCE)
         films = [frame.image for frame in window.scene.film(window.path.editor.cameras())]
         assert not page.errors
         page.close()
@@ -229,6 +239,18 @@ def test_a_rendering_can_be_stopped_and_a_bad_path_is_named(browser, tmp_path):
         bad.write_text(json.dumps({"format": "recipe"}))
         page.locator("input[type=file]").set_input_files(bad)
         expect(page.get_by_text("the file: not a camera path")).to_be_visible(timeout=PATIENCE)
+        page.close()
+
+
+def test_files_that_are_shown_can_be_downloaded(browser, tmp_path):
+    (tmp_path / "box.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    with shown(tmp_path / "out", model=None) as window:
+        assert window.show_files([tmp_path / "box.obj"]) == ["box.obj: a mesh"]
+        page = new_page(browser, window, wait=False)
+        with page.expect_download(timeout=PATIENCE) as waited:
+            press(page, "Download box.obj")
+        waited.value.save_as(tmp_path / "again.obj")
+        assert (tmp_path / "again.obj").read_bytes() == (tmp_path / "box.obj").read_bytes() and not page.errors
         page.close()
 
 

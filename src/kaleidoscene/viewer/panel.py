@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Lock
@@ -45,6 +47,7 @@ class PathPanel:
         self._start, self._page_of, self._render = start, page_of, render
         self._stop, self._busy = Event(), Lock()
         self._scale, self._grip, self._drawn = scale_of(start), None, []
+        self._rendered: Path | None = None
         gui = server.gui
         self.said = gui.add_markdown("")
         self._build_keyframes(gui)
@@ -86,6 +89,8 @@ class PathPanel:
         self.bar = gui.add_progress_bar(0.0, visible=False)
         gui.add_button("Render path").on_click(lambda event: self._do(lambda: self._render_path(event.client)))
         gui.add_button("Stop").on_click(lambda _: self._stop.set())
+        frames = gui.add_button("Download frames", hint="Of the path that was rendered last, with its cameras.")
+        frames.on_click(lambda event: self._do(lambda: self._send_frames(event.client)))
 
     def _add(self, event: Any) -> None:
         self.dragging.value = False
@@ -219,11 +224,21 @@ class PathPanel:
             self.editor.save(self.out / "camera_path.json")
             self.bar.visible = True
             folder = self._render(self.out / "camera_path.json", self._on_view)
+            self._rendered = folder
             client.send_file_download("video.mp4", (folder / "video.mp4").read_bytes(), save_immediately=True)
             self.said.content = f"wrote {folder}"
         finally:
             self.bar.visible = False
             self._busy.release()
+
+    def _send_frames(self, client: Any) -> None:
+        if (folder := self._rendered) is None:
+            raise KaleidosceneError("No path has been rendered here yet.")
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:  # stored: PNG files do not become smaller
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                archive.write(file, Path(folder.name) / file.relative_to(folder))
+        client.send_file_download(f"{folder.name}.zip", packed.getvalue(), save_immediately=True)
 
     def _on_view(self, done: int, total: int) -> None:
         self.bar.value = 100.0 * done / total

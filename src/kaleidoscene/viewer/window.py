@@ -93,8 +93,19 @@ class Window:
         return f"http://{self.server.get_host()}:{self.server.get_port()}"
 
     def show_files(self, paths: Sequence[Path]) -> list[str]:
-        """Meshes and clouds; returns what they are."""
-        return [f"{path.name}: {show_file(self.server.scene, path, n)}" for n, path in enumerate(paths)]
+        """Meshes and clouds, which can be downloaded as they are; returns what they are."""
+        said = [f"{path.name}: {show_file(self.server.scene, path, n)}" for n, path in enumerate(paths)]
+        if paths:
+            with self.server.gui.add_folder("Files"):
+                for path in paths:
+                    self._offer(path)
+        return said
+
+    def _offer(self, path: Path) -> None:
+        button = self.server.gui.add_button(f"Download {path.name}")
+        button.on_click(
+            lambda event: event.client.send_file_download(path.name, path.read_bytes(), save_immediately=True)
+        )
 
     def show(self, subject: Subject) -> None:
         """Cameras of a capture, and with a model new views of it and camera paths.

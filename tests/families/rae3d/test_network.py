@@ -88,7 +88,7 @@ def test_keys_and_values_of_latents_serve_as_a_mask_would():
     for block in network.images.blocks.blocks:
         x, _ = block(x, None, None, mask[None, None])
     expected = network.images.out(network.images.norm(x[:, 7:]))
-    found = network.images(latents, rays, (2, 3))
+    found, _ = network.images(latents, rays, (2, 3))
     patches = found.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(2, 6, -1)
     torch.testing.assert_close(patches, 0.5 + 0.5 * expected, rtol=0, atol=1e-10)
 

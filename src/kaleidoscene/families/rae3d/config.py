@@ -27,6 +27,32 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """What tells real views from made ones, for training alone (method C.3).
+
+    Attributes:
+        kind: ``dinov2``: trained heads on layers of a frozen DINOv2 (paper); ``patches``: a small network (ours).
+        source: Folder or hub id of kind ``dinov2``.
+        width: Channels of its tokens.
+        layers: Its blocks behind which there is a head; there is one on its input as well.
+        channels: Of kind ``patches``: behind each convolution, which halves the sides.
+    """
+
+    kind: Literal["dinov2", "patches"] = "dinov2"
+    source: str = "facebook/dinov2-small"
+    width: int = 384
+    layers: tuple[int, ...] = (2, 5, 8, 11)
+    channels: tuple[int, ...] = (32, 64, 128)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+            raise ValueError(f"layers must rise from 0 or more, got {self.layers}.")
+        if not self.channels or min(*self.channels, self.width) < 1:
+            raise ValueError("width and channels must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rae3dConfig:
     """The network; the defaults are the paper's.
 
@@ -43,6 +69,7 @@ class Rae3dConfig:
             of its own; ``causal``: they see latents alone, so that their keys and values serve all views (ours).
         points: Head of the decoder of points; None: without that decoder.
         point_layers: The four layers it looks at.
+        discriminator: For the adversarial loss; rendering does without it.
     """
 
     width: int = 768
@@ -56,6 +83,7 @@ class Rae3dConfig:
     decoder: Literal["full", "causal"] = "full"
     points: DPTConfig | None = DPTConfig()
     point_layers: tuple[int, int, int, int] = (3, 7, 11, 15)
+    discriminator: DiscriminatorConfig | None = None
 
     def __post_init__(self) -> None:
         check_choices(self)

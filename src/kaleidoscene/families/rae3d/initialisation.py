@@ -20,5 +20,5 @@ def initialise(unit: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm | LayerScale):
+        elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.GroupNorm | nn.LayerNorm | LayerScale):
             module.reset_parameters()

@@ -19,6 +19,10 @@ class Rae3dLoss:
         perceptual: Of a distance of VGG19's features (--perceptual-weights), where the paper has LPIPS.
         gradients: Of differences of neighbouring pixels at four scales, which need no weights: ours, for where those
             of the other are not at hand.
+        adversarial: Of the adversarial loss, which is first brought to the size of the others at the last matrix; it
+            needs a discriminator (``model.discriminator``).
+        discriminator_from: Step from which the discriminator learns.
+        adversarial_from: Step from which the network plays against it.
         points: Of the points; their term is left out where depth is not known.
         background: Of the size of points where the depth is 0, which says that nothing is met there: they are pulled to
             the first camera, where nothing can be met. 0 for places, whose depth is 0 where it is not known (ours).
@@ -33,6 +37,9 @@ class Rae3dLoss:
 
     perceptual: float = 0.0
     gradients: float = 1.0
+    adversarial: float = 0.0
+    discriminator_from: int = 0
+    adversarial_from: int = 0
     points: float = 1.0
     background: float = 0.0
     confidence: float = 0.2
@@ -48,6 +55,10 @@ class Rae3dLoss:
             raise ValueError("masked, masked_share and all_hidden are shares from 0 to 1.")
         if not 0 <= self.repeated <= 1:
             raise ValueError(f"repeated is a share of the scored views, got {self.repeated}.")
+        if self.adversarial < 0 or not 0 <= self.discriminator_from <= self.adversarial_from:
+            raise ValueError(
+                "adversarial_from comes with discriminator_from or after it, and weights are not negative."
+            )
         if self.noise < 0:
             raise ValueError(f"noise is a standard deviation, got {self.noise}.")
 

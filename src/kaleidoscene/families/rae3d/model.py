@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.rae3d.config import Rae3dConfig
+from kaleidoscene.families.rae3d.discriminator import make_heads
 from kaleidoscene.nn.dpt import DPTHead
 from kaleidoscene.nn.patches import patchify, unpatchify
 from kaleidoscene.nn.precision import exact
@@ -31,11 +32,13 @@ class Decoded:
         images: RGB, near [0, 1].
         points: In the world of the rays; None of a network without a decoder of points.
         confidence: How sure they are, at least 1; None without points.
+        hidden: What the last matrix of the decoder of images is applied to, while a discriminator is trained.
     """
 
     images: Float[Tensor, "batch targets 3 h w"]
     points: Float[Tensor, "batch targets h w 3"] | None = None
     confidence: Float[Tensor, "batch targets h w"] | None = None
+    hidden: Float[Tensor, "batch targets tokens width"] | None = None
 
 
 class Rae3d(nn.Module):
@@ -45,7 +48,7 @@ class Rae3d(nn.Module):
         config: Architecture.
     """
 
-    other_forwards = ("encode", "decode")
+    other_forwards = ("encode", "decode", "judge")
 
     def __init__(self, config: Rae3dConfig) -> None:
         super().__init__()
@@ -55,6 +58,7 @@ class Rae3d(nn.Module):
         self.neck = Blocks(config, config.neck_depth)
         self.images = Decoder(config)
         self.points = None if config.points is None else PointDecoder(config)
+        self.discriminator = None if config.discriminator is None else make_heads(config.discriminator)
 
     def units(self) -> Mapping[str, nn.Module]:
         """Blocks of neck and decoders, in the order they run."""
@@ -115,11 +119,22 @@ class Rae3d(nn.Module):
         batch_shape, size = (rays.shape[0], rays.shape[1]), (rays.shape[2], rays.shape[3])
         grid = self.grid(size)
         targets = self.embedder.rays_of(rays, None).flatten(0, 1)
-        images = self.images(tokens, targets, grid).unflatten(0, batch_shape)
+        images, hidden = (x.unflatten(0, batch_shape) for x in self.images(tokens, targets, grid))
+        kept = hidden if self.training and self.discriminator is not None else None
         if self.points is None:
-            return Decoded(images)
-        points, confidence = self.points(tokens, targets, grid)
-        return Decoded(images, points.unflatten(0, batch_shape), confidence.unflatten(0, batch_shape))
+            return Decoded(images, hidden=kept)
+        points, confidence = (x.unflatten(0, batch_shape) for x in self.points(tokens, targets, grid))
+        return Decoded(images, points, confidence, kept)
+
+    def judge(self, shown: Sequence[Tensor]) -> Float[Tensor, "n places"]:
+        """How real views look, place by place, to the discriminator.
+
+        Args:
+            shown: What its heads look at: images, or tokens of each layer of the frozen encoder.
+        """
+        assert self.discriminator is not None
+        heads = zip(self.discriminator, shown, strict=True)
+        return torch.cat([exact(head(x)) for head, x in heads], dim=1)
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patches.
@@ -199,10 +214,12 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.out = nn.Linear(config.width, 3 * config.patch_size**2)
 
-    def forward(self, latents: Tensor, rays: Tensor, grid: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
-        """Images of ``n`` views, as many for each scene."""
-        x = behind_blocks(self.blocks, latents, rays, self.config.decoder)[-1]
-        return 0.5 + 0.5 * unpatchify(exact(self.out(self.norm(x))), self.config.patch_size, grid)
+    def forward(
+        self, latents: Tensor, rays: Tensor, grid: tuple[int, int]
+    ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n tokens width"]]:
+        """Images of ``n`` views, as many for each scene, and what the last matrix was applied to."""
+        x = self.norm(behind_blocks(self.blocks, latents, rays, self.config.decoder)[-1])
+        return 0.5 + 0.5 * unpatchify(exact(self.out(x)), self.config.patch_size, grid), x
 
 
 class PointDecoder(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,8 +11,10 @@ import tyro
 
 from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.encoded_recipe import EncodedRecipe
 from kaleidoscene.families.rae3d.checkpoint import FAMILY
+from kaleidoscene.families.rae3d.discriminator import FrozenLayers
 from kaleidoscene.families.rae3d.loss import Rae3dLoss
 from kaleidoscene.families.rae3d.plan import decode_flops, encode_flops, parameters_of, plan, view_tokens
 from kaleidoscene.families.rae3d.settings import Rae3dSettings
@@ -33,6 +35,8 @@ class Rae3dOptions:
 
     features: str | None = None
     """Folder or hub id to load the recipe's DINOv2 from."""
+    discriminator_features: str | None = None
+    """Folder or hub id to load the DINOv2 of the discriminator from."""
     perceptual_weights: Path | None = None
     """``imagenet-vgg-verydeep-19.mat`` of MatConvNet, for --loss.perceptual."""
     train: TrainConfig = TrainConfig()
@@ -50,6 +54,21 @@ class Rae3dRecipe(EncodedRecipe):
 
     family = FAMILY
     options_type = Rae3dOptions
+
+    def changed(self, options: Rae3dOptions) -> Rae3dRecipe:
+        """The recipe with other options.
+
+        Raises:
+            KaleidosceneError: A DINOv2 is given to a recipe that has no place for it.
+        """
+        recipe = super().changed(options)
+        if options.discriminator_features is None:
+            return recipe
+        model = recipe.settings.model
+        if model.discriminator is None or model.discriminator.kind != "dinov2":
+            raise KaleidosceneError("--discriminator-features: this recipe's discriminator looks at no DINOv2.")
+        judge = replace(model.discriminator, source=options.discriminator_features)
+        return replace(recipe, settings=replace(recipe.settings, model=replace(model, discriminator=judge)))
 
     @property
     def plan(self) -> Plan:
@@ -82,6 +101,7 @@ class Rae3dRecipe(EncodedRecipe):
 
     def make_task(self, device: str) -> Rae3dTask:
         """The task of a run, its network still without weights."""
-        features = load_features(self.settings, device)
+        features, judge = load_features(self.settings, device), self.settings.model.discriminator
+        layers = FrozenLayers.read(judge).to(device) if judge is not None and judge.kind == "dinov2" else None
         with torch.device("meta"):
-            return Rae3dTask(self.settings, self.loss, features, self.perceptual(device))
+            return Rae3dTask(self.settings, self.loss, features, self.perceptual(device), layers)

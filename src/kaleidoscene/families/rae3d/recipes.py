@@ -9,7 +9,7 @@ from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.datasets.transforms import Augmentation
-from kaleidoscene.families.rae3d.config import EncoderConfig, Rae3dConfig
+from kaleidoscene.families.rae3d.config import DiscriminatorConfig, EncoderConfig, Rae3dConfig
 from kaleidoscene.families.rae3d.loss import Rae3dLoss
 from kaleidoscene.families.rae3d.recipe import Rae3dRecipe
 from kaleidoscene.families.rae3d.settings import Rae3dSettings
@@ -21,8 +21,10 @@ from kaleidoscene.training.optim import OptimConfig
 def rae3d_paper() -> Rae3dRecipe:
     """The paper's autoencoder: 1024 tokens, 18 views of a scene (paper: 6 to 18), 120K steps; needs --shards."""
     return Rae3dRecipe(
-        settings=Rae3dSettings(model=Rae3dConfig()),
-        loss=Rae3dLoss(perceptual=1.0, gradients=0.0),
+        settings=Rae3dSettings(model=Rae3dConfig(discriminator=DiscriminatorConfig())),
+        loss=Rae3dLoss(
+            perceptual=1.0, gradients=0.0, adversarial=0.75, discriminator_from=50_000, adversarial_from=60_000
+        ),
         data=BatchConfig(
             batch_size=32, depth=True, reference_dropout=0.0, augmentation=Augmentation.none(),
             sampling=ViewSampling(views=18, kind="uniform", masking="none"),
@@ -79,6 +81,17 @@ def rae3d_nano_images() -> Rae3dRecipe:
     )  # fmt: skip
 
 
+def rae3d_nano_adversarial() -> Rae3dRecipe:
+    """``rae3d-nano`` with a discriminator of its own; to be begun from its weights (--init, --fresh discriminator)."""
+    base, steps = rae3d_nano(), 2000
+    network = replace(base.settings.model, discriminator=DiscriminatorConfig(kind="patches"))
+    return replace(
+        base, settings=replace(base.settings, model=network),
+        loss=replace(base.loss, adversarial=0.1, discriminator_from=0, adversarial_from=200),
+        train=replace(base.train, steps=steps, optim=replace(base.train.optim, learning_rate=4e-4, warmup=50)),
+    )  # fmt: skip
+
+
 def rae3d_debug() -> Rae3dRecipe:
     """A tiny run that ends in seconds on a CPU, for tests and first steps."""
     base = rae3d_nano()
@@ -101,6 +114,7 @@ def rae3d_debug() -> Rae3dRecipe:
 RECIPES: dict[str, Callable[[], Rae3dRecipe]] = {
     "rae3d-debug": rae3d_debug,
     "rae3d-nano": rae3d_nano,
+    "rae3d-nano-adversarial": rae3d_nano_adversarial,
     "rae3d-nano-images": rae3d_nano_images,
     "rae3d-paper": rae3d_paper,
 }

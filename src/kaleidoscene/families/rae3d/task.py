@@ -14,7 +14,9 @@ from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.encoders.vgg19 import PerceptualDistance
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.encoded_recipe import check_perceptual
+from kaleidoscene.families.rae3d.adversarial import adaptive_weight, hinge, rounded, varied
 from kaleidoscene.families.rae3d.checkpoint import describe
+from kaleidoscene.families.rae3d.discriminator import FrozenLayers
 from kaleidoscene.families.rae3d.initialisation import initialise
 from kaleidoscene.families.rae3d.loss import Rae3dLoss, gradient_loss, point_loss
 from kaleidoscene.families.rae3d.model import Decoded, Rae3d
@@ -25,11 +27,12 @@ from kaleidoscene.families.rae3d.system import Rae3dSystem
 from kaleidoscene.families.rae3d.world import RelativeWorld
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import plucker_rays, unproject
+from kaleidoscene.nn.patches import patchify
 from kaleidoscene.nn.precision import no_autocast
 from kaleidoscene.randomness import draw_noise, seeded
 from kaleidoscene.training.task import PlainTask
 
-_HIDING, _NOISE, _AGAIN = 21, 22, 23
+_HIDING, _NOISE, _AGAIN, _PLAYED, _REAL, _MADE = 21, 22, 23, 24, 25, 26
 
 
 def tokens_of(
@@ -71,9 +74,16 @@ class Rae3dTask(PlainTask):
         loss: Rae3dLoss,
         features: FeatureEncoder | None = None,
         perceptual: PerceptualDistance | None = None,
+        judged: FrozenLayers | None = None,
     ) -> None:
         check_perceptual(loss.perceptual, perceptual)
+        if (settings.model.discriminator is None) != (loss.adversarial == 0):
+            raise KaleidosceneError(
+                "The adversarial loss and a discriminator come together: take a recipe that has one, such as "
+                "rae3d-nano-adversarial, or --loss.adversarial 0 in one that has none."
+            )
         self.settings, self.loss, self.features, self.perceptual = settings, loss, features, perceptual
+        self.judged = judged
         self.model: nn.Module = Rae3d(settings.model)
 
     def describe(self) -> dict[str, Any]:
@@ -130,7 +140,10 @@ class Rae3dTask(PlainTask):
             scale = RelativeWorld.of(cameras[:, :n], cameras[:, n:]).scale
             depth = views.depth[scene, own] / scale.to(views.depth)[:, None, None, None]
         with no_autocast(images):
-            return self._terms(decoded, images[scene, own], inside[scene, own], depth)
+            terms = self._terms(decoded, images[scene, own], inside[scene, own], depth)
+            if self.loss.adversarial:
+                terms |= self._played(terms["loss"], decoded, images[scene, own], views.step, numbers, seed)
+            return terms
 
     def _terms(
         self, decoded: Decoded, views: Tensor, inside: Cameras, depth: Float[Tensor, "batch targets h w"] | None
@@ -153,6 +166,38 @@ class Rae3dTask(PlainTask):
                 terms["background"] = torch.where(nothing, decoded.points.flatten(0, 1), 0.0).abs().mean()
                 total = total + loss.background * terms["background"]
         return {"loss": total} | {name: term.detach() for name, term in terms.items()}
+
+    def _played(
+        self, fitting: Tensor, decoded: Decoded, views: Tensor, step: int, numbers: tuple[int, ...], seed: int
+    ) -> dict[str, Tensor]:
+        """The loss with its adversarial part, once its step has come, and what the discriminator minimises."""
+        loss, patch = self.loss, self.settings.model.patch_size
+        images, truth = decoded.images.flatten(0, 1), views.flatten(0, 1)
+        each = [n for n in numbers for _ in range(views.shape[1])]
+        total, terms = fitting, {}
+        if step >= loss.adversarial_from:
+            assert decoded.hidden is not None
+            shown = images.detach().requires_grad_()
+            played = -self._judged(shown, _draws(seed, _PLAYED, each)).mean()
+            # Neither pull reaches the discriminator, nor the network before its last matrix is asked by them alone.
+            (pull,) = torch.autograd.grad(played, shown)
+            (fit,) = torch.autograd.grad(fitting, decoded.images, retain_graph=True)
+            fits, pulls = (0.5 * patchify(g, patch) for g in (fit.flatten(0, 1), pull))
+            weight = loss.adversarial * adaptive_weight(fits, pulls, decoded.hidden.detach().flatten(0, 1).float())
+            towards = (images * (weight * pull).detach()).sum()
+            total = total + towards - towards.detach()
+            terms |= {"adversarial": played.detach(), "adversarial_weight": weight.detach()}
+        if step >= loss.discriminator_from:
+            real = self._judged(truth, _draws(seed, _REAL, each))
+            made = self._judged(rounded(images.detach()), _draws(seed, _MADE, each))
+            told = hinge(real, made)
+            total, terms["discriminator"] = total + told, told.detach()
+        return {"loss": total} | terms
+
+    def _judged(self, images: Tensor, draws: list[torch.Generator]) -> Tensor:
+        seen = varied(images, draws)
+        assert isinstance(self.model, Rae3d)
+        return self.model.judge([seen] if self.judged is None else self.judged(seen))
 
     def _visible(self, numbers: tuple[int, ...], references: int, seed: int) -> Bool[Tensor, "batch references"]:
         """Which references are seen: of few scenes not all (method C.4)."""
@@ -179,3 +224,9 @@ class Rae3dTask(PlainTask):
         sizes = torch.stack([torch.rand((), generator=generator) for generator in generators]) * self.loss.noise
         noise = draw_noise((len(numbers), config.tokens, config.width), generators)
         return (sizes[:, None, None] * noise).to(device)
+
+
+def _draws(seed: int, stream: int, numbers: list[int]) -> list[torch.Generator]:
+    """One for each view: those of a scene draw one after the other from one generator."""
+    of_scene = {number: seeded(seed, stream, number) for number in numbers}
+    return [of_scene[number] for number in numbers]
