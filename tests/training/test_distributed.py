@@ -93,13 +93,31 @@ def test_two_processes_follow_the_losses_of_one(shards, by_two):  # noqa: F811
     check_ways(shards, *by_two, 2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [3, 4])
-def test_many_processes_follow_the_losses_of_one(shards, tmp_path, processes):  # noqa: F811
-    runs = {tmp_path / name / "many": options for name, options in WAYS[processes].items()}
-    done = run_together(processes, shards, runs)
+@pytest.fixture(scope="module")
+def by_three(shards, by_two, tmp_path_factory):  # noqa: F811
+    """Likewise of three; among them what two have begun, gone on with, and saved again at once."""
+    folder, again = tmp_path_factory.mktemp("three"), {}
+    for name in ("three", "fsdp", "ddp"):
+        shutil.copytree(by_two[0] / "begun", folder / name)
+        again[folder / name] = (
+            dict(sharding=name, steps=3, save_again=True) if name != "three" else dict(sharding="fsdp")
+        )
+    runs = {folder / name / "many": options for name, options in WAYS[3].items()}
+    done = run_together(3, shards, runs | again)
     assert done.returncode == 0, done.stdout + done.stderr
-    check_ways(shards, tmp_path, done.stdout, processes)
+    return folder, done.stdout
+
+
+@pytest.mark.slow
+def test_three_processes_follow_the_losses_of_one(shards, by_three):  # noqa: F811
+    check_ways(shards, *by_three, 3)
+
+
+@pytest.mark.slow
+def test_four_processes_follow_the_losses_of_one(shards, tmp_path):  # noqa: F811
+    done = run_together(4, shards, {tmp_path / name / "many": options for name, options in WAYS[4].items()})
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_ways(shards, tmp_path, done.stdout, 4)
 
 
 def check_ways(shards, folder, said, processes):  # noqa: F811
@@ -160,11 +178,10 @@ def test_weights_that_travel_in_half_precision_train_alike(by_two):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_goes_on_alone_and_with_three(shards, by_two, tmp_path):  # noqa: F811
+def test_a_run_of_two_goes_on_alone_and_with_three(shards, by_two, by_three, tmp_path):  # noqa: F811
     """What two processes wrote is read by one and by three bit by bit, and their losses go on alike."""
     begun = by_two[0] / "begun"
-    for name in ("alone", "three", "fsdp", "ddp"):
-        shutil.copytree(begun, tmp_path / name)
+    shutil.copytree(begun, tmp_path / "alone")
     saved = list_checkpoints(begun)[-1]
     state = load_training_state(saved)
     trainer = make_trainer(shards, tmp_path / "alone", **SIX)
@@ -175,15 +192,12 @@ def test_a_run_of_two_goes_on_alone_and_with_three(shards, by_two, tmp_path):  #
     for name, p in model.named_parameters():
         assert p.equal(state.average[name])
     trainer.train()
-    written = {name: list_checkpoints(tmp_path / name)[-1].stat().st_mtime_ns for name in ("fsdp", "ddp")}
-    again = {tmp_path / name: dict(sharding=name, steps=3, save_again=True) for name in written}
-    done = run_together(3, shards, {tmp_path / "three": dict(sharding="fsdp")} | again)
-    assert done.returncode == 0, done.stdout + done.stderr
-    close(losses(tmp_path / "alone"), losses(tmp_path / "three"), 2e-4)
+    close(losses(tmp_path / "alone"), losses(by_three[0] / "three"), 2e-4)
     # Saved again at once by three, the weights are the same bits: nothing is rounded or lost by spreading them anew.
-    for name, before in written.items():
-        assert list_checkpoints(tmp_path / name)[-1].stat().st_mtime_ns > before
-        back = load_training_state(list_checkpoints(tmp_path / name)[-1])
+    for name in ("fsdp", "ddp"):
+        newest = list_checkpoints(by_three[0] / name)[-1]
+        assert newest.stat().st_mtime_ns > saved.stat().st_mtime_ns
+        back = load_training_state(newest)
         for kind in ("weights", "average", "optimiser"):
             for key, tensor in getattr(state, kind).items():
                 assert tensor.equal(getattr(back, kind)[key]), (kind, key)
