@@ -18,7 +18,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.rae3d.initialisation import initialise
 from kaleidoscene.families.rae3d.loss import Rae3dLoss, gradient_loss, point_loss
 from kaleidoscene.families.rae3d.model import Rae3d
-from kaleidoscene.families.rae3d.recipes import rae3d_debug, rae3d_paper
+from kaleidoscene.families.rae3d.recipes import rae3d_debug, rae3d_paper, token_budget_buckets
 from kaleidoscene.families.rae3d.renderer import Rae3dRenderer
 from kaleidoscene.families.rae3d.system import Rae3dSystem
 from kaleidoscene.families.rae3d.task import Rae3dTask
@@ -236,3 +236,23 @@ def test_from_the_command_line_to_views_with_depth(tmp_path, shards, capsys):
     photos = write_photographs(tmp_path / "photos", 2)
     assert main(["render", str(photos), "--model", run, "--out", str(tmp_path / "no"), "--frames", "2"]) == 1
     assert "estimates cameras" in (said := capsys.readouterr().err) and "rng" in said
+
+
+def test_the_papers_batches_have_about_as_many_tokens(capsys):
+    """Every shape is in the paper's ranges, and each process has between half of the largest number and all of it."""
+    buckets = token_budget_buckets()
+    tokens, images = [], []
+    for bucket in buckets:
+        h, w = bucket.image_size
+        assert h % 14 == w % 14 == 0 and 37_000 <= h * w <= 75_500 and 0.7 <= w / h <= 1.8
+        scenes, rest = divmod(bucket.batch_size, 32)
+        images.append(scenes * bucket.views)
+        tokens.append(scenes * bucket.views * (h // 14) * (w // 14))
+        assert not rest and 6 <= images[-1] <= 18
+    assert {6, 18} <= set(images) and len({bucket.image_size for bucket in buckets}) > 8
+    smallest = min(h * w // 14**2 for h, w in (bucket.image_size for bucket in buckets))
+    assert max(tokens) == 18 * smallest and min(tokens) > 0.5 * max(tokens)
+    assert main(["info", "rae3d-paper", "--training.processes", "32"]) == 0
+    capsys.readouterr()
+    assert main(["info", "rae3d-paper", "--training.processes", "7"]) == 1
+    assert "must be a multiple of 7" in capsys.readouterr().err

@@ -77,10 +77,11 @@ class Rae3dRecipe(EncodedRecipe):
 
     def training_costs(self, placement: Placement) -> Sequence[TrainingCost]:
         """Cost of a step."""
-        config, size = self.settings.model, self.settings.image_size
+        config = self.settings.model
         parameters, out = parameters_of(config), []
         decoders = 1 + (config.points is not None)
         for shape in self.batches.shapes:
+            size = shape.image_size or self.settings.image_size
             sources, targets = self.data.sampling.of(shape.views).mean_counts()
             whole, one = max(1, round(sources)), max(1, round(targets))
             forward = shape.batch_size * (encode_flops(config, whole, size) + decode_flops(config, one, size))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.batch_config import BatchConfig, Bucket
+from kaleidoscene.datasets.buckets import bucket_sizes
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.datasets.transforms import Augmentation
@@ -17,17 +18,42 @@ from kaleidoscene.nn.dpt import DPTConfig
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.optim import OptimConfig
 
+PIXELS, ASPECTS, IMAGES, PROCESSES = (37_000, 75_500), (0.7, 1.8), (6, 18), 32
+"""Of an image, of its width over its height, on a process, and how many of those the paper has (appendix A)."""
+
+
+def token_budget_buckets(patch: int = 14) -> tuple[Bucket, ...]:
+    """Shapes of which a process has about as many tokens: 6 to 18 images, in one scene or up to three.
+
+    Args:
+        patch: Side of a token, pixels.
+    """
+    areas = [PIXELS[0] + share * (PIXELS[1] - PIXELS[0]) for share in (0.05, 0.35, 0.65, 0.95)]
+    sizes = [size for area in areas for size in bucket_sizes(round(area**0.5), (0.72, 1.0, 1.3, 1.75), multiple=patch)]
+    within = [
+        (h, w) for h, w in dict.fromkeys(sizes)
+        if PIXELS[0] <= h * w <= PIXELS[1] and ASPECTS[0] <= w / h <= ASPECTS[1]
+    ]  # fmt: skip
+    budget = IMAGES[1] * min(h * w for h, w in within) // patch**2  # as many as there can be of the smallest
+    buckets = []
+    for h, w in within:
+        tokens = h * w // patch**2
+        for views in range(IMAGES[0], IMAGES[1] + 1, 3):
+            if scenes := min(budget // (views * tokens), IMAGES[1] // views):
+                buckets.append(Bucket(image_size=(h, w), batch_size=PROCESSES * scenes, views=views))
+    return tuple(buckets)
+
 
 def rae3d_paper() -> Rae3dRecipe:
-    """The paper's autoencoder: 1024 tokens, 18 views of a scene (paper: 6 to 18), 120K steps; needs --shards."""
+    """The paper's autoencoder: 1024 tokens, 6 to 18 images a process of 32, 120K steps; needs --shards."""
     return Rae3dRecipe(
         settings=Rae3dSettings(model=Rae3dConfig(discriminator=DiscriminatorConfig())),
         loss=Rae3dLoss(
             perceptual=1.0, gradients=0.0, adversarial=0.75, discriminator_from=50_000, adversarial_from=60_000
         ),
         data=BatchConfig(
-            batch_size=32, depth=True, reference_dropout=0.0, augmentation=Augmentation.none(),
-            sampling=ViewSampling(views=18, kind="uniform", masking="none"),
+            batch_size=PROCESSES, depth=True, reference_dropout=0.0, augmentation=Augmentation.none(),
+            sampling=ViewSampling(views=IMAGES[1], kind="uniform", masking="none"), buckets=token_budget_buckets(),
         ),
         synthetic=None,
         train=TrainConfig(
