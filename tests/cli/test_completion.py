@@ -39,7 +39,11 @@ def test_bash_offers_verbs_options_and_values(scripts, tmp_path):
     assert offered(script, "kaleidoscene", "inter") == ["interpolate"]
     assert offered(script, "kaleidoscene", "render", "capture", "--mas") == ["--masked"]
     assert offered(script, "kaleidoscene", "render", "--mode", "") == ["joint", "independent", "autoregressive"]
-    assert offered(script, "kaleidoscene", "train", "rae3d-n") == ["rae3d-nano", "rae3d-nano-images"]
+    assert offered(script, "kaleidoscene", "train", "rae3d-n") == [
+        "rae3d-nano",
+        "rae3d-nano-adversarial",
+        "rae3d-nano-images",
+    ]
     assert "--train.optim.muon-learning-rate" in offered(script, "kaleidoscene", "train", "rng-nano", "--train.optim.")
     assert offered(script, "kaleidoscene", "completion", "z") == ["zsh"]
     (tmp_path / "photographs").mkdir()

@@ -7,12 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
+from kaleidoscene.captures.formats.registry import FORMATS
+from kaleidoscene.cli.main import main
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.pixel import PixelCodec
 from kaleidoscene.datasets.batch_config import BatchConfig, Bucket, Share
 from kaleidoscene.datasets.batches import Source, ViewBatches
 from kaleidoscene.datasets.buckets import bucket_sizes, buckets_within
 from kaleidoscene.datasets.mixture import Mixture, WeightedDraws
+from kaleidoscene.datasets.published import MIXTURES, published_weights
 from kaleidoscene.datasets.sampling import ViewSampling
 from kaleidoscene.datasets.shard_index import ShardIndex
 from kaleidoscene.datasets.shard_writing import write_shard
@@ -206,3 +209,25 @@ def test_damaged_scenes_stop_the_run_or_are_replaced_and_named(sources):
     assert lenient.allowed_damage(0) == 6 and lenient.allowed_damage(9) == 60
     again = ViewBatches(sources[:1], config(share_counts=None, damaged_share=0.5))[0]
     assert again.ids == views.ids and again.images.equal(views.images)
+
+
+def test_published_weights_go_by_the_names_of_folders(tmp_path, capsys):
+    """As 3DRAE's Table 7 prints them; what is not in it, and what has no reader here, is named."""
+    found = published_weights("rae3d", ["s3://bucket/RE10K/", "/data/co3d", tmp_path / "arkitscenes"])
+    assert found == (17.3, 7.1, 13.2)
+    assert sum(one.weight for one in MIXTURES["rae3d"].values()) == pytest.approx(101.1)
+    readers = {one.reader for one in MIXTURES["rae3d"].values()} - {None}
+    assert readers <= FORMATS.keys() and len(readers) == 5
+    for folders, said in (
+        (["data/waymo"], "waymo has 6.3 % of the mixture rae3d, and no reader here makes shards of it"),
+        (["data/co3"], "did you mean 'co3d'"), (["a/co3d", "b/co3d"], "named twice"),
+    ):  # fmt: skip
+        with pytest.raises(KaleidosceneError, match=said):
+            published_weights("rae3d", folders)
+    train = ["train", "rae3d-debug", "--out", str(tmp_path / "run"), "--mixture", "rae3d"]
+    for more, said in (
+        ([], "--mixture gives folders of --shards their weights"), (["--shards", "a/objaverse"], "Unknown set"),
+        (["--shards", "a/co3d", "--weights", "1"], "and no --weights"),
+    ):  # fmt: skip
+        assert main([*train, *more]) == 1
+        assert said in capsys.readouterr().err and not (tmp_path / "run" / "metrics.jsonl").exists()

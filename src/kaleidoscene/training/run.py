@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaleidoscene.datasets.batches import Source, ViewBatches
+from kaleidoscene.datasets.published import published_weights
 from kaleidoscene.datasets.remote import ShardCache
 from kaleidoscene.datasets.shards import DAMAGE, ShardFolder
 from kaleidoscene.datasets.stored import StoredScene
@@ -39,6 +40,9 @@ class RunOptions:
     """Where copies of shards lie that are given by an address (s3://, gs://, hf://)."""
     weights: tuple[float, ...] = ()
     """Relative shares of the folders in the batches; by default each has its number of scenes."""
+    mixture: str | None = None
+    """In place of --weights: those that a paper prints for sets of the names of the folders; rae3d (Table 7 of 3DRAE:
+    co3d, arkitscenes, scannet, re10k, dl3dv; the others have no reader here)."""
     held_out: Path | None = None
     """Folder of captures to score while training (N = 1, 3, 5 on up to 16 objects)."""
     init: str | None = None
@@ -152,12 +156,17 @@ def _sources(recipe: Recipe, options: RunOptions, world: World) -> list[Source]:
     paths: tuple[str | Path, ...] = options.shards
     if not paths:
         paths = (_rendered(recipe, options.out / "shards", world),)
+    given = options.weights
+    if options.mixture is not None:
+        if given or not options.shards:
+            raise KaleidosceneError("--mixture gives folders of --shards their weights: name them, and no --weights.")
+        given = published_weights(options.mixture, options.shards)
     folders = [ShardFolder(path, options.cache) for path in paths]
     for folder in folders:
         _check_shards(folder, recipe)
-    if options.weights and len(options.weights) != len(folders):
-        raise KaleidosceneError(f"--weights has {len(options.weights)} numbers for {len(folders)} folders of shards.")
-    weights = options.weights or [float(len(folder)) for folder in folders]
+    if given and len(given) != len(folders):
+        raise KaleidosceneError(f"--weights has {len(given)} numbers for {len(folders)} folders of shards.")
+    weights = given or [float(len(folder)) for folder in folders]
     return [Source(folder, weight) for folder, weight in zip(folders, weights, strict=True)]
 
 
