@@ -170,6 +170,14 @@ def test_the_3d_scanner_app_has_pictures_of_some_of_its_cameras(tmp_path):
         read_capture(tmp_path / "scan")
 
 
+def test_notes_of_others_beside_frames_are_no_cameras(tmp_path):
+    """Frames of a film with the annotations of a labelling tool beside them are photographs."""
+    scanner(tmp_path / "scan")
+    for file in (tmp_path / "scan").glob("*.json"):
+        file.write_text(json.dumps({"version": "5.0", "shapes": [], "imagePath": f"{file.stem}.jpg"}))
+    assert read_capture(tmp_path / "scan").format == "photos"
+
+
 def test_arkitscenes_by_time(tmp_path):
     truth = scenes(tmp_path / "41069021")
     for path in (tmp_path / "41069021", tmp_path / "41069021" / "lowres_wide.traj"):

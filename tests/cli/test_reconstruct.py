@@ -120,10 +120,11 @@ def test_what_was_done_is_taken_up_again(tmp_path, model, capsys, monkeypatch):
     assert "the same command goes on with the rest" in capsys.readouterr().out and not (tmp_path / "out").exists()
     other = [word if word != "20" else "12" for word in resumed]
     assert main(other) == 1 and "another rendering was begun here" in capsys.readouterr().err
+    (tmp_path / ".out.rendering" / "new" / "000008.safetensors").write_bytes(b"torn")
     with monkeypatch.context() as patch:
         patch.setattr(RngRenderer, "encode", None)  # nobody asks for it
         assert main(resumed) == 0
-    assert calls[4:] == [4, 8], "the last part, and the views of the contact sheet"
+    assert calls[4:] == [8, 4, 8], "the torn part, the last one, and the views of the contact sheet"
     assert "going on with the scene that was made, and 3 parts of its views" in capsys.readouterr().out
     for name in ("cloud.ply", "splats.ply", "scene.safetensors", "depth/001.png", "contact_sheet.png"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

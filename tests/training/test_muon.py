@@ -47,6 +47,13 @@ def test_state_is_read_by_pytorch_and_from_it():
     assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
 
 
+def test_another_adjustment_of_the_rate_is_refused():
+    p = torch.nn.Parameter(torch.ones(2, 3))
+    p.grad = torch.ones(2, 3)
+    with pytest.raises(TypeError, match="got 'match_rms_adamw'"):
+        Muon([p], adjust_lr_fn="match_rms_adamw").step()
+
+
 @pytest.mark.parametrize("shape", [(24, 90), (90, 24)])
 def test_singular_values_become_alike_and_directions_stay(shape):
     """The iteration's coefficients bring them between 0.6 and 1.3 or so, and no nearer to 1."""

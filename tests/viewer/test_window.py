@@ -139,7 +139,8 @@ def test_keyframes_become_a_film_as_the_command_line_renders_it(browser, tmp_pat
         waited.value.save_as(tmp_path / "path.json")
         page.reload()  # what was made stays
         expect(page.get_by_text("ms a view")).to_be_visible(timeout=PATIENCE)
-        expect(page.get_by_text("2 keyframes, 5 frames.")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_label("Seconds")).to_have_value("0.4", timeout=PATIENCE)
+        assert len(window.path.editor.keyframes) == 2
         films = [frame.image for frame in window.scene.film(window.path.editor.cameras())]
         assert not page.errors
         page.close()
@@ -298,7 +299,9 @@ def test_other_machines_need_the_token_of_the_address(browser, tmp_path):
     """Without it nothing is served, of no path and to no socket; with it the page works, and its socket too."""
     with shown(tmp_path / "out", host="0.0.0.0") as window:
         port = window.gate.port
-        bare, address = f"http://127.0.0.1:{port}", window.address.replace("0.0.0.0", "127.0.0.1")
+        assert "0.0.0.0" not in window.address and window.address.endswith(f":{port}/?token={window.gate.token}")
+        bare = f"http://127.0.0.1:{port}"
+        address = f"{bare}/?token={window.gate.token}"
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
         for path, headers in (
             ("/", {}), ("/index.html", {}), ("/?token=wrong", {}), ("/", upgrade),
@@ -307,6 +310,9 @@ def test_other_machines_need_the_token_of_the_address(browser, tmp_path):
             with pytest.raises(HTTPError) as refused:
                 urlopen(Request(bare + path, headers=headers), timeout=20)
             assert refused.value.code == 403 and refused.value.read() == b"Open the whole address, with its token."
+        others = f'prefs={{"a": 1}}; odd; kaleidoscene-{port}={window.gate.token}; last=1'
+        with urlopen(Request(bare + "/", headers={"Cookie": others}), timeout=20) as served:
+            assert served.status == 200 and b"<html" in served.read().lower()
         with socket.create_connection(("127.0.0.1", port)) as nonsense:
             nonsense.sendall(b"nonsense\r\n\r\n")
             assert nonsense.recv(100) == b""
@@ -316,6 +322,8 @@ def test_other_machines_need_the_token_of_the_address(browser, tmp_path):
         page.close()
         with pytest.raises(KaleidosceneError, match=rf"--host 0\.0\.0\.0 --port {port}: nothing can listen there"):
             Window("0.0.0.0", port)
+    with pytest.raises(KaleidosceneError, match=r"--host a\.\.b .*nothing can listen there"):
+        Window("a..b", port)
 
 
 def pixel_of(page, window: Window, point) -> tuple[float, float]:
@@ -375,10 +383,15 @@ def test_model_lens_and_steps_are_chosen_in_the_window(browser, tmp_path):
         page.keyboard.press("Tab")
         until(lambda: window._choice.steps == 2)
         assert window.scene.model.system.method_note["schedule"]["steps"] == 2
+        # A page can send what no list offers: nothing else is loaded.
+        window.chosen.model.value = "/some/where"
+        expect(page.get_by_text("Unknown model '/some/where'")).to_be_visible(timeout=PATIENCE)
+        assert window._choice.model == "default"
+        window.chosen.model.value = "default"
         page.get_by_role("combobox").first.click()
         page.get_by_role("option", name="places").click()
         until(lambda: window._choice.model == "places")
-        assert not page.get_by_label("Lens, degrees").is_disabled()
+        expect(page.get_by_label("Lens, degrees")).to_be_enabled(timeout=PATIENCE)
         press(page, "Add keyframe")
         expect(page.get_by_text("1 keyframes; a path needs two.")).to_be_visible(timeout=PATIENCE)
         page.get_by_label("Lens, degrees").fill("80")
@@ -423,6 +436,7 @@ def test_a_scene_file_is_shown_without_its_photographs(browser, tmp_path, capsys
             press(page, "Render path")
         folder = read_capture(tmp_path / "out" / "path-001")
         assert len(folder) == 5 and folder.depths() is not None and not page.errors
+        assert not list((tmp_path / "out").glob(".*"))
         page.close()
     assert main(["view", str(tmp_path / "bus.safetensors"), "--references", "0"]) == 1
     assert "takes no other references" in capsys.readouterr().err

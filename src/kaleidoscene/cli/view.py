@@ -46,7 +46,7 @@ class ViewOptions:
     """Another address of this machine, or 0.0.0.0 for all, serves other machines too: those that have the token of the
     address that is printed."""
     port: int = 8080
-    """Another one is taken where it is not free."""
+    """On this machine another one is taken where it is not free."""
 
 
 def main(argv: list[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -183,8 +184,12 @@ def _write_views(file: Path, views: PointViews) -> None:
     save_aside(file, lambda opened: opened.write(save(tensors)))
 
 
-def _read_views(file: Path, cameras: Cameras) -> PointViews:
-    return PointViews(**load_file(file), cameras=cameras)
+def _read_views(file: Path, cameras: Cameras) -> PointViews | None:
+    """Views that were put away; None of a file that was damaged, which are made again."""
+    try:
+        return PointViews(**load_file(file), cameras=cameras)
+    except (SafetensorError, OSError, TypeError):
+        return None
 
 
 def _keeper(system: System) -> SceneKeeper:

@@ -21,17 +21,19 @@ _AT_ONCE = 2**26
 
 
 class Muon(torch.optim.Muon):
-    """The update of ``torch.optim.Muon``, with its state and options."""
+    """The update of ``torch.optim.Muon``, with its state, and its options but for other adjustments of the rate."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore
         """Update all matrices that have a gradient.
 
         Raises:
-            TypeError: A matrix is sharded in another way than by its rows.
+            TypeError: A matrix is sharded in another way than by its rows, or the rate is to be adjusted otherwise.
         """
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
+            if group["adjust_lr_fn"] not in (None, "original"):
+                raise TypeError(f"Muon adjusts its rate as 'original' does, got {group['adjust_lr_fn']!r}.")
             params = [p for p in group["params"] if p.grad is not None]
             updates = [self._momentum(p, group) for p in params]
             whole = [n for n, p in enumerate(params) if not isinstance(p, DTensor)]

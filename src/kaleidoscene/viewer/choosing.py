@@ -9,6 +9,7 @@ from typing import Any
 
 from kaleidoscene.api import Model
 from kaleidoscene.captures.capture import Capture
+from kaleidoscene.errors import unknown_name
 from kaleidoscene.geometry.poses import field_of_view
 from kaleidoscene.viewer.live import LiveScene
 from kaleidoscene.workflows.request import parse_references
@@ -61,8 +62,9 @@ class ChoicePanel:
     def __init__(
         self, gui: Any, models: Sequence[str], choice: Choice, scene: LiveScene, *, compared: bool, fixed: bool
     ) -> None:
+        self._models = tuple(models)
         self.live = gui.add_checkbox("Render where I look", True)
-        self.model = gui.add_dropdown("Model", tuple(models), initial_value=choice.model, visible=not fixed)
+        self.model = gui.add_dropdown("Model", self._models, initial_value=choice.model, visible=not fixed)
         self.references = gui.add_text("References", ",".join(map(str, choice.references)), visible=not fixed)
         self.steps = gui.add_number(
             "Steps", choice.steps, min=0, max=1000, step=1, visible=not fixed,
@@ -84,8 +86,10 @@ class ChoicePanel:
         """What the fields say.
 
         Raises:
-            KaleidosceneError: The references are no list of numbers.
+            KaleidosceneError: The model is none of those that are offered, or the references are no list of numbers.
         """
+        if self.model.value not in self._models:  # a page may send any text
+            raise unknown_name("model", self.model.value, self._models)
         references = tuple(parse_references(self.references.value))
         return Choice(self.model.value, references, int(self.seed.value), int(self.steps.value))
 
@@ -93,6 +97,11 @@ class ChoicePanel:
     def degrees(self) -> float | None:
         """Vertical field of view; None of a model that has one."""
         return None if self.lens.disabled else float(self.lens.value)
+
+    def show(self, choice: Choice) -> None:
+        """Have the fields say a choice, after another one that could not be made."""
+        self.model.value, self.seed.value, self.steps.value = choice.model, choice.seed, choice.steps
+        self.references.value = ",".join(map(str, choice.references))
 
     def follow(self, scene: LiveScene) -> None:
         """Show the lens of a scene that took the place of another one."""

@@ -74,12 +74,11 @@ class Page:
         if scene is None:
             self.client.scene.set_background_image(None)
             return
-        self._look_through(scene.lens(degrees))
+        self._look_through(scene.lens(degrees), scene)
         self.look()
 
-    def _look_through(self, intrinsics: Float[Tensor, "3 3"]) -> None:
-        assert self.scene is not None
-        self.client.camera.fov = field_of_view(float(intrinsics[1, 1]), self.scene.model.image_size[0])
+    def _look_through(self, intrinsics: Float[Tensor, "3 3"], scene: LiveScene) -> None:
+        self.client.camera.fov = field_of_view(float(intrinsics[1, 1]), scene.model.image_size[0])
 
     def play(self, cameras: Cameras, fps: float) -> None:
         """Fly along a path, with the views that a rendering of it has; at most ``fps`` a second.
@@ -87,24 +86,24 @@ class Page:
         Raises:
             KaleidosceneError: Nothing is rendered live, or a path is being played already.
         """
-        if self.scene is None:
+        if (scene := self.scene) is None:
             raise KaleidosceneError("Playing shows new views: let them be rendered first.")
         if self._playing.is_set():
             raise KaleidosceneError("A path is being played already.")
         self._playing.set()
         try:
-            for number, frame in enumerate(self.scene.film(cameras)):
+            for number, frame in enumerate(scene.film(cameras)):
                 if self._ended.is_set():
                     return
                 camera = cameras[number]
                 self.fly(camera.world_from_cam)
-                self._look_through(camera.intrinsics)
+                self._look_through(camera.intrinsics, scene)
                 self._show(self._compared(frame, camera.world_from_cam))
                 self._ended.wait(max(0.0, 1 / fps - frame.seconds))
         finally:
             self._playing.clear()
-        if self.scene is not None:
-            self._look_through(self.scene.lens(self.degrees))
+            if not self._ended.is_set() and self.scene is not None:
+                self._look_through(self.scene.lens(self.degrees), self.scene)
 
     def end(self) -> None:
         """The client is gone."""

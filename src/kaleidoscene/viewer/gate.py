@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
+import socket
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from threading import Event, Thread
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,6 +14,7 @@ from kaleidoscene.errors import KaleidosceneError
 
 _LONGEST_HEAD, _PATIENCE = 2**16, 20.0
 _PIECE = 2**16
+_ALL = ("0.0.0.0", "::", "")
 
 
 class Gate:
@@ -35,7 +36,7 @@ class Gate:
         self.token = secrets.token_urlsafe(24)
         self._host, self._upstream = host, upstream
         self._loop, self._ready = asyncio.new_event_loop(), Event()
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
         self._asked = port
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -45,8 +46,9 @@ class Gate:
 
     @property
     def address(self) -> str:
-        """What a browser opens, with the token."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
+        """What a browser opens, with the token; of a gate at all addresses, the one that others reach first."""
+        host = _reached_at(self._host) if self._host in _ALL else self._host
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.port}/?token={self.token}"
 
     def close(self) -> None:
@@ -63,7 +65,7 @@ class Gate:
         self._ended = asyncio.Event()
         try:
             server = await asyncio.start_server(self._serve, self._host, self._asked, limit=_LONGEST_HEAD)
-        except OSError as error:
+        except (OSError, ValueError, OverflowError) as error:  # a host that is no name, a port that is none
             self._failure = error
             self._ready.set()
             return
@@ -81,7 +83,7 @@ class Gate:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _PATIENCE)
             target, headers = _parsed(head)
             if self._is_token(parse_qs(urlsplit(target).query).get("token", [""])[0]):
-                where = f"Location: /\r\nSet-Cookie: {self._cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict"
+                where = f"Location: /\r\nSet-Cookie: {self._cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
                 writer.write(_answer(HTTPStatus.SEE_OTHER, where))
             elif self._is_token(_cookie_of(headers, self._cookie)):
                 await self._hand_on(head, reader, writer)
@@ -114,6 +116,17 @@ class Gate:
             behind.close()
 
 
+def _reached_at(host: str) -> str:
+    """The address of this machine in the network that leads outside; its name where there is none."""
+    family, outside = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((outside, 9))  # sends nothing
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
+
+
 def _parsed(head: bytes) -> tuple[str, list[tuple[str, str]]]:
     """Target of a request, and its headers by lower-case name."""
     first, *lines = head.decode("latin-1").split("\r\n")
@@ -125,12 +138,10 @@ def _parsed(head: bytes) -> tuple[str, list[tuple[str, str]]]:
 def _cookie_of(headers: list[tuple[str, str]], name: str) -> str:
     for header, value in headers:
         if header == "cookie":
-            try:
-                cookies = SimpleCookie(value)
-            except CookieError:
-                continue
-            if name in cookies:
-                return cookies[name].value
+            for part in value.split(";"):  # those of others need not be well formed
+                key, _, text = part.strip().partition("=")
+                if key == name:
+                    return text
     return ""
 
 

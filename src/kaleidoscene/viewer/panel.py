@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, RLock
 from typing import Any
 
 from kaleidoscene.captures.capture import Capture
@@ -46,6 +46,7 @@ class PathPanel:
         self.server, self.editor, self.out = server, editor, out
         self._start, self._page_of, self._render = start, page_of, render
         self._stop, self._busy = Event(), Lock()
+        self._editing = RLock()  # a page's clicks and drags come from many threads
         self._scale, self._grip, self._drawn = scale_of(start), None, []
         self._rendered: Path | None = None
         gui = server.gui
@@ -62,7 +63,7 @@ class PathPanel:
         # Off where one looks from the keyframe, as after adding it: a grip about the eye would take all drags.
         self.dragging = gui.add_checkbox("Drag keyframe", False)
         for handle in (self.chosen, self.dragging):
-            handle.on_update(lambda _: self._hold())
+            handle.on_update(lambda _: self._hold_anew())
         go, move, drop = (
             gui.add_button(label) for label in ("Go to keyframe", "Move keyframe here", "Delete keyframe")
         )
@@ -106,9 +107,10 @@ class PathPanel:
     def follow(self, scene: LiveScene) -> None:
         """Take the lens and image size of a scene that took the place of another one."""
         editor = self.editor
-        editor.intrinsics, editor.image_size = scene.intrinsics, scene.model.image_size
-        editor.any_lens = scene.any_lens
-        self._changed()
+        with self._editing:
+            editor.intrinsics, editor.image_size = scene.intrinsics, scene.model.image_size
+            editor.any_lens = scene.any_lens
+            self._changed()
 
     def _play(self, event: Any) -> None:
         self._page_of(event.client).play(self.editor.cameras(), self.editor.fps)
@@ -127,8 +129,9 @@ class PathPanel:
         return None if self.chosen.value == _NONE else int(self.chosen.value) - 1
 
     def _edit(self, what: Callable[[], None]) -> None:
-        if self._do(what):
-            self._changed()
+        with self._editing:
+            if self._do(what):
+                self._changed()
 
     def _do(self, what: Callable[[], object]) -> bool:
         """Do what a button asks for; what cannot be done is said in the panel."""
@@ -182,6 +185,10 @@ class PathPanel:
         frame.on_click(choose)
         return frame
 
+    def _hold_anew(self) -> None:
+        with self._editing:
+            self._hold()
+
     def _hold(self) -> None:
         """A grip at the keyframe that is chosen, to drag and turn it by, where it is wanted."""
         if self._grip is not None:
@@ -196,9 +203,10 @@ class PathPanel:
         grip.on_update(lambda _: self._drag(place, grip))
 
     def _drag(self, place: int, grip: Any) -> None:
-        if place < len(self.editor.keyframes):
-            self.editor.move(place, pose_of(grip).float())
-            self._draw()
+        with self._editing:
+            if grip is self._grip and place < len(self.editor.keyframes):
+                self.editor.move(place, pose_of(grip).float())
+                self._draw()
 
     def _save(self, client: Any) -> None:
         path = self.out / "camera_path.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -48,7 +50,7 @@ def render_path(
 
 
 def render_made(path: Path, made: Reconstruction, *, capture: Capture, out: Path, fps: float, on_view: OnStep) -> Path:
-    """Render from a scene that was made before, with depth.
+    """Render from a scene that was made before, with depth; a path that was stopped goes on.
 
     Args:
         path: The file of the path.
@@ -61,7 +63,10 @@ def render_made(path: Path, made: Reconstruction, *, capture: Capture, out: Path
     Returns:
         The folder that was written.
     """
-    views = made.render(read_any_camera_path(path), on_view=on_view)
+    seen = made.images.numpy().tobytes() + made.cameras.world_from_cam.numpy().tobytes()
+    waiting = out / f".{hashlib.sha256(seen + path.read_bytes()).hexdigest()[:16]}.views"
+    views = made.render(read_any_camera_path(path), on_view=on_view, keep=waiting)
+    shutil.rmtree(waiting, ignore_errors=True)
     folder = next(folder for folder in _folders(out) if not folder.exists())
     RenderedViews(views.images, views.cameras, made.images, capture, views.depths).save(folder, fps=fps)
     return folder

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any, Literal
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from kaleidoscene.api import Model
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.poses import field_of_view
 from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.renderer import OnStep
 from kaleidoscene.viewer.choosing import Choice, ChoicePanel, Load
@@ -82,7 +84,7 @@ class Window:
         self.pages: dict[int, Page] = {}
         self.scene: LiveScene | None = None
         self.other: Other | None = None
-        self._changing = Lock()  # callbacks of pages come from many threads
+        self._changing = RLock()  # callbacks of pages come from many threads, and from fields that are set here
         self._cameras: list[Any] = []
 
     @property
@@ -184,7 +186,8 @@ class Window:
         share = None if self.chosen.share is None else float(self.chosen.share.value)
         if self.other is None or share is None or share >= 1:
             return frame
-        found = self.other.view(pose, self.chosen.degrees)
+        degrees = math.degrees(field_of_view(frame.focal, frame.image.shape[-2]))  # of a path those of its cameras
+        found = self.other.view(pose, degrees)
         return frame if found is None else beside(frame, found, share)
 
     def _change_scene(self) -> None:
@@ -194,6 +197,8 @@ class Window:
             assert before is not None and self.subject.load is not None
             try:
                 choice = self.chosen.choice()
+                if choice == was:
+                    return
                 if choice.model != was.model:
                     self._say(f"loading {choice.model}")
                 after = choice.scene(before, was, self.capture, self.subject.load)
@@ -202,8 +207,11 @@ class Window:
                 other = held.with_seed(after.seed) if seed_alone and isinstance(held, LiveScene) else self._other(after)
                 if choice.references != was.references:
                     self._draw_cameras(list(choice.references))
-            except KaleidosceneError as error:
-                self._say(str(error))
+            except Exception as error:  # memory that ran out, say; the window goes on with what it has
+                kind = "" if isinstance(error, KaleidosceneError) else f"{type(error).__name__}: "
+                self._say(f"{kind}{error}")
+                if not isinstance(error, KaleidosceneError):
+                    self.chosen.show(was)
                 return
             self.scene, self.other, self._choice = after, other, choice
             self.chosen.follow(after)

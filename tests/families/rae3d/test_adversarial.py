@@ -189,6 +189,8 @@ def test_what_does_not_fit_together_is_refused(tmp_path, capsys):
     train = ["train", "rae3d-nano-adversarial", "--out", str(tmp_path / "run"), "--discriminator-features", "x"]
     assert main(train) == 1 and "discriminator looks at no DINOv2" in capsys.readouterr().err
     paper = RECIPES["rae3d-paper"]()
+    without = paper.changed(replace(paper.options, loss=replace(paper.loss, adversarial=0.0)))
+    assert without.settings.model.discriminator is None
     assert (paper.loss.adversarial, paper.loss.discriminator_from, paper.loss.adversarial_from) == (0.75, 50000, 60000)
     changed = paper.changed(replace(paper.options, discriminator_features="folder"))
     assert changed.settings.model.discriminator.source == "folder"

@@ -29,7 +29,11 @@ def find_scanner(path: Path) -> Path | None:
     """The folder if pictures in it have their camera beside them."""
     if not path.is_dir():
         return None
-    return path if any(image.with_suffix(".json").is_file() for image in path.glob("frame_*.jpg")) else None
+    first = next((image.with_suffix(".json") for image in sorted(path.glob("frame_*.jpg"))), None)
+    if first is None or not first.is_file():
+        return None
+    said = first.read_text(errors="replace")  # other programs lay other notes beside such names
+    return path if '"cameraPoseARFrame"' in said else None
 
 
 def read_scanner(path: Path) -> Capture:

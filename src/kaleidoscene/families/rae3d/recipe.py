@@ -62,6 +62,9 @@ class Rae3dRecipe(EncodedRecipe):
             KaleidosceneError: A DINOv2 is given to a recipe that has no place for it.
         """
         recipe = super().changed(options)
+        if not recipe.loss.adversarial:  # nobody would teach it
+            model = replace(recipe.settings.model, discriminator=None)
+            recipe = replace(recipe, settings=replace(recipe.settings, model=model))
         if options.discriminator_features is None:
             return recipe
         model = recipe.settings.model

@@ -23,7 +23,7 @@ PIXELS, ASPECTS, IMAGES, PROCESSES = (37_000, 75_500), (0.7, 1.8), (6, 18), 32
 
 
 def token_budget_buckets(patch: int = 14) -> tuple[Bucket, ...]:
-    """Shapes of which a process has about as many tokens: 6 to 18 images, in one scene or up to three.
+    """Shapes of which a process has at most so many tokens, and at least half: 6 to 18 images, in one to three scenes.
 
     Args:
         patch: Side of a token, pixels.

@@ -80,7 +80,7 @@ class Rae3dTask(PlainTask):
         if (settings.model.discriminator is None) != (loss.adversarial == 0):
             raise KaleidosceneError(
                 "The adversarial loss and a discriminator come together: take a recipe that has one, such as "
-                "rae3d-nano-adversarial, or --loss.adversarial 0 in one that has none."
+                "rae3d-nano-adversarial, or --loss.adversarial 0."
             )
         self.settings, self.loss, self.features, self.perceptual = settings, loss, features, perceptual
         self.judged = judged
@@ -188,7 +188,7 @@ class Rae3dTask(PlainTask):
             total = total + towards - towards.detach()
             terms |= {"adversarial": played.detach(), "adversarial_weight": weight.detach()}
         if step >= loss.discriminator_from:
-            real = self._judged(truth, _draws(seed, _REAL, each))
+            real = self._judged(rounded(truth), _draws(seed, _REAL, each))
             made = self._judged(rounded(images.detach()), _draws(seed, _MADE, each))
             told = hinge(real, made)
             total, terms["discriminator"] = total + told, told.detach()
