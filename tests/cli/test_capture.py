@@ -9,10 +9,13 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
+from kaleidoscene.api import load
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.intake import sharpest, sharpness, take_in
+from kaleidoscene.captures.posing import PoseConfig, estimate_poses
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.evaluation.metrics.poses import trajectory_errors
 from kaleidoscene.images.files import read_exif
 from tests import own_captures
 
@@ -54,6 +57,50 @@ def test_an_archive_becomes_a_capture_that_renders(photos, tmp_path, capsys):
     assert len(capture) == 5 and capture.is_posed
     render = ["render", str(out), "--num-references", "2", "--frames", "2", "--out", str(tmp_path / "views")]
     assert main(render) == 0
+
+
+def test_the_principal_point_is_told_where_the_pictures_tell_it(tmp_path):
+    """Pictures cut on two sides, as by somebody who cropped them: the axis is found, and cameras are turned less."""
+    chosen = list(range(0, 24, 2))
+    folder = tmp_path / "cropped"
+    folder.mkdir()
+    for view in chosen:
+        picture = Image.open(own_captures.pictures(own_captures.ROOM)[view]).convert("RGB")
+        w, h = picture.size
+        picture.crop((40, 24, w, h)).save(folder / f"{view:02d}.png")
+    truth, errors, found = own_captures.truth().world_from_cam[chosen], {}, {}
+    for asked in (False, None):
+        out = tmp_path / str(asked)
+        out.mkdir()
+        config = PoseConfig(max_image_size=500, max_features=1500, principal_point=asked)
+        found[asked] = estimate_poses(read_capture(folder), out, config, on_stage=lambda _: None)
+        posed = read_capture(out, format="colmap")
+        places = [chosen.index(int(frame.image.stem)) for frame in posed.frames]
+        errors[asked] = trajectory_errors(posed.exact_cameras.world_from_cam.double(), truth[places].double()).ate_r
+    assert found[False].principal_point is None and found[None].registered >= 10
+    assert found[None].principal_point == pytest.approx((-20, -12), abs=4)
+    assert errors[None] < 0.7 * errors[False], errors
+    assert found[None].reprojection_error < found[False].reprojection_error
+
+
+def test_a_model_may_tell_the_cameras(photos, tmp_path, capsys):
+    """In place of structure from motion, where that is asked for; where it finds none the way is named."""
+    out = tmp_path / "out"
+    assert main(["capture", str(photos), "--out", str(out), "--pose-model", "rng", "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "The cameras of 5 images are told by rng" in said and "better: Look at the cameras before" in said
+    capture = read_capture(out)
+    told = load("rng").estimate_cameras(read_capture(photos)).upright()
+    torch.testing.assert_close(capture.cameras.world_from_cam, told.cameras.world_from_cam, rtol=0, atol=1e-5)
+    assert capture.centred == "object" and json.loads(said.splitlines()[-1])["posed"] == 5
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((60, 80, 3), 50 * number, np.uint8)).save(plain / f"{number}.png")
+    assert main(["capture", str(plain), "--out", str(tmp_path / "none")]) == 1
+    assert "--pose-model rng has a model guess them" in capsys.readouterr().err
+    assert main(["capture", str(photos), "--out", str(tmp_path / "none"), "--pose-model", "default"]) == 1
+    assert "estimates cameras" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 def test_heic_and_avif_are_read_with_their_exif(photos, tmp_path):

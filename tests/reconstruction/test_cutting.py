@@ -56,14 +56,13 @@ def test_the_object_is_found_and_order_does_not_matter(bus):
     overlap = intersection_over_union(found.masks, truth)
     assert overlap.mean() > 0.93 and overlap.min() > 0.85, overlap
     assert found.fit.median() > 0.8 and found.ball in QUICK.balls
-    same = cut_out(images, cameras, torch.zeros(3), QUICK)
-    assert torch.equal(found.masks, same.masks), "colours are modelled from the same beginning"
     backwards = list(range(len(images)))[::-1]
     turned = cut_out(images[backwards], cameras[torch.tensor(backwards)], torch.zeros(3), QUICK)
     assert intersection_over_union(turned.masks[backwards], found.masks).min() > 0.9
     # Views that the body is not looked for in are held against what the others say.
-    few = cut_out(images, cameras, torch.zeros(3), replace(QUICK, views=5))
+    few, again = (cut_out(images, cameras, torch.zeros(3), replace(QUICK, views=5)) for _ in range(2))
     assert intersection_over_union(few.masks, truth).min() > 0.8
+    assert torch.equal(few.masks, again.masks), "colours are modelled from the same beginning"
 
 
 def test_a_body_that_views_share_mends_a_view_that_colours_mislead(bus):

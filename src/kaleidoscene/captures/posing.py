@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from kaleidoscene.errors import KaleidosceneError
 
 OnStage = Callable[[str], None]
 _ENOUGH = 0.7  # of the images; with fewer a second attempt is made
+# Images from which a principal point is told; what it has to gain; how far from the middle it may be, in longer sides.
+_MANY, _BETTER, _FARTHEST = 10, 0.999, 0.1
 
 
 class NoCamerasError(KaleidosceneError):
@@ -38,6 +41,9 @@ class PoseConfig:
     """Which pairs are compared: all, or neighbours in time (auto: neighbours for videos of more than 60 frames)."""
     overlap: int = 12
     """Neighbours on either side that a frame is compared with (sequential)."""
+    principal_point: bool | None = None
+    """Estimate where the optical axis meets the image, too; None: where one lens took ten images or more, and points
+    then miss their pixels by less."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,6 +60,7 @@ class PoseResult:
         points: Points of the scene.
         reprojection_error: Mean distance of points from their observations, pixels.
         others: Images in further reconstructions that could not be joined to this one.
+        principal_point: Where the optical axis meets the images, pixels from their middle; None: it was not estimated.
     """
 
     registered: int
@@ -61,6 +68,7 @@ class PoseResult:
     points: int
     reprojection_error: float
     others: int
+    principal_point: tuple[float, float] | None = None
 
 
 def estimate_poses(capture: Capture, folder: Path, config: PoseConfig, *, on_stage: OnStage) -> PoseResult:
@@ -87,6 +95,10 @@ def estimate_poses(capture: Capture, folder: Path, config: PoseConfig, *, on_sta
             f"{capture.name}: no cameras could be estimated from these {len(capture)} images; they need textured, "
             "sharp, still scenes and at least half of each picture in the next one."
         )
+    middle = None
+    if config.principal_point is not False:
+        on_stage("refining the lens")
+        best, middle = _with_principal_point(pycolmap, best, asked=bool(config.principal_point))
     sparse = folder / "sparse" / "0"
     sparse.mkdir(parents=True)
     best.write_binary(str(sparse))
@@ -98,8 +110,30 @@ def estimate_poses(capture: Capture, folder: Path, config: PoseConfig, *, on_sta
         write_ply(folder / "points.ply", posed.points)
     write_frames(folder / "transforms.json", posed, points="points.ply" if posed.points else None)
     return PoseResult(
-        len(posed), len(capture), best.num_points3D(), float(best.compute_mean_reprojection_error()), others
+        len(posed), len(capture), best.num_points3D(), float(best.compute_mean_reprojection_error()), others, middle
     )
+
+
+def _with_principal_point(pycolmap: Any, found: Any, *, asked: bool) -> tuple[Any, tuple[float, float] | None]:
+    """A reconstruction whose principal point is estimated as well, and where that is; unchanged if it does not pay.
+
+    Args:
+        pycolmap: The library.
+        found: The reconstruction.
+        asked: Take what is found however few the images are, and however little it gains.
+    """
+    if found.num_cameras() != 1 or (not asked and found.num_reg_images() < _MANY):
+        return found, None
+    refined = copy.deepcopy(found)
+    options = pycolmap.BundleAdjustmentOptions()
+    options.refine_principal_point, options.print_summary = True, False
+    pycolmap.bundle_adjustment(refined, options)
+    refined.update_point_3d_errors()
+    (camera,) = refined.cameras.values()
+    off = (camera.principal_point_x - camera.width / 2, camera.principal_point_y - camera.height / 2)
+    before, after = (float(x.compute_mean_reprojection_error()) for x in (found, refined))
+    pays = after < _BETTER * before and max(map(abs, off)) < _FARTHEST * max(camera.width, camera.height)
+    return (refined, off) if asked or pays else (found, None)
 
 
 def _most(found: dict[int, Any]) -> int:

@@ -31,6 +31,9 @@ class CaptureOptions:
     """Cut all images that are twice as wide as high into pictures of pinholes, not only those whose metadata call them
     panoramas."""
     pose: PoseConfig = field(default_factory=PoseConfig)
+    pose_model: str | None = None
+    """A model that tells cameras of one object before white ('rng', whose weights tell them badly as yet) in place of
+    structure from motion, for few pictures or such without texture."""
     distance: float = 1.85
     """Of the camera of a single picture from the middle of the object, in lengths of the object's longest side."""
     elevation: float = 20.0
@@ -56,8 +59,8 @@ def main(argv: list[str]) -> None:
     started = time.perf_counter()
     done = CapturingJob(
         source=options.source, out=options.out, frames=options.frames, pose=options.pose, distance=options.distance,
-        elevation=options.elevation, cut=options.cut if options.cut_out else None, masks=options.masks,
-        panoramas=options.panoramas, overwrite=options.overwrite,
+        pose_model=options.pose_model, elevation=options.elevation, cut=options.cut if options.cut_out else None,
+        masks=options.masks, panoramas=options.panoramas, overwrite=options.overwrite,
     ).run(lambda stage: print(f"{stage} ...", flush=True))  # fmt: skip
     seconds = time.perf_counter() - started
     counts = {kind: sum(f.severity == kind for f in done.findings) for kind in ("error", "warning")}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kaleidoscene.api import load
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.checking.report import write_findings
 from kaleidoscene.captures.checking.run import check_capture
@@ -18,7 +19,7 @@ from kaleidoscene.captures.findings import Finding
 from kaleidoscene.captures.formats.registry import BARE, find_posed, read_capture, scan_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
 from kaleidoscene.captures.intake import sharpest, take_in
-from kaleidoscene.captures.posing import PoseConfig, PoseResult, estimate_poses
+from kaleidoscene.captures.posing import NoCamerasError, PoseConfig, PoseResult, estimate_poses
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.poses import beside_object
@@ -68,6 +69,7 @@ class CapturingJob:
         out: Folder of the capture.
         frames: Of a film, how many are taken.
         pose: How cameras are estimated.
+        pose_model: A model that tells cameras in place of structure from motion.
         distance: Of the camera of a single picture from the object's middle, in lengths of its longest side.
         elevation: Of that camera above it, degrees.
         cut: Cut the object out, and how; None: leave pictures as they are.
@@ -80,6 +82,7 @@ class CapturingJob:
     out: Path
     frames: int = 40
     pose: PoseConfig = PoseConfig()
+    pose_model: str | None = None
     distance: float = 1.85
     elevation: float = 20.0
     cut: CutOutConfig | None = None
@@ -191,12 +194,24 @@ class CapturingJob:
             said = f"One picture: its camera was put {place}; it looks at the middle of the object."
             return 1, [said], ["Pictures from several sides show what one cannot."]
         started = time.perf_counter()
-        result = estimate_poses(capture, folder, self.pose, on_stage=on_stage)
+        if self.pose_model is not None:
+            on_stage("asking the model for cameras")
+            told = load(self.pose_model).estimate_cameras(write_images(capture, folder)).upright()
+            write_frames(folder / "transforms.json", replace(told, centred="object"))
+            said = f"The cameras of {len(told)} images are told by {self.pose_model}, about one object before white."
+            return len(told), [said], ["Look at the cameras before you use them: what a model tells is a guess."]
+        try:
+            result = estimate_poses(capture, folder, self.pose, on_stage=on_stage)
+        except NoCamerasError as error:
+            raise NoCamerasError(f"{error} --pose-model rng has a model guess them.") from error
         seconds = time.perf_counter() - started
         said = (
             f"{result.registered} of {result.images} images have cameras by structure from motion, {result.points} "
             f"points, mean reprojection error {result.reprojection_error:.2f} px, in {seconds:.0f} s."
         )
+        if result.principal_point is not None:
+            x, y = result.principal_point
+            said += f" The optical axis meets the pictures {x:+.1f} px right and {y:+.1f} px below their middle."
         return result.registered, [said], _advice(result)
 
 
