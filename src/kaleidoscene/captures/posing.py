@@ -128,7 +128,8 @@ def _with_principal_point(pycolmap: Any, found: Any, *, asked: bool) -> tuple[An
     options = pycolmap.BundleAdjustmentOptions()
     options.refine_principal_point, options.print_summary = True, False
     pycolmap.bundle_adjustment(refined, options)
-    refined.update_point_3d_errors()
+    for reconstruction in (found, refined):
+        reconstruction.update_point_3d_errors()
     (camera,) = refined.cameras.values()
     off = (camera.principal_point_x - camera.width / 2, camera.principal_point_y - camera.height / 2)
     before, after = (float(x.compute_mean_reprojection_error()) for x in (found, refined))
