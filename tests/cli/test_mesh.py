@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
@@ -110,6 +112,7 @@ def test_places_are_refused_and_few_images_are_all_taken(tmp_path, capsys):
     assert main(["reconstruct", str(room), "--model", "places", "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert "6 as references" in said.out and "the cameras look about in a place" in said.err
+    assert "give masks ('capture --cut-out') and --masked" in said.err
     few = tmp_path / "few"
     shutil.copytree(BUS, few)
     document = json.loads((few / "transforms.json").read_text())
@@ -119,6 +122,30 @@ def test_places_are_refused_and_few_images_are_all_taken(tmp_path, capsys):
     said = capsys.readouterr()
     assert "4 as references" in said.out and "A turntable has 1 or more frames, got 0" in said.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few"]
+
+
+def test_an_object_in_a_place_is_taken_with_its_masks(tmp_path, capsys, monkeypatch):
+    """As structure from motion and cutting out leave it: in a world of its own, whose zero means nothing."""
+    folder = tmp_path / "photos"
+    shutil.copytree(BUS, folder)
+    document = json.loads((folder / "transforms.json").read_text())
+    (folder / "masks").mkdir()
+    for frame in document["frames"]:
+        frame["transform_matrix"][0][3] += 5.0
+        frame["mask_path"] = f"masks/{Path(frame['file_path']).stem}.png"
+        with Image.open(folder / frame["file_path"]) as picture:
+            picture.getchannel("A").point(lambda level: 255 * (level > 127)).save(folder / frame["mask_path"])
+    (folder / "transforms.json").write_text(json.dumps({k: v for k, v in document.items() if k != "scene_centred"}))
+    capture = read_capture(folder)
+    assert capture.centred == "scene"
+
+    def begun(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(meshing.RenderingJob, "run", begun)
+    command = ["reconstruct", str(folder), "--model", "default", "--references", "0,2", "--out", str(tmp_path / "out")]
+    assert main(command) == 1 and "give masks" in capsys.readouterr().err
+    assert main([*command, "--masked"]) == 130
 
 
 @pytest.mark.parametrize(

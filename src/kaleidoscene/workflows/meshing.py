@@ -132,10 +132,11 @@ class MeshJob:
         """
         if self.turntable < 1:
             raise KaleidosceneError(f"A turntable has 1 or more frames, got {self.turntable}.")
-        if self.rendering.request.references.centred == "scene":
+        request = self.rendering.request
+        if request.references.centred == "scene" and not request.masked:
             raise KaleidosceneError(
-                f"{self.rendering.request.references.name}: the cameras look about in a place; a surface is fitted to "
-                "one object that all of them look at."
+                f"{request.references.name}: the cameras look about in a place; a surface is fitted to one object that "
+                "all of them look at. Where something is behind it, give masks ('capture --cut-out') and --masked."
             )
         check_libraries()
         job, out = self.rendering, self.rendering.out
