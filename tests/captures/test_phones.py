@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from kaleidoscene.captures.formats.registry import read_capture
-from kaleidoscene.captures.intake import scan_within
+from kaleidoscene.captures.intake import scan_within, take_in
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
@@ -176,6 +176,12 @@ def test_notes_of_others_beside_frames_are_no_cameras(tmp_path):
     for file in (tmp_path / "scan").glob("*.json"):
         file.write_text(json.dumps({"version": "5.0", "shapes": [], "imagePath": f"{file.stem}.jpg"}))
     assert read_capture(tmp_path / "scan").format == "photos"
+    with zipfile.ZipFile(tmp_path / "labels.zip", "w") as packed:
+        for file in (tmp_path / "scan").glob("frame_*"):
+            packed.write(file, f"scan/{file.name}")
+    (tmp_path / "scratch").mkdir()
+    capture, notes = take_in(tmp_path / "labels.zip", tmp_path / "scratch")
+    assert capture.format == "photos" and len(capture) == VIEWS and "files were unpacked" in notes[0]
 
 
 def test_arkitscenes_by_time(tmp_path):

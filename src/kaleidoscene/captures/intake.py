@@ -123,6 +123,9 @@ def _unpack_scan(archive: Path, folder: Path) -> Path | None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with opened.open(member) as packed, target.open("wb") as file:
                 shutil.copyfileobj(packed, file)
+    if find_posed(folder / found) is None:  # named as a scan is, and none: labels beside pictures, say
+        shutil.rmtree(folder)
+        return None
     return folder / found
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.phones import pinhole
 from kaleidoscene.captures.formats.transforms_json import OPENGL_FROM_OPENCV
 from kaleidoscene.captures.frames import Frame
 from kaleidoscene.errors import KaleidosceneError
@@ -138,7 +139,7 @@ def _pose_at(times: list[float], poses: Tensor, time: float) -> tuple[Tensor | N
 def _lens(file: Path) -> tuple[tuple[int, int], Tensor]:
     """Image size and intrinsics: width, height, focal lengths, principal point."""
     w, h, fx, fy, cx, cy = read_matrix(file, ((1, 6),))[0].tolist()
-    return (int(h), int(w)), torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    return (int(h), int(w)), pinhole(fx, fy, cx, cy)
 
 
 def _time(file: Path) -> float:

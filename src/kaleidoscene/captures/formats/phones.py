@@ -64,7 +64,7 @@ def _keyframe(file: Path, image: Path) -> tuple[Path, tuple[int, int], Tensor, T
     except (KeyError, TypeError, ValueError) as error:
         raise KaleidosceneError(f"{file}: not a camera of Polycam ({error!r}).") from error
     pose = torch.tensor([*rows, [0.0, 0.0, 0.0, 1.0]], dtype=torch.float64) @ OPENGL_FROM_OPENCV
-    return image, size, pose, _matrix(fx, fy, cx, cy)
+    return image, size, pose, pinhole(fx, fy, cx, cy)
 
 
 def find_record3d(path: Path) -> Path | None:
@@ -109,9 +109,10 @@ def _recorded(said: Any, path: Path, count: int) -> tuple[list[Tensor], list[Ten
     for *quaternion, x, y, z in poses:  # qx, qy, qz, qw
         turn = rotation_of(torch.tensor([quaternion[3], *quaternion[:3]], dtype=torch.float64))
         made.append(rigid(turn, torch.tensor([x, y, z], dtype=torch.float64)) @ OPENGL_FROM_OPENCV)
-    lenses = [_matrix(*lens[:4]) for lens in each] or [matrix] * count
+    lenses = [pinhole(*lens[:4]) for lens in each] or [matrix] * count
     return made, lenses, size
 
 
-def _matrix(fx: float, fy: float, cx: float, cy: float) -> Tensor:
+def pinhole(fx: float, fy: float, cx: float, cy: float) -> Tensor:
+    """Intrinsics of focal lengths and a principal point, pixels."""
     return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
