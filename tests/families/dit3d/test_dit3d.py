@@ -14,8 +14,6 @@ from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.batches import ViewBatches
 from kaleidoscene.datasets.shards import ShardFolder
-from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
-from kaleidoscene.datasets.synthetic.writing import write_synthetic_shards
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.dit3d.checkpoint import load_autoencoder
@@ -46,10 +44,8 @@ BOTH = pytest.mark.parametrize("condition", ["channels", "tokens"])
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    write_synthetic_shards(SyntheticScenes(image_size=(32, 32), views=6, scenes=8, depth=True), folder, workers=1)
-    return folder
+def shards(scenes_with_depth):
+    return scenes_with_depth
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.batches import ViewBatches
 from kaleidoscene.datasets.shards import ShardFolder
-from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
-from kaleidoscene.datasets.synthetic.writing import write_synthetic_shards
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.rae3d.adversarial import adaptive_weight, hinge, rounded, varied
 from kaleidoscene.families.rae3d.config import DiscriminatorConfig
@@ -33,10 +31,8 @@ PATCHES = DiscriminatorConfig(kind="patches", channels=(6, 8))
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    write_synthetic_shards(SyntheticScenes(image_size=(32, 32), views=6, scenes=8, depth=True), folder, workers=1)
-    return folder
+def shards(scenes_with_depth):
+    return scenes_with_depth
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class PatchHead(nn.Module):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        sides = zip((3, *channels), channels, strict=False)
+        sides = pairwise((3, *channels))
         self.layers = nn.ModuleList([Normed(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in sides])
         self.out = Normed(nn.Conv2d(channels[-1], 1, 3, padding=1))
 

@@ -179,7 +179,7 @@ class Rae3dTask(PlainTask):
             assert decoded.hidden is not None
             shown = images.detach().requires_grad_()
             played = -self._judged(shown, _draws(seed, _PLAYED, each)).mean()
-            # Neither pull reaches the discriminator, nor the network before its last matrix is asked by them alone.
+            # Both gradients stop at the images: the discriminator gets none, and the network one pull, weighted.
             (pull,) = torch.autograd.grad(played, shown)
             (fit,) = torch.autograd.grad(fitting, decoded.images, retain_graph=True)
             fits, pulls = (0.5 * patchify(g, patch) for g in (fit.flatten(0, 1), pull))
