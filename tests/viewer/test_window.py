@@ -67,7 +67,7 @@ def shown(out, capture: Capture | None = None, model: str | None = "default", ho
 
 def new_page(browser, window: Window, wait: bool = True, at: str | None = None):
     """A page, by default one that has been flown to the first reference and shows a view of it."""
-    page = browser.new_page(viewport={"width": 900, "height": 900}, accept_downloads=True)
+    page = browser.new_page(viewport={"width": 700, "height": 560}, accept_downloads=True)
     known = set(window.pages)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
