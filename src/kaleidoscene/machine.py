@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import torch
@@ -23,8 +24,9 @@ def check_device(device: str) -> None:
         raise KaleidosceneError(f"Device {device!r} cannot be used here ({why}).") from error
 
 
+@functools.cache
 def measure_speed(device: str, precision: str) -> float:
-    """Operations a second of a small gated layer here and now: what networks reach, not the peak."""
+    """Operations a second of a small gated layer here: what networks reach, not the peak; tried once a process."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     x = torch.randn(2048, 384, device=device, dtype=dtype)
     up, down = torch.randn(1024, 384, device=device, dtype=dtype), torch.randn(384, 1024, device=device, dtype=dtype)

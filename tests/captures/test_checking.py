@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from kaleidoscene.captures.checking.conventions import CONVENTIONS, Evidence, judge
 from kaleidoscene.captures.checking.matching import agreement, corners, match
 from kaleidoscene.captures.checking.page import write_page
 from kaleidoscene.captures.checking.pictures import write_frusta_picture
@@ -21,6 +20,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.poses import invert, rotation_about
 from kaleidoscene.geometry.rays import project
 from tests import own_captures
+from tests.captures.conventions import found_in_other_conventions
 from tests.conftest import ring, seen_by_browser
 
 FRAMES = 12
@@ -172,20 +172,12 @@ CLEAN = (
 def test_real_captures_raise_no_error_and_would_in_another_convention(shared_data, name):
     if "colmap" in name:
         pytest.importorskip("pycolmap")
-    capture = scan_capture(shared_data / "captures" / name)
-    findings = check_capture(capture)
-    assert [f for f in findings if f.severity == "error"] == []
-    cameras = capture.exact_cameras
-    evidence = Evidence.of(capture, cameras)
-    assert list(judge(evidence, cameras)) == []
-    for convention in CONVENTIONS:
-        wrong = replace(cameras, world_from_cam=convention.corrected(cameras.world_from_cam))
-        found = [finding.kind for finding in judge(evidence, wrong)]
-        assert len(found) == 1 and found[0].startswith("convention-"), convention.kind
+    for convention, found in found_in_other_conventions(scan_capture(shared_data / "captures" / name)):
+        assert len(found) == 1 and found[0].startswith("convention-"), convention
         # Each fault undoes itself, but for camera-from-world in the other axes, whose undoing is the plain inverse
         # of a world that is turned.
-        if convention.kind != "inverse-axes":
-            assert found == [f"convention-{convention.kind}"]
+        if convention != "inverse-axes":
+            assert found == [f"convention-{convention}"]
 
 
 def test_matches_lie_where_both_pictures_show_the_same_point():

@@ -1,21 +1,19 @@
 """Every reader, the checker and conversion on captures of our own, of which poses, lens, depth and pixels are known."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from kaleidoscene.captures.checking.conventions import CONVENTIONS, Evidence, judge
-from kaleidoscene.captures.checking.run import check_capture
 from kaleidoscene.captures.formats.registry import read_capture, scan_capture
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.distortion import Distortion
 from kaleidoscene.geometry.rays import project, unproject
 from tests import own_captures
+from tests.captures.conventions import found_in_other_conventions
 from tests.own_captures import FORMATS, LENS, ROOM
 
 
@@ -70,15 +68,8 @@ def test_pictures_come_back_as_they_are(written, name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_checker_finds_nothing_and_would_in_another_convention(written, name):
-    capture = scan_capture(written(name)[0])
-    assert [finding for finding in check_capture(capture) if finding.severity == "error"] == []
-    cameras = capture.exact_cameras
-    evidence = Evidence.of(capture, cameras)
-    assert list(judge(evidence, cameras)) == []
-    for convention in CONVENTIONS:
-        wrong = replace(cameras, world_from_cam=convention.corrected(cameras.world_from_cam))
-        found = [finding.kind for finding in judge(evidence, wrong)]
-        assert len(found) == 1 and found[0].startswith("convention-"), convention.kind
+    for convention, found in found_in_other_conventions(scan_capture(written(name)[0])):
+        assert len(found) == 1 and found[0].startswith("convention-"), convention
 
 
 @pytest.mark.parametrize("tool", ["nerfstudio", "colmap", "blender", "llff"])

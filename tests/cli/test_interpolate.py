@@ -153,6 +153,8 @@ def test_a_run_is_trained_from_rendered_films_and_goes_on(tmp_path, capsys):
     assert [record["step"] for record in records][-1] == 6
     scored = [record for record in records if "held_out/psnr" in record]
     assert scored and all(record["held_out/psnr_of_blending"] > 10 for record in scored)
+    sheets = sorted(path.parent.name for path in (tmp_path / "run" / "samples").glob("*/sheet.png"))
+    assert sheets == ["step-00000004", "step-00000006"]
     interpolator = load_interpolator(tmp_path / "run")
     assert interpolator.between(*torch.rand(2, 3, *SIZE)).shape == (3, *SIZE)
 
@@ -166,7 +168,7 @@ def test_scores_of_a_network_that_blends_are_those_of_blending(tmp_path):
     network = Film(recipe.settings.model)
     for p in network.parameters():
         torch.nn.init.zeros_(p)
-    scores = task.validation(clips)(network)
+    scores = task.validation(clips)(network, None)
     assert scores["psnr"] == pytest.approx(scores["psnr_of_blending"], abs=1e-3)
 
 

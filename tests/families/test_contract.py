@@ -221,6 +221,11 @@ def test_a_family_is_a_folder_and_a_line(tmp_path, capsys):
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert records[-1]["held_out/psnr_3"] > 0 and records[2]["top_activation/layer"] > 0
+    samples = tmp_path / "run" / "samples" / "step-00000006"
+    with Image.open(samples / "sheet.png") as sheet:
+        assert sheet.height > 6 * 128  # given, rendered and true views of both
+    shown, truth = read_capture(samples / "two"), read_capture(tmp_path / "held" / "two")
+    assert torch.allclose(shown.cameras.world_from_cam.float(), truth.cameras.world_from_cam[10:], atol=1e-6)
     capsys.readouterr()
     assert main(["train", "--help"]) == 0
     assert "mean:\n  mean-debug" in capsys.readouterr().out

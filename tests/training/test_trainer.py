@@ -112,9 +112,10 @@ def test_the_loss_falls_on_one_batch(shards, tmp_path):
 
 
 def test_metrics_hold_what_the_bar_shows(shards, tmp_path):
-    calls = []
+    calls, folders = [], []
 
-    def validate(model):
+    def validate(model, pictures):
+        folders.append(pictures)
         calls.append(next(model.parameters()).detach().clone())
         return {"psnr_1": 12.5}
 
@@ -126,6 +127,7 @@ def test_metrics_hold_what_the_bar_shows(shards, tmp_path):
     assert all({"loss", "gradient_norm", "learning_rate", "seconds"} <= r.keys() for r in found)
     assert found[0].keys() >= {"top_activation/block_00", "top_activation/block_01"}
     assert [r["step"] for r in found if "held_out/psnr_1" in r] == [4, 8]
+    assert folders == [tmp_path / "samples" / f"step-{step:08d}" for step in (4, 8)]
     first = next(iter(trainer.ema.state_dict().values()))
     assert calls[-1].equal(first)  # held-out numbers are those of the averaged weights
     assert not next(trainer.model.parameters()).equal(first)

@@ -61,7 +61,7 @@ def train(shards: Path, run: Path, options: dict) -> bool:
             trainer.divergence = Divergence(trainer.config.divergence_factor, own["window"])
         go_wrong(trainer, own)
         if own.get("score"):
-            trainer.validate = lambda model: rendered_mean(task, model)
+            trainer.validate = lambda model, pictures: rendered_mean(task, model)
         if own.get("save_again"):
             trainer.log = None
             trainer._save()

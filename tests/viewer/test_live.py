@@ -15,10 +15,11 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
 from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.rendering.ordering import RenderPlan
+from kaleidoscene.viewer.beside import lay_beside
 from kaleidoscene.viewer.comparison import Photographs, beside
 from kaleidoscene.viewer.live import LiveFrame, LiveScene, letterbox
 from kaleidoscene.viewer.path import PRESETS, Keyframe, PathEditor
-from kaleidoscene.viewer.things import place_of, pose_of, show_file
+from kaleidoscene.viewer.things import place_of, pose_of, scale_of, show_file
 from tests.conftest import REPOSITORY
 
 
@@ -223,3 +224,27 @@ def test_clouds_and_meshes_are_drawn(tmp_path):
     (tmp_path / "box.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     assert show_file(drawn, tmp_path / "box.obj", 1) == "a mesh" and drawn.calls[-1][0] == "add_mesh_trimesh"
     assert [values[0] for _, values, _ in drawn.calls] == ["/files/0-cloud.ply", "/files/1-box.obj"]
+
+
+def test_captures_stand_in_a_row_of_one_size(bus):
+    """However another capture was turned, scaled and moved, it is laid beside the first as that itself would be."""
+    move = random_rigid(generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    turn = torch.tensor([3.0, -7.0, 0.4], dtype=torch.float64)
+    frames = []
+    for frame in bus.frames:
+        pose = frame.world_from_cam.double().clone()
+        pose[:3, 3] = 2.5 * pose[:3, 3]
+        pose = move @ pose
+        pose[:3, 3] += turn
+        frames.append(replace(frame, world_from_cam=pose))
+    middle = 2.5 * move[:3, :3] @ bus.origin().double() + move[:3, 3] + turn
+    other = replace(bus, frames=tuple(frames), centre=middle, upward=move[:3, :3] @ bus.up().double())
+    one, two, three = lay_beside(bus, [other, bus, other])
+    first = bus.cameras.centres.double()
+    for number, laid in enumerate((one, two, three), start=1):
+        inside = laid.poses[:, :3, 3] - laid.middle
+        distances = torch.cdist(inside, inside)
+        assert torch.allclose(distances, torch.cdist(first, first), atol=1e-4)
+        assert torch.allclose(inside @ bus.up().double(), (first - bus.origin()) @ bus.up().double(), atol=1e-4)
+        apart = (laid.middle - bus.origin()).norm()
+        assert torch.allclose(apart, torch.tensor(3.0 * number * scale_of(bus), dtype=torch.float64))

@@ -266,6 +266,22 @@ def test_two_hundred_cameras_without_a_model(browser, tmp_path):
         page.close()
 
 
+def test_what_a_run_rendered_stands_in_a_row(tmp_path):
+    """A run's newest samples, and another capture beside them, in one page."""
+    sample = tmp_path / "run" / "samples" / "step-00000020"
+    for name in ("one", "two"):
+        shutil.copytree(BUS, sample / name)
+    shutil.copytree(BUS, tmp_path / "run" / "samples" / "step-00000010" / "old")
+    pages = [tmp_path / "run.html", tmp_path / "more.html"]
+    assert main(["view", str(tmp_path / "run"), "--export", str(pages[0])]) == 0
+    assert main(["view", str(tmp_path / "run"), str(BUS), "--export", str(pages[1])]) == 0
+    sizes = [page.stat().st_size for page in pages]
+    with shown(tmp_path, None, model=None, beside=(read_capture(sample / "one"), read_capture(BUS))) as window:
+        names = list(window.server.scene._handle_from_node_name)
+        assert sum(name.startswith("/beside/2/") for name in names) == len(read_capture(BUS)) + 1
+    assert 0 < sizes[0] < sizes[1]
+
+
 def test_an_exported_page_needs_no_network(browser, tmp_path, capsys):
     render = ["render", str(BUS), "--references", "0,2", "--frames", "4", "--out", str(tmp_path / "film")]
     assert main(render) == 0

@@ -14,6 +14,7 @@ from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.common import parse
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.registry import shipped_models
+from kaleidoscene.training.checkpoint_folders import newest_samples
 from kaleidoscene.viewer.comparison import TRUTH
 from kaleidoscene.viewer.export import export
 from kaleidoscene.viewer.things import CLOUDS, MESHES, SCENE
@@ -26,10 +27,12 @@ class ViewOptions:
     """A window in the browser: cameras and their pictures, new views where one looks, camera paths, clouds, meshes."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """A capture, a rendering or a scene file, and files of meshes and clouds (.glb, .obj, .ply) to lay beside it."""
+    """A capture, a rendering, a scene file, or a training run (what was rendered of held-out captures last); more
+    captures to stand in a row beside it, and files of meshes and clouds (.glb, .obj, .ply)."""
     model: str | None = None
-    """What renders new views: 'default', a checkpoint or run folder, or a hub id; 'none': cameras alone. Of a scene
-    file, the model that made it (by default 'rng'). The weights of the package can be chosen in the window too."""
+    """What renders new views of the first capture: 'default', a checkpoint or run folder, or a hub id; 'none': cameras
+    alone, as of a training run. Of a scene file, the model that made it (by default 'rng'). The weights of the package
+    can be chosen in the window too."""
     compare: str | None = None
     """Another model, whose views stand on the right of a slider, or 'truth': the images of the capture, where one looks
     through its cameras."""
@@ -54,15 +57,15 @@ def main(argv: list[str]) -> None:
     options = parse(ViewOptions, argv, "view")
     files = [path for path in options.paths if path.suffix.lower() in (*MESHES, *CLOUDS)]
     others = [path for path in options.paths if path not in files]
-    if len(others) > 1 or not options.paths:
-        raise KaleidosceneError("Give one capture, rendering or scene file, and any number of meshes and clouds.")
+    if not options.paths:
+        raise KaleidosceneError("Give captures, renderings, a run or a scene file, or meshes and clouds.")
     if not 0 < options.port < 2**16 - 1:
         raise KaleidosceneError(f"--port must be from 1 to {2**16 - 2}, got {options.port}.")
     missing = next((path for path in files if not path.is_file()), None)
     if missing is not None:
         raise KaleidosceneError(f"{missing}: no such file.")
     with tempfile.TemporaryDirectory() as scratch:
-        subject = _subject(options, others[0], Path(scratch)) if others else None
+        subject = _subject(options, others, Path(scratch)) if others else None
         with opened(options.host, options.port) as window:
             print("\n".join(window.show_files(files)))
             if subject is not None:
@@ -74,10 +77,12 @@ def main(argv: list[str]) -> None:
             window.wait()
 
 
-def _subject(options: ViewOptions, path: Path, scratch: Path) -> Subject:
+def _subject(options: ViewOptions, paths: list[Path], scratch: Path) -> Subject:
     """What the window is about."""
+    is_run = bool(newest_samples(paths[0]))
+    path, *others = [capture for path in paths for capture in newest_samples(path) or [path]]
     is_scene = path.suffix.lower() == SCENE
-    name = options.model or ("rng" if is_scene else "default")
+    name = options.model or ("rng" if is_scene else "none" if is_run else "default")
     quiet = options.export is not None or name == "none"
     if options.compare is not None and options.export is not None:
         raise KaleidosceneError("--compare is for the window; a page of --export has no new views.")
@@ -98,6 +103,7 @@ def _subject(options: ViewOptions, path: Path, scratch: Path) -> Subject:
     return Subject(
         capture=capture, references=references, out=options.out, name=name, load=None if quiet else loaded,
         names=tuple(dict.fromkeys((name, *shipped_models()))), against=against, made=made,
+        beside=tuple(read_capture(other) for other in others),
     )  # fmt: skip
 
 

@@ -203,12 +203,21 @@ def evaluate(
     """
     if not objects:
         raise KaleidosceneError("There is nothing to evaluate: no objects.")
-    splits = [rule.split(len(thing.cameras), counts, thing.name) for thing in objects]
+    splits = splits_of(objects, rule, counts)
     return [
         score_scene(renderer, thing, split, count, seed=seed, independent=independent)
         for thing, split in zip(objects, splits, strict=True)
         for count in counts
     ]
+
+
+def splits_of(objects: Sequence[HeldOutObject], rule: FirstViews, counts: list[int]) -> list[Split]:
+    """Which views of each object are what.
+
+    Raises:
+        KaleidosceneError: As of :func:`evaluate`.
+    """
+    return [rule.split(len(thing.cameras), counts, thing.name) for thing in objects]
 
 
 def means(scores: Sequence[Score]) -> dict[int, dict[str, float]]:

@@ -9,11 +9,13 @@ from torch import nn
 
 from kaleidoscene.evaluation.held_out import read_objects
 from kaleidoscene.evaluation.protocols import ESCHERNET_GSO
-from kaleidoscene.evaluation.run import evaluate, means
+from kaleidoscene.evaluation.run import evaluate, means, splits_of
+from kaleidoscene.evaluation.samples import write_samples
 from kaleidoscene.training.task import Task
 from kaleidoscene.training.trainer import Validate
 
 _COUNTS, _MOST_OBJECTS = [1, 3, 5], 16
+_SHOWN_COUNT = 3
 
 
 @runtime_checkable
@@ -26,7 +28,7 @@ class ValidatesItself(Protocol):
 
 
 def validation(task: Task, folder: Path) -> Validate:
-    """PSNR on held-out captures with 1, 3 and 5 references, by the model's own way of rendering.
+    """PSNR on held-out captures with 1, 3 and 5 references, by the model's own way of rendering, and pictures with 3.
 
     Args:
         task: Makes a system of the network.
@@ -36,8 +38,12 @@ def validation(task: Task, folder: Path) -> Validate:
         return task.validation(folder)
     objects = read_objects(folder, task.system(task.model))[:_MOST_OBJECTS]
 
-    def validate(model: nn.Module) -> dict[str, float]:
+    splits = splits_of(objects, ESCHERNET_GSO, _COUNTS)
+
+    def validate(model: nn.Module, pictures: Path | None) -> dict[str, float]:
         scores = evaluate(task.system(model).renderer, objects, ESCHERNET_GSO, _COUNTS)
+        if pictures is not None:
+            write_samples(pictures, objects, splits, [score for score in scores if score.references == _SHOWN_COUNT])
         return {f"psnr_{count}": numbers["psnr"] for count, numbers in means(scores).items()}
 
     return validate

@@ -34,7 +34,7 @@ from torch.futures import Future as TorchFuture
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.serialisation import file_sha256
-from kaleidoscene.training.checkpoint_folders import PREFIX, discard, list_checkpoints
+from kaleidoscene.training.checkpoint_folders import discard, list_checkpoints, step_name
 from kaleidoscene.training.checkpoint_state import BROKEN, EXPORTED, FORMAT_VERSION, TrainingState, quiet
 from kaleidoscene.training.integrity import CHECKSUMS
 from kaleidoscene.training.world import World
@@ -101,7 +101,7 @@ class CheckpointWriter:
             KaleidosceneError: It cannot be written; nothing is left of it, and earlier checkpoints are as they were.
         """
         self.finish()
-        partial = self.run / "checkpoints" / f"{PREFIX}{state.step:08d}.partial"
+        partial = self.run / "checkpoints" / f"{step_name(state.step)}.partial"
         with self._refusing(partial):
             if self.world.is_main:
                 shutil.rmtree(partial, ignore_errors=True)

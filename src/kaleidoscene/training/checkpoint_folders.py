@@ -8,6 +8,19 @@ from pathlib import Path
 
 PREFIX = "step-"
 """How the names of checkpoints begin; the step follows."""
+SAMPLES = "samples"
+"""Folder of a run with what was rendered of held-out captures; in it one for each step that was scored."""
+
+
+def step_name(step: int) -> str:
+    """Name of what belongs to a step."""
+    return f"{PREFIX}{step:08d}"
+
+
+def newest_samples(run: Path) -> list[Path]:
+    """Renderings of the last step of a run that was scored, a folder for each capture; none of what is no run."""
+    steps = sorted(path for path in (run / SAMPLES).glob(f"{PREFIX}*") if path.is_dir())
+    return sorted(path for path in steps[-1].iterdir() if path.is_dir()) if steps else []
 
 
 def discard(checkpoint: Path) -> None:

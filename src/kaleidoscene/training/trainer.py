@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from kaleidoscene.datasets.batch_config import Share
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.training.checkpoint import CheckpointWriter
-from kaleidoscene.training.checkpoint_folders import list_checkpoints, remove_leftovers
+from kaleidoscene.training.checkpoint_folders import SAMPLES, list_checkpoints, remove_leftovers, step_name
 from kaleidoscene.training.checkpoint_state import TrainingState, load_training_state, read_state
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.distributed import assign, gathered, place
@@ -53,7 +53,18 @@ from kaleidoscene.training.world import World
 __all__ = ["ROLLBACK", "STOPPED", "Batches", "TrainConfig", "Trainer", "Validate"]
 
 
-Validate = Callable[[nn.Module], dict[str, float]]
+@runtime_checkable
+class Validate(Protocol):
+    """Scores a network on what is held out."""
+
+    def __call__(self, model: nn.Module, pictures: Path | None) -> dict[str, float]:
+        """Held-out numbers.
+
+        Args:
+            model: As it stands.
+            pictures: Folder for some of what was rendered; None: nothing is written.
+        """
+        ...
 
 
 class Trainer:
@@ -266,8 +277,10 @@ class Trainer:
         config, last = self.config, self.step == self.config.steps
         record |= self.throughput.of(record.pop("tokens"), record["seconds"])
         if self.validate is not None and (self.step % config.validate_every == 0 or last):
+            pictures = self.run_folder / SAMPLES / step_name(self.step) if self.world.is_main else None
             with self.ema.in_place_of(self.model), torch.no_grad():
-                record |= {f"held_out/{name}": value for name, value in self.validate(self.model).items()}
+                scores = self.validate(self.model, pictures)
+            record |= {f"held_out/{name}": value for name, value in scores.items()}
         norm = record.get("gradient_norm")
         spike = norm is not None and self.spikes.observe(norm)
         record |= {"gradient_spike": float(spike), "damaged": float(self.damaged)}

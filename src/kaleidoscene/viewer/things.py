@@ -45,7 +45,14 @@ def scale_of(capture: Capture) -> float:
 
 
 def show_cameras(
-    scene: Any, capture: Capture, references: list[int], on_click: Callable[[Any, int], None]
+    scene: Any,
+    capture: Capture,
+    references: list[int],
+    on_click: Callable[[Any, int], None],
+    *,
+    name: str = "/cameras",
+    poses: Float[Tensor, "views 4 4"] | None = None,
+    size: float | None = None,
 ) -> list[Any]:
     """A frustum with its picture for every view; what ``check`` finds is said beside the camera that it is about.
 
@@ -54,23 +61,27 @@ def show_cameras(
         capture: Posed views.
         references: Drawn in another colour.
         on_click: Called with the client and the number of the view.
+        name: Below which they lie.
+        poses: Where they are drawn; by default where they are.
+        size: Of a frustum, world units; by default a share of the capture's.
     """
+    poses = capture.cameras.world_from_cam if poses is None else poses
     found = {finding.frame: finding for finding in reversed(check_capture(capture)) if finding.frame is not None}
-    size, handles = FRUSTUM * scale_of(capture), []
+    size, handles = size or FRUSTUM * scale_of(capture), []
     for number in range(len(capture)):
-        camera, name = capture.cameras[number], f"/cameras/{number:04d}"
+        camera, place = capture.cameras[number], f"{name}/{number:04d}"
         (h, w), focal = camera.image_size, float(camera.intrinsics[1, 1])
         finding = found.get(number)
         colour = _REFERENCE if number in references else _OTHER
         frustum = scene.add_camera_frustum(
-            name, field_of_view(focal, h), w / h, scale=size, image=_thumbnail(capture.images(only=[number])[0]),
+            place, field_of_view(focal, h), w / h, scale=size, image=_thumbnail(capture.images(only=[number])[0]),
             color=colour if finding is None else _FOUND.get(finding.severity, colour),
-            thickness=2.0, thickness_units="screen", **place_of(camera.world_from_cam),
+            thickness=2.0, thickness_units="screen", **place_of(poses[number]),
         )  # fmt: skip
         frustum.on_click(lambda event, number=number: on_click(event.client, number))
         handles.append(frustum)
         if finding is not None and finding.severity in _FOUND:
-            handles.append(scene.add_label(f"{name}/finding", f"{finding.severity}: {finding.value}"))
+            handles.append(scene.add_label(f"{place}/finding", f"{finding.severity}: {finding.value}"))
     return handles
 
 

@@ -18,6 +18,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.poses import field_of_view
 from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.renderer import OnStep
+from kaleidoscene.viewer.beside import Laid, lay_beside
 from kaleidoscene.viewer.choosing import Choice, ChoicePanel, Load
 from kaleidoscene.viewer.client import Page
 from kaleidoscene.viewer.comparison import Other, Photographs, beside
@@ -44,6 +45,7 @@ class Subject:
         names: Of models that can be chosen.
         against: Another model that is given the same references, or the capture's own images, to be compared with.
         made: The scene, where it was made before; its photographs are the capture.
+        beside: Captures that are shown as well, in a row beside the first.
     """
 
     capture: Capture
@@ -54,6 +56,7 @@ class Subject:
     names: tuple[str, ...] = ()
     against: Model | Literal["truth"] | None = None
     made: Reconstruction | None = None
+    beside: tuple[Capture, ...] = ()
 
 
 class Window:
@@ -120,6 +123,8 @@ class Window:
         self.server.scene.set_up_direction(self.capture.up().double().numpy())
         self.server.scene.add_frame("/world", axes_length=0.2 * scale, axes_radius=0.004 * scale)
         self._draw_cameras(list(subject.references))
+        for number, laid in enumerate(lay_beside(self.capture, list(subject.beside)), start=1):
+            self._draw_beside(laid, f"/beside/{number}", scale)
         if subject.load is not None:
             self._prepare(subject.load)
         # Pages that wait for the server come at once, and need all of it.
@@ -171,6 +176,13 @@ class Window:
             handle.remove()
         self._cameras = show_cameras(self.server.scene, self.capture, references, self._fly_to)
         self.references = references
+
+    def _draw_beside(self, laid: Laid, name: str, scale: float) -> None:
+        def fly(client: Any, number: int) -> None:
+            self._page_of(client).fly(laid.poses[number], laid.middle)
+
+        show_cameras(self.server.scene, laid.capture, [], fly, name=name, poses=laid.poses, size=FRUSTUM * scale)
+        self.server.scene.add_label(f"{name}/name", laid.capture.name, position=laid.middle.numpy())
 
     def _other(self, scene: LiveScene) -> Other | None:
         """What is compared with, for the references and the seed of a scene."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,12 +22,15 @@ from kaleidoscene.families.film.config import FilmSettings
 from kaleidoscene.families.film.interpolator import Interpolator
 from kaleidoscene.families.film.model import Film
 from kaleidoscene.families.film.warping import pyramid
+from kaleidoscene.folders import whole_folder
 from kaleidoscene.nn.precision import no_autocast
 from kaleidoscene.randomness import seeded
+from kaleidoscene.rendering.outputs import SheetRow, write_contact_sheet
 from kaleidoscene.training.task import PlainTask
 
 _AUGMENTATION = 31
 _MOST_CLIPS = 64
+_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,7 @@ class FilmTask(PlainTask):
             blended = (0.5 * (frames[:, 0] + frames[:, 2]) - frames[:, 1]).abs().mean()
         return {"loss": total, "of_blending": blended} | {name: term.detach() for name, term in terms.items()}
 
-    def validation(self, folder: Path) -> Callable[[nn.Module], dict[str, float]]:
+    def validation(self, folder: Path) -> Callable[[nn.Module, Path | None], dict[str, float]]:
         """PSNR of the middle frame of held-out clips, and that of blending.
 
         Args:
@@ -114,14 +117,26 @@ class FilmTask(PlainTask):
         """
         clips = _held_out_clips(folder)
 
-        def validate(model: nn.Module) -> dict[str, float]:
+        def validate(model: nn.Module, pictures: Path | None) -> dict[str, float]:
             assert isinstance(model, Film)
             interpolator = Interpolator(model, self.settings)
-            made = [float(psnr(interpolator.between(clip[0], clip[2]), clip[1])) for clip in clips]
+            frames = [interpolator.between(clip[0], clip[2]) for clip in clips]
+            if pictures is not None:
+                _write_sheet(pictures, clips, frames)
+            made = [float(psnr(frame, clip[1])) for frame, clip in zip(frames, clips, strict=True)]
             blended = [float(psnr(0.5 * (clip[0] + clip[2]), clip[1])) for clip in clips]
             return {"psnr": sum(made) / len(made), "psnr_of_blending": sum(blended) / len(blended)}
 
         return validate
+
+
+def _write_sheet(folder: Path, clips: Sequence[Tensor], frames: Sequence[Tensor]) -> None:
+    """Some frames that were made, with those before and behind them, and the truth."""
+    shown = [(clip[0], made, clip[1], clip[2]) for clip, made in list(zip(clips, frames, strict=True))[:_SHOWN]]
+    labels = ("before", "made", "truth", "behind")
+    rows = [SheetRow(label, list(images)) for label, images in zip(labels, zip(*shown, strict=True), strict=True)]
+    with whole_folder(folder, overwrite=True) as partial:
+        write_contact_sheet(partial / "sheet.png", rows)
 
 
 def in_order(views: Views) -> Float[Tensor, "batch 3 3 h w"]:
