@@ -25,11 +25,11 @@ class KaleidoCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory held; of sources surfaces and features (their latents are the scene's)."""
+        """Memory held; of sources all but their latents, which are the scene's."""
         if self.sources is None:
             return self.attention.nbytes
-        features = self.sources.features
-        return self.attention.nbytes + self.sources.surfaces.nbytes + (0 if features is None else features.nbytes)
+        parts = (self.sources.surfaces, self.sources.features, self.sources.outlines)
+        return self.attention.nbytes + sum(part.nbytes for part in parts if part is not None)
 
     def add_sources(self, sources: Sources) -> None:
         """Keep what can be copied from new views."""

@@ -102,6 +102,9 @@ class KaleidoConfig:
     looked_at_references: int = 0
     """References that a target is copied from, those whose cameras are nearest to its own; 0: all. Attention sees all
     of them in either case."""
+    outline_points: int = 0
+    """Points of a ray, some times ``reprojection_depths``, at which outlines of references on white are looked up
+    (``outlines.py``): what they rule out is white. 0: outlines are not looked for. It may be chosen after training."""
     reference_attention: Literal["bidirectional", "causal"] = "bidirectional"
     """``causal`` hides targets from references."""
     reference_time: Literal["shared", "zero"] = "shared"
@@ -133,6 +136,15 @@ class KaleidoConfig:
             raise ValueError(
                 "looked_at_references must be at least 0, and belongs to reprojection_depths, got "
                 f"{self.looked_at_references}."
+            )
+        if self.outline_points < 0 or self.outline_points % (self.reprojection_depths or self.outline_points + 1):
+            raise ValueError(
+                f"outline_points must be some times reprojection_depths, {self.reprojection_depths}, got "
+                f"{self.outline_points}."
+            )
+        if self.outline_points and (self.reprojection_beyond or self.refined_points or self.prediction != "data"):
+            raise ValueError(
+                "outline_points go with prediction='data', without reprojection_beyond and refined_points."
             )
         if self.ray_contrast < 1:
             raise ValueError(f"ray_contrast must be at least 1, got {self.ray_contrast}.")

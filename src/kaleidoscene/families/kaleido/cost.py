@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kaleidoscene.families.kaleido.config import HEAD_DIM, KaleidoConfig
 from kaleidoscene.families.kaleido.lookups import seconds_of_lookups
+from kaleidoscene.families.kaleido.outlines import SEVERAL
 from kaleidoscene.families.kaleido.ray_bias import CHANNELS as RAY_CHANNELS
 from kaleidoscene.families.kaleido.refinement import MATCH
 from kaleidoscene.families.kaleido.refinement import cell_flops as refinement_cell_flops
@@ -16,6 +17,9 @@ from kaleidoscene.rendering.cost import Cost
 
 # Numbers of a point of a cell beyond those of any point, while its volume is convolved.
 _CELL_NUMBERS = 60
+# What asking outlines and looking at what they leave takes, as a share of looking at all points; measured on scans
+# (benchmarks/outlines.md).
+_INSIDE = 0.45
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
 # (benchmarks/render_memory.md) and rounded up.
 _LIVE_STREAMS = 14
@@ -97,13 +101,16 @@ def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], b
     surfaces = 4 * CELLS**2 * tokens if config.ray_points else 0
     if config.refined_points:
         surfaces += 4 * MATCH * config.patch_size**2 // 16 * tokens
+    if config.outline_points:
+        surfaces += 4 * config.patch_size**2 * tokens
     return config.depth * tokens * config.kv_heads * channels * bytes_per_number + surfaces
 
 
 def reprojection_lookups(config: KaleidoConfig, references: int, targets: int, grid: tuple[int, int]) -> int:
     """References that one evaluation looks up at points of rays; what is done once a point counts as two of them."""
     seen = min(references, config.looked_at_references or references)
-    return targets * grid[0] * grid[1] * _points(config) * (seen + 2)
+    lookups = targets * grid[0] * grid[1] * _points(config) * (seen + 2)
+    return round(_INSIDE * lookups) if config.outline_points and references >= SEVERAL else lookups
 
 
 def _points(config: KaleidoConfig) -> int:

@@ -16,6 +16,7 @@ from kaleidoscene.families.kaleido.config import HEAD_DIM, KaleidoConfig
 from kaleidoscene.families.kaleido.embedding import Embedder
 from kaleidoscene.families.kaleido.head import FinalModulation, Head
 from kaleidoscene.families.kaleido.initialisation import initialise
+from kaleidoscene.families.kaleido.outlines import outlines_of
 from kaleidoscene.families.kaleido.ray_bias import CHANNELS as RAY_CHANNELS
 from kaleidoscene.families.kaleido.ray_points import Lattice, Sources
 from kaleidoscene.families.kaleido.refinement import Refinement, Surfaces
@@ -52,6 +53,7 @@ class Kaleido(nn.Module):
             self.reprojection = Reprojection(
                 config.width, config.latent_channels, depths,
                 beyond=config.reprojection_beyond, contrast=config.ray_contrast, references=config.looked_at_references,
+                outline_points=config.outline_points,
             )  # fmt: skip
         points = config.refined_points
         self.refinement = Refinement(config.latent_channels, points, config.looked_at_references) if points else None
@@ -208,7 +210,9 @@ class Kaleido(nn.Module):
         surfaces = self.reprojection.surfaces(tokens, grid)
         latents = latents[:, :count]
         features = None if self.refinement is None else self.refinement.features(latents)
-        return Sources(latents, surfaces, positions.select(slice(0, count)), features=features)
+        outlines = outlines_of(latents) if self.config.outline_points and not bool(positions.is_video.any()) else None
+        positions = positions.select(slice(0, count))
+        return Sources(latents, surfaces, positions, features=features, outlines=outlines)
 
     def _require_cacheable(self) -> None:
         if not self.config.cacheable:

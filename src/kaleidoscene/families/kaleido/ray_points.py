@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from kaleidoscene.geometry.poses import invert
 from kaleidoscene.nn.positions import ViewPositions
 
 # Half of the length of ray that is searched (cameras stand at distance 1), and how near to a camera a point may lie.
-EXTENT, _NEAR = 0.5, 0.05
+EXTENT, NEAR = 0.5, 0.05
 # How much more a reference counts that looks along the ray: weights are exp(FOCUS cos).
 FOCUS = 8.0
 
@@ -66,6 +66,7 @@ class Sources:
         positions: Of the references.
         present: False for references that must not be seen; None: all may.
         features: Learned features by which places in references are matched; None where nothing is matched.
+        outlines: 1 where they may show an object, 0 where they show nothing but white; None where nobody asks.
     """
 
     latents: Float[Tensor, "batch refs c h w"]
@@ -73,6 +74,7 @@ class Sources:
     positions: ViewPositions
     present: Bool[Tensor, "batch refs"] | None = None
     features: Float[Tensor, "batch refs features fh fw"] | None = None
+    outlines: Float[Tensor, "batch refs h w"] | None = None
 
     def counts(self) -> Tensor:
         """References of each scene that may be seen, ``(batch, 1, 1, 1)`` or one number."""
@@ -82,14 +84,16 @@ class Sources:
 
     def join(self, others: Sources) -> Sources:
         """These references and others of the same scenes behind them, all of them present."""
-        features = None
-        if self.features is not None and others.features is not None:
-            features = torch.cat([self.features, others.features], 1)
+
+        def both(own: Tensor | None, other: Tensor | None) -> Tensor | None:
+            return None if own is None or other is None else torch.cat([own, other], 1)
+
         return Sources(
             torch.cat([self.latents, others.latents], 1),
             torch.cat([self.surfaces, others.surfaces], 1),
             self.positions.join(others.positions),
-            features=features,
+            features=both(self.features, others.features),
+            outlines=both(self.outlines, others.outlines),
         )
 
     def repeat(self, times: int) -> Sources:
@@ -101,6 +105,7 @@ class Sources:
         return Sources(
             repeat(self.latents), repeat(self.surfaces), self.positions.repeat(times),
             features=None if self.features is None else repeat(self.features),
+            outlines=None if self.outlines is None else repeat(self.outlines),
         )  # fmt: skip
 
     def nearest(self, target: ViewPositions, count: int) -> Sources:
@@ -114,14 +119,17 @@ class Sources:
         chosen = distance.argsort(stable=True)[:count].sort().values
         at = self.positions
         positions = ViewPositions(at.cam_from_world[:, chosen], at.lens[:, chosen], at.times[:, chosen], at.is_video)
-        present, features = (None if x is None else x[:, chosen] for x in (self.present, self.features))
-        return Sources(self.latents[:, chosen], self.surfaces[:, chosen], positions, present, features)
+        optional = (self.present, self.features, self.outlines)
+        present, features, outlines = (None if x is None else x[:, chosen] for x in optional)
+        return Sources(self.latents[:, chosen], self.surfaces[:, chosen], positions, present, features, outlines)
 
     def scene(self, number: int) -> Sources:
         """One scene alone."""
         at = slice(number, number + 1)
-        present, features = (None if x is None else x[at] for x in (self.present, self.features))
-        return Sources(self.latents[at], self.surfaces[at], self.positions.scene(number), present, features)
+        present, features, outlines = (
+            None if x is None else x[at] for x in (self.present, self.features, self.outlines)
+        )
+        return Sources(self.latents[at], self.surfaces[at], self.positions.scene(number), present, features, outlines)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +189,14 @@ class RayPoints:
         centre, direction = centre.mT, direction.mT.contiguous()
         along = (direction * centre).sum(-2, keepdim=True)
         foot = centre - along * direction
-        usable = (steps > along + _NEAR) & ~targets.is_video[:, None, None, None]
+        usable = (steps > along + NEAR) & ~targets.is_video[:, None, None, None]
         return cls(foot, direction, steps, foot.square().sum(-2, keepdim=True) + steps.square(), usable)
+
+    def only(self, ray: Int[Tensor, " points"], number: Int[Tensor, " points"]) -> RayPoints:
+        """Some points of one view, by their rays and places on these, as rays of one point each."""
+        steps, one = self.steps.reshape(-1)[number][None, None, None], (slice(None), slice(None), None)
+        square, usable = self.square[:, :, number, ray][one], self.usable[:, :, number, ray][one]
+        return RayPoints(self.foot[..., ray], self.direction[..., ray], steps, square, usable)
 
     @staticmethod
     def even_steps(depths: int, device: torch.device) -> Float[Tensor, "depths 1"]:
@@ -236,8 +250,8 @@ class RayPoints:
         turn = image_from_world[:, None, :, :3]
         start, slope = turn @ self.foot + image_from_world[:, None, :, 3:], turn @ self.direction
         x, y, z = (torch.addcmul(start[:, :, None, axis], self.steps, slope[:, :, None, axis]) for axis in range(3))
-        seen = self.usable & (z > _NEAR) & (torch.maximum(x.abs(), y.abs()) < z)
-        return self._pairs(start, slope, [0, 1]) / self._pairs(start, slope, [2, 2]).clamp_min(_NEAR), seen
+        seen = self.usable & (z > NEAR) & (torch.maximum(x.abs(), y.abs()) < z)
+        return self._pairs(start, slope, [0, 1]) / self._pairs(start, slope, [2, 2]).clamp_min(NEAR), seen
 
     def _pairs(self, start: Tensor, slope: Tensor, axes: list[int]) -> Float[Tensor, "batch targets depths pixels 2"]:
         """Two coordinates of each point next to each other: cheaper than to interleave them when all is done."""

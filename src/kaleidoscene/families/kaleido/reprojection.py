@@ -18,12 +18,14 @@ Objects lie within half the distance of the farthest reference; for places, more
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from kaleidoscene.families.kaleido.agreement import TINY, Agreement
+from kaleidoscene.families.kaleido.outlines import SEVERAL, WHITE, Inside
 from kaleidoscene.families.kaleido.ray_points import Lattice, RayPoints, Sources
 from kaleidoscene.nn.positions import ViewPositions
 
@@ -33,6 +35,8 @@ CELLS, HIDDEN, EVIDENCE = 4, 16, 9
 # Points that are looked at in one go where no gradient is wanted, and how many fp32 numbers are held for each of them
 # at the peak, in all and for every channel: 66 were measured with 3 channels, 156 with 16.
 BAND, POINT_NUMBERS, POINT_CHANNELS = 2**16, 50, 7
+# As many times more rows are done in one go where outlines leave few points to look at.
+_FEWER = 4
 # Weights are kept this much smaller than they act: optimisers take steps of about one size for all of them.
 _GAIN, _OCCUPANCY_GAIN = 4.0, 20.0
 
@@ -47,13 +51,23 @@ class Reprojection(nn.Module):
         beyond: More of them, before and behind.
         contrast: Power of the shares of points; their sum on a ray stays.
         references: That a target is copied from, the nearest ones; 0: all.
+        outline_points: Points of a ray, some times ``depths``, at which outlines are looked up; 0: none are.
     """
 
     def __init__(
-        self, width: int, channels: int, depths: int, *, beyond: int = 0, contrast: float = 1.0, references: int = 0
+        self,
+        width: int,
+        channels: int,
+        depths: int,
+        *,
+        beyond: int = 0,
+        contrast: float = 1.0,
+        references: int = 0,
+        outline_points: int = 0,
     ) -> None:
         super().__init__()
         self.depths, self.contrast, self.references = depths, contrast, references
+        self.outline_points = outline_points
         self.points, self.near = depths + beyond, beyond // 4
         self.beyond = nn.Linear(width, CELLS**2 * beyond) if beyond else None
         self.context = nn.Linear(width, CELLS**2 * (depths + HIDDEN))
@@ -113,8 +127,8 @@ class Reprojection(nn.Module):
             lattice: Pixels at which anything is copied; None: all.
         """
         context = self.cells(tokens, grid)
-        chooses = 0 < self.references < sources.latents.shape[1]
-        if chooses or (lattice is None and not torch.is_grad_enabled()):
+        one_by_one = 0 < self.references < sources.latents.shape[1] or sources.outlines is not None
+        if one_by_one or (lattice is None and not torch.is_grad_enabled()):
             return self._in_bands(painted, context, sources, targets, lattice or Lattice())
         lattice = lattice or Lattice()
         rows, cols = lattice.places(painted.shape[-2:], painted.device)
@@ -132,14 +146,18 @@ class Reprojection(nn.Module):
         rows, cols = lattice.places(painted.shape[-2:], painted.device)
         old, parts = lattice.of(painted), []
         height = max(1, BAND // (len(cols) * self.points))
+        if sources.outlines is not None:
+            height *= _FEWER
         for scene in range(len(painted)):
             some = sources.scene(scene)
             for view in range(painted.shape[1]):
                 at = (slice(scene, scene + 1), slice(view, view + 1))
                 alone = targets.scene(scene).select(at[1])
                 near = some.nearest(alone, self.references)
+                asks = some.outlines is not None and some.latents.shape[1] >= SEVERAL
+                compose = partial(self._inside, some) if asks else self._at
                 bands = [
-                    self._at(
+                    compose(
                         old[(*at, slice(None), slice(band, band + height))], context[at], near, alone,
                         rows[band : band + height], cols,
                     )
@@ -162,7 +180,42 @@ class Reprojection(nn.Module):
         # Half precision is enough here, and not for the sum of shares.
         hidden = (_GAIN * self.weigh.weight @ look.evidence.flatten(2)).unflatten(2, look.seen.shape[1:])
         with torch.autocast(painted.device.type, enabled=False):
-            new = self._compose(look, self._logits(hidden.float(), context), painted.flatten(3).transpose(1, 2))
+            logit = self._logits(hidden.float(), context)
+            new = self._compose(look.seen, look.colours, logit, painted.flatten(3).transpose(1, 2))
+        return new.transpose(1, 2).reshape(painted.shape)
+
+    def _inside(
+        self,
+        outlined: Sources,
+        painted: Tensor,
+        context: Tensor,
+        sources: Sources,
+        target: ViewPositions,
+        rows: Tensor,
+        cols: Tensor,
+    ) -> Tensor:
+        """The same of one view, looking at those points alone that lie inside the outlines of all references."""
+        with torch.autocast(painted.device.type, enabled=False):
+            fine = RayPoints.of(target, rows, cols, RayPoints.even_steps(self.outline_points, rows.device))
+            inside = Inside.of(fine, outlined)
+            at = inside.coarser(self.outline_points // self.depths)
+            points = RayPoints.of(target, rows, cols, RayPoints.even_steps(self.depths, rows.device))
+            look = self.look(sources, points.only(at.ray, at.number), matches=False)
+            context = between_cells(context, rows, cols)
+            said = torch.cat([context[:, :, at.number, at.ray][:, :, None], context[:, :, self.depths :, at.ray]], 2)
+        hidden = (_GAIN * self.weigh.weight @ look.evidence.flatten(2)).unflatten(2, look.seen.shape[1:])
+        with torch.autocast(painted.device.type, enabled=False):
+            logit = self._logits(hidden.float(), said)
+
+            def spread(found: Tensor) -> Tensor:
+                """Over all points; those that are not looked at count as seen by nobody."""
+                whole = found.new_zeros(*found.shape[:-2], self.depths, len(rows) * len(cols))
+                whole[..., at.number, at.ray] = found[..., 0, :]
+                return whole
+
+            seen, colours = spread(look.seen), spread(look.colours)
+            new = self._compose(seen, colours, spread(logit), painted.flatten(3).transpose(1, 2))
+            new = WHITE + inside.share * (new - WHITE)
         return new.transpose(1, 2).reshape(painted.shape)
 
     def look(self, sources: Sources, points: RayPoints, *, matches: bool = True) -> Look:
@@ -204,22 +257,26 @@ class Reprojection(nn.Module):
         return self._logits(hidden.float(), context)
 
     def _logits(self, hidden: Tensor, context: Float[Tensor, "batch targets numbers pixels"]) -> Tensor:
-        depth, token = context.split([self.points, HIDDEN], dim=2)
+        depth, token = context.split([context.shape[2] - HIDDEN, HIDDEN], dim=2)
         hidden.add_((token + _GAIN * self.weigh.bias.float()[:, None]).transpose(1, 2)[..., None, :])
         hidden = nn.functional.silu(hidden, inplace=not torch.is_grad_enabled())
         weight, bias = (_OCCUPANCY_GAIN * part.float() for part in (self.occupancy.weight, self.occupancy.bias))
         return (weight @ hidden.flatten(2)).view(depth.shape) + (bias + _GAIN * depth)
 
     def _compose(
-        self, look: Look, logit: Tensor, painted: Float[Tensor, "batch c targets pixels"]
+        self,
+        seen: Bool[Tensor, "batch targets depths pixels"],
+        colours: Float[Tensor, "batch c targets depths pixels"],
+        logit: Float[Tensor, "batch targets depths pixels"],
+        painted: Float[Tensor, "batch c targets pixels"],
     ) -> Float[Tensor, "batch c targets pixels"]:
-        keep = torch.where(look.seen, nn.functional.logsigmoid(-logit), 0.0)
+        keep = torch.where(seen, nn.functional.logsigmoid(-logit), 0.0)
         through = keep.cumsum(2)
         share = (through - keep).exp() * -torch.expm1(keep)
         if self.contrast != 1:
             total, share = share.sum(2, keepdim=True), share.clamp_min(TINY) ** self.contrast
             share = share * (total / share.sum(2, keepdim=True))
-        copied = (share[:, None] * look.colours).sum(3)
+        copied = (share[:, None] * colours).sum(3)
         return torch.addcmul(copied, through[:, None, :, -1].exp(), painted)
 
 
