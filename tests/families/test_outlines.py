@@ -24,7 +24,7 @@ from tests.families.test_reprojection import DEPTHS, B, H, W, inputs, layer, out
 def outlined(count: int = 6, turn: torch.Tensor | None = None):
     """A layer that asks outlines, and what it is given."""
     made = layer()
-    made.outline_points = 3 * DEPTHS
+    made.points_per_depth = 3
     painted, tokens, sources, targets, grid = inputs(turn=turn, count=count)
     return made, (painted, tokens, replace(sources, outlines=outlines(count)), targets, grid)
 
@@ -153,7 +153,7 @@ def test_rendering_asks_the_outlines_of_all_references():
     """With and without kept references, views together or one by one: what no outline allows is white."""
     config = tiny_config(
         **CAUSAL, latent_channels=3, patch_size=8, prediction="data", reprojection_depths=4, looked_at_references=2,
-        outline_points=12,
+        points_per_depth=3, outlines=True,
     )  # fmt: skip
     settings = KaleidoSettings(
         model=config, codec=CodecConfig(factor=1), image_size=(16, 24), background="white",
@@ -177,13 +177,17 @@ def test_rendering_asks_the_outlines_of_all_references():
 
 
 def test_they_are_asked_of_models_of_objects_on_white():
-    with pytest.raises(ValueError, match="outline_points must be some times reprojection_depths, 4, got 10"):
-        tiny_config(**CAUSAL, reprojection_depths=4, outline_points=10)
-    with pytest.raises(ValueError, match="outline_points must be some times reprojection_depths, 0, got 8"):
-        tiny_config(**CAUSAL, outline_points=8)
-    for change in (dict(reprojection_beyond=4, prediction="data"), dict(prediction="velocity")):
-        with pytest.raises(ValueError, match="outline_points go with prediction='data', without reprojection_beyond"):
-            tiny_config(**CAUSAL, reprojection_depths=4, outline_points=8, **change)
-    config = tiny_config(**CAUSAL, latent_channels=3, prediction="data", reprojection_depths=4, outline_points=8)
+    with pytest.raises(ValueError, match="points_per_depth must be at least 1, and 1 with refined_points, got 0"):
+        tiny_config(**CAUSAL, reprojection_depths=4, points_per_depth=0)
+    for change in (
+        dict(),
+        dict(reprojection_depths=4, reprojection_beyond=4),
+        dict(reprojection_depths=4, refined_points=2),
+    ):
+        with pytest.raises(ValueError, match="outlines belong to reprojection_depths, without reprojection_beyond"):
+            tiny_config(**CAUSAL, prediction="data", outlines=True, **change)
+    with pytest.raises(ValueError, match="outlines go with prediction='data'"):
+        tiny_config(**CAUSAL, reprojection_depths=4, outlines=True)
+    config = tiny_config(**CAUSAL, latent_channels=3, prediction="data", reprojection_depths=4, outlines=True)
     with pytest.raises(ValueError, match="background='white' and latents that are pixels"):
         KaleidoSettings(model=config, codec=CodecConfig(factor=1), image_size=(16, 24))

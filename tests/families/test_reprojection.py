@@ -209,12 +209,12 @@ def test_a_view_from_where_a_reference_stands_is_that_reference(half):
 
 def test_points_beyond_lie_around_those_of_objects_nearest_first():
     """6 + 8: two from -1 on, six in disparity behind: 0.5 / (1 - 1/12) = 6/11 is the first, 6 the last."""
-    steps = RayPoints.steps_beyond(6, 8, torch.device("cpu"))[:, 0]
+    steps = RayPoints.steps_beyond(6, 2, 6, torch.device("cpu"))[:, 0]
     torch.testing.assert_close(steps[:2], torch.tensor([-0.875, -0.625]))
     torch.testing.assert_close(steps[2:8], RayPoints.even_steps(6, torch.device("cpu"))[:, 0])
     torch.testing.assert_close(steps[8:], torch.tensor([6 / 11, 2 / 3, 6 / 7, 6 / 5, 2.0, 6.0]))
     assert (steps.diff() > 0).all()
-    even = RayPoints.steps_beyond(7, 0, torch.device("cpu"))
+    even = RayPoints.steps_beyond(7, 0, 0, torch.device("cpu"))
     assert even.equal(RayPoints.even_steps(7, torch.device("cpu")))
 
 
@@ -226,7 +226,9 @@ def test_what_lies_far_behind_is_copied_from_there():
     columns = (torch.arange(W) + 0.5) / W
     sources = Sources(columns.expand(1, 1, C, H, W).contiguous(), torch.zeros(1, 1, *GRID), at.select(slice(0, 1)))
     made = Reprojection(WIDTH, C, 5, beyond=beyond).eval()
-    number = RayPoints.steps_beyond(5, beyond, torch.device("cpu"))[:, 0].tolist().index(far) - 5
+    number = (
+        RayPoints.steps_beyond(5, beyond // 4, beyond - beyond // 4, torch.device("cpu"))[:, 0].tolist().index(far) - 5
+    )
     assert made.beyond is not None
     with torch.no_grad():
         made.context.bias.fill_(-30.0)
@@ -276,15 +278,25 @@ def cells_and_steps(made: Reprojection, tokens: torch.Tensor) -> tuple[torch.Ten
         numbers = (4 * numbers).reshape(*GRID, 4, 4, -1).permute(4, 0, 2, 1, 3)
         return numbers.reshape(-1, 4 * GRID[0], 4 * GRID[1])
 
-    cells, steps = laid_out(made.context(tokens)), [EXTENT * ((2 * k + 1) / DEPTHS - 1) for k in range(DEPTHS)]
+    def finer(numbers: torch.Tensor) -> torch.Tensor:
+        """Of so many points a depth, between those of the two depths around them."""
+        places = [(k + 0.5) / times - 0.5 for k in range(times * len(numbers))]
+        inside = [min(max(place, 0.0), len(numbers) - 1.0) for place in places]
+        at = [(int(place), min(int(place) + 1, len(numbers) - 1), place % 1) for place in inside]
+        return torch.stack([(1 - part) * numbers[low] + part * numbers[high] for low, high, part in at])
+
+    times = made.points_per_depth
+    count = times * DEPTHS
+    cells = laid_out(made.context(tokens))
+    points, steps = finer(cells[:DEPTHS]), [EXTENT * ((2 * k + 1) / count - 1) for k in range(count)]
     if made.beyond is not None:
         more = laid_out(made.beyond(tokens))
         near = len(more) // 4
-        far = len(more) - near
-        cells = torch.cat([more[:near], cells[:DEPTHS], more[near:], cells[DEPTHS:]])
+        points = torch.cat([finer(more[:near]), points, finer(more[near:])])
+        far, near = times * (len(more) - near), times * near
         before = [-1 + 0.5 * (k + 0.5) / near for k in range(near)]
         steps = [*before, *steps, *(0.5 / (1 - (k + 0.5) / far) for k in range(far))]
-    return cells, steps
+    return torch.cat([points, cells[DEPTHS:]]), steps
 
 
 def slow_twin(made: Reprojection, painted, tokens, sources: Sources, targets: ViewPositions, pixel):
@@ -301,13 +313,12 @@ def slow_twin(made: Reprojection, painted, tokens, sources: Sources, targets: Vi
         0, :, 0, 0
     ]
     left, out = torch.ones(()), torch.zeros(C)
-    inside, count = insides(made, sources, scene, foot, d, eye @ d), sources.latents.shape[1]
-    each = len(inside) // len(steps)
+    inside, count = insides(steps, sources, scene, foot, d, eye @ d), sources.latents.shape[1]
     for k, step in enumerate(steps):
         point = foot + step * d
         if step <= eye @ d + 0.05:  # behind the target's camera, or too near to it
             continue
-        if inside and not any(inside[k * each : (k + 1) * each]):
+        if inside and not inside[k]:
             continue
         found = []
         for n in range(count):
@@ -353,20 +364,20 @@ def slow_twin(made: Reprojection, painted, tokens, sources: Sources, targets: Vi
             ]),
         ])  # fmt: skip
         hidden = torch.nn.functional.silu(4 * made.weigh(evidence) + context[len(steps) :])
-        occupancy = torch.sigmoid(20 * made.occupancy(hidden)[0] + 4 * context[k])
+        free = torch.nn.functional.logsigmoid(-(20 * made.occupancy(hidden)[0] + 4 * context[k]))
+        occupancy = 1 - torch.exp(free / made.points_per_depth)
         out = out + left * occupancy * blend
         left = left * (1 - occupancy)
     out = out + left * painted[scene, view, :, row, col]
     return 1 + max(inside) * (out - 1) if inside else out
 
 
-def insides(made: Reprojection, sources: Sources, scene: int, foot, d, along) -> list[torch.Tensor]:
+def insides(steps: list[float], sources: Sources, scene: int, foot, d, along) -> list[torch.Tensor]:
     """The least that references say of each point of a ray, where they have outlines."""
     if sources.outlines is None or sources.latents.shape[1] < SEVERAL:
         return []
     least = []
-    for k in range(made.outline_points):
-        step = EXTENT * ((2 * k + 1) / made.outline_points - 1)
+    for step in steps:
         least.append(torch.zeros(()) if step <= along + 0.05 else torch.ones(()))
         for pose, lens, outline in zip(
             sources.positions.cam_from_world[scene], sources.positions.lens[scene], sources.outlines[scene], strict=True
@@ -382,14 +393,16 @@ def insides(made: Reprojection, sources: Sources, scene: int, foot, d, along) ->
     return [value if value > 0.02 else torch.zeros(()) for value in least]
 
 
-@pytest.mark.parametrize(("beyond", "outlined"), [(0, 0), (6, 0), (0, 3), (0, 6)])
+@pytest.mark.parametrize(
+    ("beyond", "outlined", "times"), [(0, 0, 1), (6, 0, 1), (0, 0, 3), (6, 0, 2), (0, 3, 1), (0, 6, 2)]
+)
 @pytest.mark.parametrize("pixel", [(0, 0, 0, 0), (0, 1, 5, 11), (1, 0, 11, 19), (1, 1, 6, 3)])
-def test_it_is_its_slow_twin_in_value_and_gradient(pixel, beyond, outlined):
+def test_it_is_its_slow_twin_in_value_and_gradient(pixel, beyond, outlined, times):
     """With outlines of so many references, too; three are too few to be asked."""
     painted, tokens, sources, targets, grid = inputs(seed=3, count=outlined or N)
     made = layer(seed=3, beyond=beyond)
+    made.points_per_depth = times
     if outlined:
-        made.outline_points = 3 * DEPTHS
         sources = replace(sources, outlines=outlines(outlined))
     for leaf in (painted, tokens, sources.surfaces):
         leaf.requires_grad_()

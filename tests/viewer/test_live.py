@@ -248,3 +248,14 @@ def test_captures_stand_in_a_row_of_one_size(bus):
         assert torch.allclose(inside @ bus.up().double(), (first - bus.origin()) @ bus.up().double(), atol=1e-4)
         apart = (laid.middle - bus.origin()).norm()
         assert torch.allclose(apart, torch.tensor(3.0 * number * scale_of(bus), dtype=torch.float64))
+
+
+def test_a_draft_is_every_second_pixel_of_the_view(scene, bus):
+    """What somebody sees who moves about is a part of what is seen when still, of models that know how."""
+    pose = bus.cameras.world_from_cam[5]
+    assert scene.drafts == (scene.model.system.family == "kaleido")
+    if scene.drafts:
+        many = LiveScene(scene.model, bus, [0, 2, 4, 6, 8, 10])  # of which outlines are asked, too
+        for some in (scene, many, scene.with_seed(3)):
+            whole, part = some.view(pose), some.draft(pose)
+            assert torch.allclose(part.image, whole.image[:, ::2, ::2], atol=1e-5) and part.focal == whole.focal

@@ -27,6 +27,7 @@ from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.poses import field_of_view
 from kaleidoscene.images.files import read_image
+from kaleidoscene.viewer.client import Page
 from kaleidoscene.viewer.path import Keyframe
 from kaleidoscene.viewer.things import scale_of
 from kaleidoscene.viewer.window import Subject, Window, opened
@@ -263,6 +264,28 @@ def test_two_hundred_cameras_without_a_model(browser, tmp_path):
         expect(page.locator("canvas").first).to_be_visible(timeout=PATIENCE)
         until(lambda: len(window.pages) == 1)
         assert len(window._cameras) >= 200 and not page.errors
+        page.close()
+
+
+def test_who_moves_sees_drafts_and_who_stands_the_whole(browser, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """Of each place that is passed a smaller view, and where one stays the whole one behind it."""
+    sizes, show = [], Page._show
+
+    def watched(page, frame):
+        sizes.append(tuple(frame.image.shape[-2:]))
+        show(page, frame)
+
+    monkeypatch.setattr(Page, "_show", watched)
+    with shown(tmp_path) as window:
+        page = new_page(browser, window)
+        until(lambda: sizes[-1:] == [(128, 128)])
+        (one,) = window.pages.values()
+        before = len(sizes)
+        for number in (3, 5, 7, 9):
+            one.fly(window.capture.cameras.world_from_cam[number], window.capture.origin())
+            time.sleep(0.1)
+        until(lambda: len(sizes) > before and sizes[-1] == (128, 128))
+        assert (64, 64) in sizes[before:] and sizes[before:].count((128, 128)) < 4
         page.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.nn.positions import NOMINAL_FOCAL
 from kaleidoscene.rendering.cost import Cost, Plan
 from kaleidoscene.rendering.ordering import RenderPlan
-from kaleidoscene.rendering.renderer import Renderer, Scene
+from kaleidoscene.rendering.renderer import Renderer, Rendering, Scene
 
 Background = Literal["any", "white"]
 """``white``: objects on white alone."""
@@ -170,6 +171,18 @@ class Imagining(Protocol):
 
     def imagine(self, cameras: Cameras) -> Scene:
         """A scene without references for targets ``(batch, targets)``."""
+        ...
+
+
+@runtime_checkable
+class Drafting(Protocol):
+    """A renderer that has views sooner, of fewer pixels, for who moves about."""
+
+    def draft(self, scene: Scene, cameras: Cameras, *, seeds: Sequence[int]) -> Rendering:
+        """Targets by themselves, as of :meth:`kaleidoscene.rendering.renderer.Renderer.render`, at half the size.
+
+        The cameras that come back are those that were asked for.
+        """
         ...
 
 

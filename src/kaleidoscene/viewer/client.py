@@ -22,6 +22,9 @@ Said = Callable[[str], None]
 Compared = Callable[[LiveFrame, Float[Tensor, "4 4"]], LiveFrame]
 """From what is seen from a pose to what is shown of it."""
 
+_STILL = 0.15
+"""Seconds without a move after which a view is rendered whole."""
+
 
 class Page:
     """Renders where a client of a viser server looks, in a thread of its own, until the client is gone.
@@ -31,10 +34,14 @@ class Page:
         scene: What to render from; None while nothing is rendered live.
         say: Takes what the last view took, as a sentence.
         compared: Lays another answer beside a view.
+        is_compared: Whether there is one to be laid: then views are shown whole alone.
     """
 
-    def __init__(self, client: Any, scene: LiveScene | None, say: Said, compared: Compared) -> None:
+    def __init__(
+        self, client: Any, scene: LiveScene | None, say: Said, compared: Compared, is_compared: Callable[[], bool]
+    ) -> None:
         self.client, self.scene, self._say, self._compared = client, scene, say, compared
+        self._is_compared = is_compared
         self.degrees: float | None = None
         """Vertical field of view that is looked through; None: that of the model."""
         self._asked, self._ended, self._playing = Event(), Event(), Event()
@@ -120,6 +127,10 @@ class Page:
                 continue
             try:
                 pose = self.pose
+                if self.scene.drafts and not self._is_compared():
+                    self._show(self.scene.draft(pose, self.degrees))
+                    if self._asked.wait(_STILL):
+                        continue  # somebody moves on
                 self._show(self._compared(self.scene.view(pose, self.degrees), pose))
             except KaleidosceneError as error:
                 self._say(str(error))

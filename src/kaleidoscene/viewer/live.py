@@ -19,6 +19,7 @@ from kaleidoscene.geometry.normalisation import SceneNormalisation
 from kaleidoscene.geometry.poses import focal_over_side
 from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.renderer import TARGET_SEEDS
+from kaleidoscene.rendering.system import Drafting
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +101,22 @@ class LiveScene:
         """
         poses = world_from_cam[None].float()
         return Cameras(poses, self.lens(degrees)[None].to(poses), self.model.image_size)
+
+    @property
+    def drafts(self) -> bool:
+        """Whether views can be had sooner, of fewer pixels."""
+        return isinstance(self.model.system.renderer, Drafting)
+
+    def draft(self, world_from_cam: Float[Tensor, "4 4"], degrees: float | None = None) -> LiveFrame:
+        """Like :meth:`view`, sooner and of fewer pixels; ``focal`` stays that of the whole."""
+        renderer, seen = self.model.system.renderer, self.model.lens(self.camera(world_from_cam, degrees))
+        assert isinstance(renderer, Drafting)
+        inside = self._centred.normalise(seen).reshape(1, 1)
+        with self._lock:
+            started = time.perf_counter()
+            found = renderer.draft(renderer.expect(self._scene, inside), inside, seeds=[self.seed * TARGET_SEEDS])
+            seconds = time.perf_counter() - started
+        return LiveFrame(found.images[0, 0].cpu(), None, seconds, float(seen.intrinsics[0, 1, 1]))
 
     def view(self, world_from_cam: Float[Tensor, "4 4"], degrees: float | None = None) -> LiveFrame:
         """What is seen from a pose in the world of the capture; ``degrees`` as of :meth:`lens`."""

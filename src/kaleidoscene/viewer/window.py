@@ -195,12 +195,16 @@ class Window:
 
     def _compared(self, frame: LiveFrame, pose: Tensor) -> LiveFrame:
         """A view with the other answer beside it, where there is one."""
-        share = None if self.chosen.share is None else float(self.chosen.share.value)
-        if self.other is None or share is None or share >= 1:
+        if self.other is None or self.chosen.share is None or not self._is_compared():
             return frame
+        share = float(self.chosen.share.value)
         degrees = math.degrees(field_of_view(frame.focal, frame.image.shape[-2]))  # of a path those of its cameras
         found = self.other.view(pose, degrees)
         return frame if found is None else beside(frame, found, share)
+
+    def _is_compared(self) -> bool:
+        """Whether the slider leaves anything of the other answer to be seen."""
+        return self.other is not None and self.chosen.share is not None and float(self.chosen.share.value) < 1
 
     def _change_scene(self) -> None:
         """Model, references, steps or seed are others now."""
@@ -235,7 +239,7 @@ class Window:
             page.use(self.scene if self.chosen.live.value else None, self.chosen.degrees)
 
     def _connect(self, client: Any) -> None:
-        page = self.pages[client.client_id] = Page(client, self.scene, self._say, self._compared)
+        page = self.pages[client.client_id] = Page(client, self.scene, self._say, self._compared, self._is_compared)
         client.camera.near = 3 * FRUSTUM * scale_of(self.capture)  # who looks from a camera does not see its picture
         page.fly(self.capture.cameras.world_from_cam[self.references[0]], self.capture.origin())
         if self.scene is not None and self.chosen.live.value:

@@ -102,9 +102,12 @@ class KaleidoConfig:
     looked_at_references: int = 0
     """References that a target is copied from, those whose cameras are nearest to its own; 0: all. Attention sees all
     of them in either case."""
-    outline_points: int = 0
-    """Points of a ray, some times ``reprojection_depths``, at which outlines of references on white are looked up
-    (``outlines.py``): what they rule out is white. 0: outlines are not looked for. It may be chosen after training."""
+    points_per_depth: int = 1
+    """Points that are looked at for each of these depths; what tokens say is taken linearly between them, so that
+    shifted copies blend. It may be chosen after training."""
+    outlines: bool = False
+    """What outlines of references on white rule out is white, and not looked at (``outlines.py``): of models of objects
+    on white whose latents are pixels. It may be chosen after training."""
     reference_attention: Literal["bidirectional", "causal"] = "bidirectional"
     """``causal`` hides targets from references."""
     reference_time: Literal["shared", "zero"] = "shared"
@@ -137,15 +140,14 @@ class KaleidoConfig:
                 "looked_at_references must be at least 0, and belongs to reprojection_depths, got "
                 f"{self.looked_at_references}."
             )
-        if self.outline_points < 0 or self.outline_points % (self.reprojection_depths or self.outline_points + 1):
+        if self.points_per_depth < 1 or (self.points_per_depth > 1 and self.refined_points):
             raise ValueError(
-                f"outline_points must be some times reprojection_depths, {self.reprojection_depths}, got "
-                f"{self.outline_points}."
+                f"points_per_depth must be at least 1, and 1 with refined_points, got {self.points_per_depth}."
             )
-        if self.outline_points and (self.reprojection_beyond or self.refined_points or self.prediction != "data"):
-            raise ValueError(
-                "outline_points go with prediction='data', without reprojection_beyond and refined_points."
-            )
+        if self.outlines and (not self.reprojection_depths or self.reprojection_beyond or self.refined_points):
+            raise ValueError("outlines belong to reprojection_depths, without reprojection_beyond and refined_points.")
+        if self.outlines and self.prediction != "data":
+            raise ValueError("outlines go with prediction='data'.")
         if self.ray_contrast < 1:
             raise ValueError(f"ray_contrast must be at least 1, got {self.ray_contrast}.")
         if self.reprojection_depths < 0:

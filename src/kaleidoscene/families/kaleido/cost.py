@@ -83,6 +83,7 @@ def forward_flops(config: KaleidoConfig, request: Request) -> int:
     ends = 2 * 2 * width * config.patch_channels
     if config.ray_points:
         token, pixel = reprojection_flops(width, config.latent_channels, config.ray_points)
+        pixel *= config.points_per_depth
         if config.refined_points:
             cell = refinement_cell_flops(config.ray_points)
             near = reprojection_flops(width, config.latent_channels, config.refined_points)[1]
@@ -101,7 +102,7 @@ def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], b
     surfaces = 4 * CELLS**2 * tokens if config.ray_points else 0
     if config.refined_points:
         surfaces += 4 * MATCH * config.patch_size**2 // 16 * tokens
-    if config.outline_points:
+    if config.outlines:
         surfaces += 4 * config.patch_size**2 * tokens
     return config.depth * tokens * config.kv_heads * channels * bytes_per_number + surfaces
 
@@ -110,7 +111,7 @@ def reprojection_lookups(config: KaleidoConfig, references: int, targets: int, g
     """References that one evaluation looks up at points of rays; what is done once a point counts as two of them."""
     seen = min(references, config.looked_at_references or references)
     lookups = targets * grid[0] * grid[1] * _points(config) * (seen + 2)
-    return round(_INSIDE * lookups) if config.outline_points and references >= SEVERAL else lookups
+    return round(_INSIDE * lookups) if config.outlines and references >= SEVERAL else lookups
 
 
 def _points(config: KaleidoConfig) -> int:
@@ -118,7 +119,7 @@ def _points(config: KaleidoConfig) -> int:
     pixels = config.patch_size**2
     if config.refined_points:
         return CELLS**2 * config.ray_points + pixels * config.refined_points
-    return pixels * config.ray_points
+    return pixels * config.points_per_depth * config.ray_points
 
 
 def activation_bytes(config: KaleidoConfig, request: Request) -> int:
@@ -127,7 +128,8 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
     key_tokens = request.batch * request.keys * request.grid[0] * request.grid[1]
     network = _LIVE_STREAMS * tokens * config.width + 6 * key_tokens * config.kv_heads * HEAD_DIM
     pixels = tokens * config.patch_size**2
-    band = min(BAND, round(request.composed * pixels) * (config.refined_points or config.ray_points))
+    looked_at = config.refined_points or config.points_per_depth * config.ray_points
+    band = min(BAND, round(request.composed * pixels) * looked_at)
     if config.refined_points:  # a view's cells are looked at together
         cells = request.grid[0] * request.grid[1] * CELLS**2 * config.ray_points
         band = max(band, cells + cells * _CELL_NUMBERS // POINT_NUMBERS)

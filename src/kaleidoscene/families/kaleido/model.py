@@ -53,7 +53,7 @@ class Kaleido(nn.Module):
             self.reprojection = Reprojection(
                 config.width, config.latent_channels, depths,
                 beyond=config.reprojection_beyond, contrast=config.ray_contrast, references=config.looked_at_references,
-                outline_points=config.outline_points,
+                points_per_depth=config.points_per_depth, outlines=config.outlines,
             )  # fmt: skip
         points = config.refined_points
         self.refinement = Refinement(config.latent_channels, points, config.looked_at_references) if points else None
@@ -210,7 +210,7 @@ class Kaleido(nn.Module):
         surfaces = self.reprojection.surfaces(tokens, grid)
         latents = latents[:, :count]
         features = None if self.refinement is None else self.refinement.features(latents)
-        outlines = outlines_of(latents) if self.config.outline_points and not bool(positions.is_video.any()) else None
+        outlines = outlines_of(latents) if self.config.outlines and not bool(positions.is_video.any()) else None
         positions = positions.select(slice(0, count))
         return Sources(latents, surfaces, positions, features=features, outlines=outlines)
 

@@ -17,7 +17,7 @@ from kaleidoscene.families.kaleido.ray_points import NEAR, RayPoints, Sources
 
 WHITE = 1.0
 """Of latents that are pixels in [-1, 1]."""
-SEVERAL = 4
+SEVERAL = 5
 """From so many references on outlines are asked. With fewer they rule out little, and networks show background by
 copying the white from outside of them."""
 # What a background has more of in all channels, the share of an image's border that it must have, and what counts as
@@ -76,11 +76,6 @@ class Inside:
             kept = (inside > _OUTSIDE).nonzero()[:, 0]  # most points are given up by the first reference
             ray, number, inside = (x.index_select(0, kept) for x in (ray, number, inside))
         return cls(ray, number, torch.zeros_like(foot[0]).scatter_reduce(0, ray, inside, "amax"))
-
-    def coarser(self, times: int) -> Inside:
-        """The same for points in the middle of so many neighbours each."""
-        together = torch.unique(self.ray * 2**16 + self.number // times)
-        return Inside(together // 2**16, together % 2**16, self.share)
 
 
 def _shown(

@@ -203,18 +203,19 @@ class RayPoints:
         """The middles of ``depths`` bins of equal width that share the length of ray that is searched."""
         return EXTENT * ((2 * torch.arange(depths, device=device)[:, None] + 1) / depths - 1)
 
-    @classmethod
-    def steps_beyond(cls, depths: int, beyond: int, device: torch.device) -> Float[Tensor, "points 1"]:
-        """Those of :meth:`even_steps` between ``beyond`` more, nearest first, in normalised units.
+    @staticmethod
+    def steps_beyond(depths: int, near: int, far: int, device: torch.device) -> Float[Tensor, "points 1"]:
+        """Those of :meth:`even_steps` between more points, nearest first, in normalised units.
 
-        A quarter of them lie before, evenly from -1 (the distance of the farthest reference) on; the others behind,
-        evenly in disparity to infinity.
+        Args:
+            depths: As there.
+            near: Points before, evenly from -1 (the distance of the farthest reference) on.
+            far: Points behind, evenly in disparity to infinity.
+            device: Where they are to be.
         """
-        near = beyond // 4
         before = -1 + (1 - EXTENT) * (torch.arange(near, device=device)[:, None] + 0.5) / max(near, 1)
-        far = beyond - near
         behind = EXTENT / (1 - (torch.arange(far, device=device)[:, None] + 0.5) / max(far, 1))
-        return torch.cat([before, cls.even_steps(depths, device), behind])
+        return torch.cat([before, RayPoints.even_steps(depths, device), behind])
 
     def seen_from(self, sources: Sources) -> Iterator[Sighting]:
         """What each reference shows, one after the other."""

@@ -15,6 +15,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.encoding import grow_scene, make_scene, with_cache
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.parts import KaleidoParts
+from kaleidoscene.families.kaleido.ray_points import Lattice
 from kaleidoscene.families.kaleido.refinement import depths_of
 from kaleidoscene.families.kaleido.sampling import draw_targets, target_noise
 from kaleidoscene.families.kaleido.scene import KaleidoScene, scale_of_all
@@ -175,6 +176,20 @@ class KaleidoRenderer:
         depths = torch.nn.functional.interpolate(depths.flatten(1, 2), images.shape[-2:], mode="nearest-exact")[0]
         depths = depths.reshape(batch, targets, *images.shape[-2:]) * scale.to(depths)[:, None, None, None]
         return Rendering(images, cameras, depths)
+
+    @torch.no_grad()
+    def draft(self, scene: Scene, cameras: Cameras, *, seeds: Sequence[int]) -> Rendering:
+        """Every second pixel of every second row, for which alone pixels of references are looked for.
+
+        They are those of :meth:`render` with ``independent`` where that takes one step.
+        """
+        assert isinstance(scene, KaleidoScene)
+        check_targets(cameras, seeds)
+        scene, lattice = scene if scene.knows_targets else self.expect(scene, cameras), Lattice(stride=2)
+        noise = target_noise(len(scene.latents), scene.latents.shape[2:], seeds)
+        noise, positions, apart = _apart(noise, scene.target_positions(cameras), scene)
+        images, _ = draw_targets(self.parts, self.sampling, apart, positions, noise, lattice=lattice)
+        return Rendering(lattice.of(images).unflatten(0, cameras.batch_shape)[:, :, 0], cameras)
 
 
 def _apart(noise: Tensor, positions: ViewPositions, scene: KaleidoScene) -> tuple[Tensor, ViewPositions, KaleidoScene]:

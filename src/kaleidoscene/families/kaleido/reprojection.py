@@ -51,7 +51,9 @@ class Reprojection(nn.Module):
         beyond: More of them, before and behind.
         contrast: Power of the shares of points; their sum on a ray stays.
         references: That a target is copied from, the nearest ones; 0: all.
-        outline_points: Points of a ray, some times ``depths``, at which outlines are looked up; 0: none are.
+        points_per_depth: Points that are looked at for each of these depths, with what tokens say taken linearly
+            between them: copies that are shifted against each other blend.
+        outlines: Whether what outlines of references rule out is left out (``outlines.py``).
     """
 
     def __init__(
@@ -63,11 +65,12 @@ class Reprojection(nn.Module):
         beyond: int = 0,
         contrast: float = 1.0,
         references: int = 0,
-        outline_points: int = 0,
+        points_per_depth: int = 1,
+        outlines: bool = False,
     ) -> None:
         super().__init__()
         self.depths, self.contrast, self.references = depths, contrast, references
-        self.outline_points = outline_points
+        self.points_per_depth, self.outlines = points_per_depth, outlines
         self.points, self.near = depths + beyond, beyond // 4
         self.beyond = nn.Linear(width, CELLS**2 * beyond) if beyond else None
         self.context = nn.Linear(width, CELLS**2 * (depths + HIDDEN))
@@ -145,16 +148,15 @@ class Reprojection(nn.Module):
         """The same, a target and some rows at a time, so that memory does not grow with what is asked for."""
         rows, cols = lattice.places(painted.shape[-2:], painted.device)
         old, parts = lattice.of(painted), []
-        height = max(1, BAND // (len(cols) * self.points))
-        if sources.outlines is not None:
-            height *= _FEWER
+        height = max(1, BAND // (len(cols) * self.points_per_depth * self.points))
+        asks = sources.outlines is not None and sources.latents.shape[1] >= SEVERAL
+        height = height * _FEWER if asks else height
         for scene in range(len(painted)):
             some = sources.scene(scene)
             for view in range(painted.shape[1]):
                 at = (slice(scene, scene + 1), slice(view, view + 1))
                 alone = targets.scene(scene).select(at[1])
                 near = some.nearest(alone, self.references)
-                asks = some.outlines is not None and some.latents.shape[1] >= SEVERAL
                 compose = partial(self._inside, some) if asks else self._at
                 bands = [
                     compose(
@@ -173,10 +175,9 @@ class Reprojection(nn.Module):
     ) -> Tensor:
         """Of the pixels where ``rows`` and ``cols`` (places of their centres, as shares of the image) cross."""
         with torch.autocast(painted.device.type, enabled=False):
-            steps = RayPoints.steps_beyond(self.depths, self.points - self.depths, rows.device)
-            points = RayPoints.of(targets, rows, cols, steps)
+            points = RayPoints.of(targets, rows, cols, self._steps(rows.device))
             look = self.look(sources, points, matches=False)
-            context = between_cells(context, rows, cols)
+            context = self._said(context, rows, cols)
         # Half precision is enough here, and not for the sum of shares.
         hidden = (_GAIN * self.weigh.weight @ look.evidence.flatten(2)).unflatten(2, look.seen.shape[1:])
         with torch.autocast(painted.device.type, enabled=False):
@@ -196,27 +197,48 @@ class Reprojection(nn.Module):
     ) -> Tensor:
         """The same of one view, looking at those points alone that lie inside the outlines of all references."""
         with torch.autocast(painted.device.type, enabled=False):
-            fine = RayPoints.of(target, rows, cols, RayPoints.even_steps(self.outline_points, rows.device))
-            inside = Inside.of(fine, outlined)
-            at = inside.coarser(self.outline_points // self.depths)
-            points = RayPoints.of(target, rows, cols, RayPoints.even_steps(self.depths, rows.device))
+            points = RayPoints.of(target, rows, cols, self._steps(rows.device))
+            at = Inside.of(points, outlined)
             look = self.look(sources, points.only(at.ray, at.number), matches=False)
-            context = between_cells(context, rows, cols)
-            said = torch.cat([context[:, :, at.number, at.ray][:, :, None], context[:, :, self.depths :, at.ray]], 2)
+            context, count = self._said(context, rows, cols), len(points.steps)
+            said = torch.cat([context[:, :, at.number, at.ray][:, :, None], context[:, :, count:, at.ray]], 2)
         hidden = (_GAIN * self.weigh.weight @ look.evidence.flatten(2)).unflatten(2, look.seen.shape[1:])
         with torch.autocast(painted.device.type, enabled=False):
             logit = self._logits(hidden.float(), said)
 
             def spread(found: Tensor) -> Tensor:
                 """Over all points; those that are not looked at count as seen by nobody."""
-                whole = found.new_zeros(*found.shape[:-2], self.depths, len(rows) * len(cols))
+                whole = found.new_zeros(*found.shape[:-2], count, len(rows) * len(cols))
                 whole[..., at.number, at.ray] = found[..., 0, :]
                 return whole
 
             seen, colours = spread(look.seen), spread(look.colours)
             new = self._compose(seen, colours, spread(logit), painted.flatten(3).transpose(1, 2))
-            new = WHITE + inside.share * (new - WHITE)
+            new = WHITE + at.share * (new - WHITE)
         return new.transpose(1, 2).reshape(painted.shape)
+
+    def _steps(self, device: torch.device) -> Float[Tensor, "points 1"]:
+        """Where points lie on rays."""
+        return RayPoints.steps_beyond(*(self.points_per_depth * count for count in self._parts), device)
+
+    @property
+    def _parts(self) -> tuple[int, int, int]:
+        """Depths, points before them, and points behind."""
+        return self.depths, self.near, self.points - self.depths - self.near
+
+    def _said(self, context: Tensor, rows: Tensor, cols: Tensor) -> Float[Tensor, "batch views numbers pixels"]:
+        """What tokens say of the points of pixels, and to those who weigh evidence."""
+        context = between_cells(context, rows, cols)
+        if self.points_per_depth == 1:
+            return context
+        depths, near, far = self._parts
+        *parts, more = context.split([near, depths, far, HIDDEN], dim=2)
+        finer = [
+            nn.functional.interpolate(part, (self.points_per_depth * part.shape[2], part.shape[3]), mode="bilinear")
+            for part in parts
+            if part.shape[2]
+        ]
+        return torch.cat([*finer, more], 2)
 
     def look(self, sources: Sources, points: RayPoints, *, matches: bool = True) -> Look:
         """What references show at points; their features as well, where they have some and ``matches`` is set."""
@@ -270,7 +292,8 @@ class Reprojection(nn.Module):
         logit: Float[Tensor, "batch targets depths pixels"],
         painted: Float[Tensor, "batch c targets pixels"],
     ) -> Float[Tensor, "batch c targets pixels"]:
-        keep = torch.where(seen, nn.functional.logsigmoid(-logit), 0.0)
+        # An occupancy is that of the length between two depths.
+        keep = torch.where(seen, nn.functional.logsigmoid(-logit) / self.points_per_depth, 0.0)
         through = keep.cumsum(2)
         share = (through - keep).exp() * -torch.expm1(keep)
         if self.contrast != 1:

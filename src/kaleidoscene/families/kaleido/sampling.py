@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kaleidoscene.families.kaleido.parts import KaleidoParts
+from kaleidoscene.families.kaleido.ray_points import Lattice
 from kaleidoscene.families.kaleido.refinement import Surfaces
 from kaleidoscene.families.kaleido.scene import KaleidoScene
 from kaleidoscene.families.kaleido.settings import SamplingConfig
@@ -26,10 +27,14 @@ def draw_targets(
     positions: ViewPositions,
     noise: Float[Tensor, "batch targets c h w"],
     on_step: Callable[[int], None] | None = None,
+    lattice: Lattice | None = None,
 ) -> tuple[Float[Tensor, "batch targets 3 ih iw"], Surfaces | None]:
-    """Images of targets of a scene, from noise along the guided flow, and the surfaces of its last evaluation."""
+    """Images of targets of a scene, from noise along the guided flow, and the surfaces of its last evaluation.
+
+    With a ``lattice`` reprojection takes part at its pixels alone.
+    """
     found: list[Surfaces] = []
-    field = guide(_field(parts, scene, positions, found), _field(parts, None, positions), sampling.guidance)
+    field = guide(_field(parts, scene, positions, found, lattice), _field(parts, None, positions), sampling.guidance)
     latents = integrate(
         field, noise.to(parts.device), sampling.schedule.times(), solver=sampling.solver, on_step=on_step
     )
@@ -43,7 +48,11 @@ def target_noise(batch: int, shape: Sequence[int], seeds: Sequence[int]) -> Floa
 
 
 def _field(
-    parts: KaleidoParts, scene: KaleidoScene | None, positions: ViewPositions, found: list[Surfaces] | None = None
+    parts: KaleidoParts,
+    scene: KaleidoScene | None,
+    positions: ViewPositions,
+    found: list[Surfaces] | None = None,
+    lattice: Lattice | None = None,
 ) -> Velocity:
     """Velocity of the targets given a scene; without one, of targets alone (the unconditional branch)."""
     model = parts.model
@@ -54,11 +63,14 @@ def _field(
             found.clear()
         with parts.autocast():
             if scene is None or scene.cache is not None:
-                out = model(x, time, positions, 0, cache=None if scene is None else scene.cache, found=found)
+                cache = None if scene is None else scene.cache
+                out = model(x, time, positions, 0, cache=cache, lattice=lattice, found=found)
             else:
                 both = scene.reference_positions().join(positions)
                 latents = torch.cat([scene.latents, x], dim=1)
-                out = model(latents, time, both, scene.num_references, features=scene.features, found=found)
+                out = model(
+                    latents, time, both, scene.num_references, features=scene.features, lattice=lattice, found=found
+                )
         return velocity_from_data(x, out, time) if parts.settings.model.prediction == "data" else out
 
     return velocity

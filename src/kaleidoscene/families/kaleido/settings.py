@@ -75,7 +75,7 @@ class KaleidoSettings:
                 f"The pixel codec of factor {self.codec.factor} has {3 * self.codec.factor**2} channels, "
                 f"the network takes {self.model.latent_channels}."
             )
-        if self.model.outline_points and (self.background != "white" or self.codec != CodecConfig(factor=1)):
-            raise ValueError("outline_points are of models with background='white' and latents that are pixels.")
+        if self.model.outlines and (self.background != "white" or self.codec != CodecConfig(factor=1)):
+            raise ValueError("outlines are of models with background='white' and latents that are pixels.")
         if self.model.cacheable and self.scale_from == "all":
             raise ValueError("A causal model's scene must not depend on targets: scale_from must be 'references'.")
