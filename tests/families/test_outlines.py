@@ -18,7 +18,7 @@ from kaleidoscene.flow.schedules import Schedule
 from kaleidoscene.geometry.poses import random_rotation, rigid
 from kaleidoscene.nn.positions import NOMINAL_FOCAL, ViewPositions
 from tests.conftest import CAUSAL, randomised, ring, tiny_config
-from tests.families.test_reprojection import DEPTHS, B, H, W, inputs, layer, outlines, poses
+from tests.families.test_reprojection import DEPTHS, B, H, M, W, inputs, layer, outlines, poses
 
 
 def outlined(count: int = 6, turn: torch.Tensor | None = None):
@@ -100,6 +100,14 @@ def test_bands_and_lattices_are_of_the_whole(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "BAND", 2 * W * DEPTHS)
     with torch.no_grad():
         torch.testing.assert_close(made(*given), whole, rtol=0, atol=1e-5)
+
+
+def test_rays_that_leave_the_object_behind_are_painted():
+    """A camera within it that looks outwards has no points to be asked about."""
+    made, (painted, tokens, sources, targets, grid) = outlined()
+    away = rigid(torch.eye(3), torch.tensor([0.0, 0.0, -0.6])).expand(B, M, 4, 4)
+    targets = ViewPositions(away, targets.lens, targets.times, targets.is_video)
+    torch.testing.assert_close(made(painted, tokens, sources, targets, grid), painted)
 
 
 def test_more_outlines_rule_out_more():

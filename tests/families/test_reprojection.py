@@ -374,7 +374,7 @@ def slow_twin(made: Reprojection, painted, tokens, sources: Sources, targets: Vi
 
 def insides(steps: list[float], sources: Sources, scene: int, foot, d, along) -> list[torch.Tensor]:
     """The least that references say of each point of a ray, where they have outlines."""
-    if sources.outlines is None or sources.latents.shape[1] < SEVERAL:
+    if sources.outlines is None or sources.latents.shape[1] < SEVERAL or max(steps) <= along + 0.05:
         return []
     least = []
     for step in steps:

@@ -52,7 +52,8 @@ class Inside:
     Attributes:
         ray: Of each point.
         number: Its place on the ray.
-        share: How much of each ray's pixel can be an object: what the outlines leave of its best point.
+        share: How much of each ray's pixel can be an object: what the outlines leave of its best point. All of it where
+            the ray has no points to be asked about.
     """
 
     ray: Int[Tensor, " points"]
@@ -75,7 +76,8 @@ class Inside:
             inside = torch.minimum(inside, _shown(place, outline, lens))
             kept = (inside > _OUTSIDE).nonzero()[:, 0]  # most points are given up by the first reference
             ray, number, inside = (x.index_select(0, kept) for x in (ray, number, inside))
-        return cls(ray, number, torch.zeros_like(foot[0]).scatter_reduce(0, ray, inside, "amax"))
+        nothing = (~points.usable[0, 0].any(0)).to(inside.dtype)
+        return cls(ray, number, nothing.scatter_reduce(0, ray, inside, "amax"))
 
 
 def _shown(

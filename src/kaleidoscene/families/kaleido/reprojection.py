@@ -53,7 +53,6 @@ class Reprojection(nn.Module):
         references: That a target is copied from, the nearest ones; 0: all.
         points_per_depth: Points that are looked at for each of these depths, with what tokens say taken linearly
             between them: copies that are shifted against each other blend.
-        outlines: Whether what outlines of references rule out is left out (``outlines.py``).
     """
 
     def __init__(
@@ -66,11 +65,10 @@ class Reprojection(nn.Module):
         contrast: float = 1.0,
         references: int = 0,
         points_per_depth: int = 1,
-        outlines: bool = False,
     ) -> None:
         super().__init__()
         self.depths, self.contrast, self.references = depths, contrast, references
-        self.points_per_depth, self.outlines = points_per_depth, outlines
+        self.points_per_depth = points_per_depth
         self.points, self.near = depths + beyond, beyond // 4
         self.beyond = nn.Linear(width, CELLS**2 * beyond) if beyond else None
         self.context = nn.Linear(width, CELLS**2 * (depths + HIDDEN))
@@ -219,7 +217,8 @@ class Reprojection(nn.Module):
 
     def _steps(self, device: torch.device) -> Float[Tensor, "points 1"]:
         """Where points lie on rays."""
-        return RayPoints.steps_beyond(*(self.points_per_depth * count for count in self._parts), device)
+        depths, near, far = (self.points_per_depth * count for count in self._parts)
+        return RayPoints.steps_beyond(depths, near, far, device)
 
     @property
     def _parts(self) -> tuple[int, int, int]:
