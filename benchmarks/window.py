@@ -14,16 +14,18 @@ from kaleidoscene.viewer.live import LiveScene
 BUS = Path(__file__).parents[1] / "examples" / "captures" / "school_bus"
 
 
-def main(path: Path, threads: list[int], models: list[str]) -> None:
+def main(path: Path, threads: list[int], models: list[str], references: int) -> None:
     capture = read_capture(path)
     poses = orbit(capture, 24).world_from_cam
     for model in models:
-        scene = LiveScene(load(model), capture, [0, 1, 2])
+        scene = LiveScene(load(model), capture, list(range(references)))
         for count in threads:
             torch.set_num_threads(count)
             scene.view(poses[0])
-            taken = [1000 * scene.view(pose).seconds for pose in poses]
-            print(f"{model}, {count} threads: median {median(taken):.0f} ms, longest {max(taken):.0f} ms", flush=True)
+            for kind, look in {"view": scene.view, **({"draft": scene.draft} if scene.drafts else {})}.items():
+                taken = [1000 * look(pose).seconds for pose in poses]
+                said = f"median {median(taken):.0f} ms, longest {max(taken):.0f} ms"
+                print(f"{model}, {kind}, {count} threads: {said}", flush=True)
 
 
 if __name__ == "__main__":
@@ -31,5 +33,6 @@ if __name__ == "__main__":
     parser.add_argument("capture", type=Path, nargs="?", default=BUS)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--models", nargs="+", default=["default", "rng"])
+    parser.add_argument("--references", type=int, default=3)
     options = parser.parse_args()
-    main(options.capture, options.threads, options.models)
+    main(options.capture, options.threads, options.models, options.references)

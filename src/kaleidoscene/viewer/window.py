@@ -123,6 +123,8 @@ class Window:
         self.server.scene.set_up_direction(self.capture.up().double().numpy())
         self.server.scene.add_frame("/world", axes_length=0.2 * scale, axes_radius=0.004 * scale)
         self._draw_cameras(list(subject.references))
+        if subject.beside:
+            self.server.scene.add_label("/name", self.capture.name, position=self.capture.origin().double().numpy())
         for number, laid in enumerate(lay_beside(self.capture, list(subject.beside)), start=1):
             self._draw_beside(laid, f"/beside/{number}", scale)
         if subject.load is not None:

@@ -19,7 +19,7 @@ from kaleidoscene.rendering.cost import Cost
 _CELL_NUMBERS = 60
 # What asking outlines and looking at what they leave takes, as a share of looking at all points; measured on scans
 # (benchmarks/outlines.md).
-_INSIDE = 0.45
+_INSIDE = 0.33
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
 # (benchmarks/render_memory.md) and rounded up.
 _LIVE_STREAMS = 14
