@@ -393,10 +393,16 @@ def insides(steps: list[float], sources: Sources, scene: int, foot, d, along) ->
     return [value if value > 0.02 else torch.zeros(()) for value in least]
 
 
+PIXELS = [(0, 0, 0, 0), (0, 1, 5, 11), (1, 0, 11, 19), (1, 1, 6, 3)]
+FINER = [(0, 0, 3), (6, 0, 2), (0, 3, 1), (0, 6, 2)]
+
+
 @pytest.mark.parametrize(
-    ("beyond", "outlined", "times"), [(0, 0, 1), (6, 0, 1), (0, 0, 3), (6, 0, 2), (0, 3, 1), (0, 6, 2)]
+    ("pixel", "beyond", "outlined", "times"),
+    [(pixel, beyond, 0, 1) for pixel in PIXELS for beyond in (0, 6)]
+    + [(pixel, *finer) for pixel, finer in zip(PIXELS, FINER, strict=True)]
+    + [(PIXELS[1], 0, 6, 2)],
 )
-@pytest.mark.parametrize("pixel", [(0, 0, 0, 0), (0, 1, 5, 11), (1, 0, 11, 19), (1, 1, 6, 3)])
 def test_it_is_its_slow_twin_in_value_and_gradient(pixel, beyond, outlined, times):
     """With outlines of so many references, too; three are too few to be asked."""
     painted, tokens, sources, targets, grid = inputs(seed=3, count=outlined or N)
