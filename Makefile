@@ -21,9 +21,9 @@ check: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-# Three processes of one thread each, for two cores: some tests wait. All shapes are checked while they run.
+# Two processes of one thread each; all shapes are checked while the tests run.
 pytest: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # OpenGL without a screen, for the mesh renderer, and a browser, for the pages that are written; tests that need what
 # cannot be had skip.

@@ -16,7 +16,9 @@ SHEET = "sheet.png"
 _SHOWN, _COLUMNS = 4, 6
 
 
-def write_samples(folder: Path, objects: Sequence[HeldOutObject], splits: Sequence[Split], scores: Sequence[Score]):
+def write_samples(
+    folder: Path, objects: Sequence[HeldOutObject], splits: Sequence[Split], scores: Sequence[Score]
+) -> None:
     """Renderings of some captures, each a capture of its own, and a sheet of them beside the truth.
 
     Args:
