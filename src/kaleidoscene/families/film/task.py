@@ -16,6 +16,7 @@ from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.vgg19 import PerceptualDistance
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.image import psnr
+from kaleidoscene.evaluation.samples import SHEET
 from kaleidoscene.families.encoded_recipe import check_perceptual
 from kaleidoscene.families.film.checkpoint import FAMILY, describe
 from kaleidoscene.families.film.config import FilmSettings
@@ -136,7 +137,7 @@ def _write_sheet(folder: Path, clips: Sequence[Tensor], frames: Sequence[Tensor]
     labels = ("before", "made", "truth", "behind")
     rows = [SheetRow(label, list(images)) for label, images in zip(labels, zip(*shown, strict=True), strict=True)]
     with whole_folder(folder, overwrite=True) as partial:
-        write_contact_sheet(partial / "sheet.png", rows)
+        write_contact_sheet(partial / SHEET, rows)
 
 
 def in_order(views: Views) -> Float[Tensor, "batch 3 3 h w"]:

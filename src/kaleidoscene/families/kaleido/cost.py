@@ -10,7 +10,7 @@ from kaleidoscene.families.kaleido.outlines import SEVERAL
 from kaleidoscene.families.kaleido.ray_bias import CHANNELS as RAY_CHANNELS
 from kaleidoscene.families.kaleido.refinement import MATCH
 from kaleidoscene.families.kaleido.refinement import cell_flops as refinement_cell_flops
-from kaleidoscene.families.kaleido.reprojection import BAND, CELLS, HIDDEN, POINT_CHANNELS, POINT_NUMBERS
+from kaleidoscene.families.kaleido.reprojection import BAND, CELLS, FEWER, HIDDEN, POINT_CHANNELS, POINT_NUMBERS
 from kaleidoscene.families.kaleido.reprojection import flops as reprojection_flops
 from kaleidoscene.nn.windows import Windows
 from kaleidoscene.rendering.cost import Cost
@@ -129,7 +129,8 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
     network = _LIVE_STREAMS * tokens * config.width + 6 * key_tokens * config.kv_heads * HEAD_DIM
     pixels = tokens * config.patch_size**2
     looked_at = config.refined_points or config.points_per_depth * config.ray_points
-    band = min(BAND, round(request.composed * pixels) * looked_at)
+    most = FEWER * BAND if config.outlines else BAND
+    band = min(most, round(request.composed * pixels) * looked_at)
     if config.refined_points:  # a view's cells are looked at together
         cells = request.grid[0] * request.grid[1] * CELLS**2 * config.ray_points
         band = max(band, cells + cells * _CELL_NUMBERS // POINT_NUMBERS)

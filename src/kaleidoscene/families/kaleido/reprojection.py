@@ -36,7 +36,7 @@ CELLS, HIDDEN, EVIDENCE = 4, 16, 9
 # at the peak, in all and for every channel: 66 were measured with 3 channels, 156 with 16.
 BAND, POINT_NUMBERS, POINT_CHANNELS = 2**16, 50, 7
 # As many times more rows are done in one go where outlines leave few points to look at.
-_FEWER = 4
+FEWER = 4
 # Weights are kept this much smaller than they act: optimisers take steps of about one size for all of them.
 _GAIN, _OCCUPANCY_GAIN = 4.0, 20.0
 
@@ -148,7 +148,7 @@ class Reprojection(nn.Module):
         old, parts = lattice.of(painted), []
         height = max(1, BAND // (len(cols) * self.points_per_depth * self.points))
         asks = sources.outlines is not None and sources.latents.shape[1] >= SEVERAL
-        height = height * _FEWER if asks else height
+        height = height * FEWER if asks else height
         for scene in range(len(painted)):
             some = sources.scene(scene)
             for view in range(painted.shape[1]):
