@@ -1,4 +1,4 @@
-"""What finer rays and outlines of references are worth, in dB and seconds a view, with the default weights.
+"""What finer rays, outlines and a coarse pass are worth, in dB and seconds a view, with the default weights.
 
 python -m benchmarks.outlines CAPTURES [--references 1 3 10]
 """
@@ -21,7 +21,10 @@ from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 
 FIRST_TARGET = 10
-VARIANTS = {"as trained": (1, False), "finer": (2, False), "outlines": (1, True), "both": (2, True)}
+VARIANTS = {
+    "as trained": (1, False, False), "finer": (2, False, False), "outlines": (1, True, False),
+    "both": (2, True, False), "coarse to fine": (2, True, True),
+}  # fmt: skip
 
 
 def renderers() -> dict[str, KaleidoRenderer]:
@@ -29,8 +32,10 @@ def renderers() -> dict[str, KaleidoRenderer]:
     shipped = kaleidoscene.load("default").system
     assert isinstance(shipped.renderer, KaleidoRenderer)
     found = {}
-    for name, (points, outlines) in VARIANTS.items():
-        config = replace(shipped.renderer.settings.model, points_per_depth=points, outlines=outlines)
+    for name, (points, outlines, coarse) in VARIANTS.items():
+        config = replace(
+            shipped.renderer.settings.model, points_per_depth=points, outlines=outlines, coarse_to_fine=coarse
+        )
         model = Kaleido(config).eval().requires_grad_(False)
         model.load_state_dict(shipped.renderer.model.state_dict())
         settings = replace(shipped.renderer.settings, model=config)

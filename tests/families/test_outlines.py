@@ -112,9 +112,9 @@ def test_rays_that_leave_the_object_behind_are_painted():
 
 def test_more_outlines_rule_out_more():
     _, (_, _, sources, targets, _) = outlined(6)
-    rows, cols = Lattice().places((H, W), torch.device("cpu"))
-    view, steps = targets.scene(1).select(slice(0, 1)), RayPoints.even_steps(21, rows.device)
-    points, before = RayPoints.of(view, rows, cols, steps), torch.ones(H * W)
+    places = Lattice().places((H, W), torch.device("cpu")).flatten(0, 1)
+    view, steps = targets.scene(1).select(slice(0, 1)), RayPoints.even_steps(21, places.device)
+    points, before = RayPoints.of(view, places, steps), torch.ones(H * W)
     for count in range(1, 7):
         some = Sources(
             sources.latents[:, :count], sources.surfaces[:, :count], sources.positions.select(slice(0, count)),
@@ -128,9 +128,7 @@ def test_more_outlines_rule_out_more():
 
 def ball(positions: ViewPositions, size: tuple[int, int], radius: float) -> torch.Tensor:
     """Where rays meet a ball about the origin, ``(views, h, w)``."""
-    rows, cols = Lattice().places(size, torch.device("cpu"))
-    y, x = torch.meshgrid(rows, cols, indexing="ij")
-    eye, ray = positions.rays(positions.tangents_at(torch.stack([x, y], -1).reshape(-1, 2)))
+    eye, ray = positions.rays(positions.tangents_at(Lattice().places(size, torch.device("cpu")).flatten(0, 1)))
     nearest = eye - (eye * ray).sum(-1, keepdim=True) * ray
     return (nearest.norm(dim=-1) < radius).float().unflatten(-1, size)[0]
 
@@ -146,8 +144,8 @@ def test_many_outlines_of_a_ball_are_that_ball():
     sources = Sources(
         torch.zeros(1, 40, 3, *size), torch.zeros(1, 40, 24, 32), at.select(slice(0, 40)), outlines=shown[None, :40]
     )
-    rows, cols = Lattice().places(size, torch.device("cpu"))
-    points = RayPoints.of(at.select(slice(40, 41)), rows, cols, RayPoints.even_steps(64, rows.device))
+    places = Lattice().places(size, torch.device("cpu")).flatten(0, 1)
+    points = RayPoints.of(at.select(slice(40, 41)), places, RayPoints.even_steps(64, places.device))
     share = Inside.of(points, sources).share.unflatten(0, size)
     truth = shown[40]
     inner, outer = (ball(at.select(slice(40, 41)), size, factor * radius)[0] for factor in (0.95, 1.12))

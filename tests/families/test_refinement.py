@@ -192,8 +192,8 @@ def test_true_depths_are_where_a_plane_is_met():
     at = ViewPositions.from_poses(turn[None, None])
     depth = torch.full((1, 1, H, W), 1.2)
     surfaces = KnownSurfaces.of(at, depth, torch.ones(1, 1, H, W))
-    rows, cols = Lattice().places((H, W), torch.device("cpu"))
-    points = RayPoints.of(at, rows, cols, surfaces.along.flatten(2)[:, :, None])
+    places = Lattice().places((H, W), torch.device("cpu")).flatten(0, 1)
+    points = RayPoints.of(at, places, surfaces.along.flatten(2)[:, :, None])
     reached = points.foot + points.steps * points.direction
     torch.testing.assert_close(reached[0, 0, 2], torch.full((H * W,), 0.2), rtol=0, atol=1e-5)
     assert surfaces.known.equal(surfaces.along.abs() < EXTENT) and surfaces.known.float().mean() > 0.9

@@ -135,9 +135,9 @@ def test_contrast_keeps_what_is_copied_in_all_and_favours_the_likeliest():
     logit = torch.logit(torch.tensor([0.6, 0.5])).view(1, 1, 2, 1)
     painted = torch.zeros(1, C, 1, 1)
     painted[:, 2] = 1.0
-    out = made._compose(seen, colours, logit, painted)[0, :, 0, 0]
+    out = made.compose(seen, colours, logit, painted.transpose(1, 2), 1)[0][0, 0, :, 0]
     torch.testing.assert_close(out[:3], torch.tensor([0.8 * 27 / 28, 0.8 / 28, 0.2]), rtol=1e-4, atol=1e-6)
-    plain = Reprojection(WIDTH, C, 2)._compose(seen, colours, logit, painted)[0, :, 0, 0]
+    plain = Reprojection(WIDTH, C, 2).compose(seen, colours, logit, painted.transpose(1, 2), 1)[0][0, 0, :, 0]
     torch.testing.assert_close(plain[:3], torch.tensor([0.6, 0.2, 0.2]), rtol=1e-4, atol=1e-6)
 
 

@@ -258,4 +258,6 @@ def test_a_draft_is_every_second_pixel_of_the_view(scene, bus):
         many = LiveScene(scene.model, bus, [0, 2, 4, 6, 8, 10])  # of which outlines are asked, too
         for some in (scene, many, scene.with_seed(3)):
             whole, part = some.view(pose), some.draft(pose)
-            assert torch.allclose(part.image, whole.image[:, ::2, ::2], atol=1e-5) and part.focal == whole.focal
+            # But for what a coarse pass leaves out, which begins at other pixels.
+            apart = part.image - whole.image[:, ::2, ::2]
+            assert apart.square().mean().sqrt() < 0.004 and part.focal == whole.focal

@@ -105,6 +105,9 @@ class KaleidoConfig:
     points_per_depth: int = 1
     """Points that are looked at for each of these depths; what tokens say is taken linearly between them, so that
     shifted copies blend. It may be chosen after training."""
+    coarse_to_fine: bool = False
+    """Rendering looks closely only where a coarse pass over a view found edges, and at points of rays near those that
+    it found (``coarse.py``). It may be chosen after training, for latents that are pixels."""
     outlines: bool = False
     """What outlines of references on white rule out is white, and not looked at (``outlines.py``): of models of objects
     on white whose latents are pixels. It may be chosen after training."""
@@ -144,6 +147,8 @@ class KaleidoConfig:
             raise ValueError(
                 f"points_per_depth must be at least 1, and 1 with refined_points, got {self.points_per_depth}."
             )
+        if self.coarse_to_fine and (not self.reprojection_depths or self.refined_points):
+            raise ValueError("coarse_to_fine belongs to reprojection_depths, without refined_points.")
         if self.outlines and (not self.reprojection_depths or self.reprojection_beyond or self.refined_points):
             raise ValueError("outlines belong to reprojection_depths, without reprojection_beyond and refined_points.")
         if self.outlines and self.prediction != "data":

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kaleidoscene.families.kaleido.cells import CELLS
 from kaleidoscene.families.kaleido.config import HEAD_DIM, KaleidoConfig
 from kaleidoscene.families.kaleido.lookups import seconds_of_lookups
 from kaleidoscene.families.kaleido.outlines import SEVERAL
 from kaleidoscene.families.kaleido.ray_bias import CHANNELS as RAY_CHANNELS
 from kaleidoscene.families.kaleido.refinement import MATCH
 from kaleidoscene.families.kaleido.refinement import cell_flops as refinement_cell_flops
-from kaleidoscene.families.kaleido.reprojection import BAND, CELLS, FEWER, HIDDEN, POINT_CHANNELS, POINT_NUMBERS
-from kaleidoscene.families.kaleido.reprojection import flops as reprojection_flops
+from kaleidoscene.families.kaleido.reprojection import BAND, FEWER, POINT_CHANNELS, POINT_NUMBERS
+from kaleidoscene.families.kaleido.weighing import HIDDEN
+from kaleidoscene.families.kaleido.weighing import flops as reprojection_flops
 from kaleidoscene.nn.windows import Windows
 from kaleidoscene.rendering.cost import Cost
 
 # Numbers of a point of a cell beyond those of any point, while its volume is convolved.
 _CELL_NUMBERS = 60
-# What asking outlines and looking at what they leave takes, as a share of looking at all points; measured on scans
-# (benchmarks/outlines.md).
-_INSIDE = 0.33
+# What it takes to look at some points alone, as a share of looking at all; measured on scans (benchmarks/outlines.md):
+# those inside of outlines, those near to what a coarse pass found, and those that are both.
+_INSIDE, _NEAR, _BOTH = 0.33, 0.45, 0.25
+# fp32 numbers of a point while it is asked whether to look at it.
+_ASKED = 20
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
 # (benchmarks/render_memory.md) and rounded up.
 _LIVE_STREAMS = 14
@@ -111,7 +115,9 @@ def reprojection_lookups(config: KaleidoConfig, references: int, targets: int, g
     """References that one evaluation looks up at points of rays; what is done once a point counts as two of them."""
     seen = min(references, config.looked_at_references or references)
     lookups = targets * grid[0] * grid[1] * _points(config) * (seen + 2)
-    return round(_INSIDE * lookups) if config.outlines and references >= SEVERAL else lookups
+    inside = config.outlines and references >= SEVERAL
+    share = (_BOTH if inside else _NEAR) if config.coarse_to_fine else (_INSIDE if inside else 1.0)
+    return round(share * lookups)
 
 
 def _points(config: KaleidoConfig) -> int:
@@ -129,10 +135,11 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
     network = _LIVE_STREAMS * tokens * config.width + 6 * key_tokens * config.kv_heads * HEAD_DIM
     pixels = tokens * config.patch_size**2
     looked_at = config.refined_points or config.points_per_depth * config.ray_points
-    most = FEWER * BAND if config.outlines else BAND
-    band = min(most, round(request.composed * pixels) * looked_at)
+    points = round(request.composed * pixels) * looked_at
+    band = min(BAND, points)
     if config.refined_points:  # a view's cells are looked at together
         cells = request.grid[0] * request.grid[1] * CELLS**2 * config.ray_points
         band = max(band, cells + cells * _CELL_NUMBERS // POINT_NUMBERS)
+    asked = _ASKED * min(FEWER * BAND, points) if config.outlines or config.coarse_to_fine else 0
     context = CELLS**2 * tokens * (config.ray_points + HIDDEN) if config.ray_points else 0
-    return 4 * (network + context + band * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels))
+    return 4 * (network + context + asked + band * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from kaleidoscene.families.kaleido.ray_points import NEAR, RayPoints, Sources
@@ -50,14 +50,12 @@ class Inside:
     """Points of the rays of one view that lie inside the outlines of all references that see them.
 
     Attributes:
-        ray: Of each point.
-        number: Its place on the ray.
+        mask: Which points.
         share: How much of each ray's pixel can be an object: what the outlines leave of its best point. All of it where
             the ray has no points to be asked about.
     """
 
-    ray: Int[Tensor, " points"]
-    number: Int[Tensor, " points"]
+    mask: Bool[Tensor, "points rays"]
     share: Float[Tensor, " rays"]
 
     @classmethod
@@ -77,7 +75,9 @@ class Inside:
             kept = (inside > _OUTSIDE).nonzero()[:, 0]  # most points are given up by the first reference
             ray, number, inside = (x.index_select(0, kept) for x in (ray, number, inside))
         nothing = (~points.usable[0, 0].any(0)).to(inside.dtype)
-        return cls(ray, number, nothing.scatter_reduce(0, ray, inside, "amax"))
+        mask = torch.zeros_like(points.usable[0, 0])
+        mask[number, ray] = True
+        return cls(mask, nothing.scatter_reduce(0, ray, inside, "amax"))
 
 
 def _shown(

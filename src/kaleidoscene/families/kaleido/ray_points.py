@@ -33,11 +33,11 @@ class Lattice:
             x = x[..., : self.row + self.size[0] * self.stride, : self.col + self.size[1] * self.stride]
         return x[..., self.row :: self.stride, self.col :: self.stride]
 
-    def places(self, size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Centres of its rows and columns, as shares of the sides of an image."""
-        h, w = size
-        rows, cols = ((torch.arange(side, device=device) + 0.5) / side for side in (h, w))
-        return self.of(rows[:, None].expand(h, w))[:, 0], self.of(cols.expand(h, w))[0]
+    def places(self, size: Sequence[int], device: torch.device) -> Float[Tensor, "rows cols 2"]:
+        """Centres of its pixels, x and y as shares of the sides of an image."""
+        rows, cols = ((torch.arange(side, device=device) + 0.5) / side for side in size)
+        y, x = torch.meshgrid(rows, cols, indexing="ij")
+        return torch.stack([self.of(x), self.of(y)], dim=-1)
 
 
 def along_of_axis(
@@ -48,9 +48,7 @@ def along_of_axis(
     ``start`` is where the camera stands on the ray, counted from the place that is nearest to the origin; ``slant`` is
     the length of the ray on which depth grows by 1.
     """
-    rows, cols = Lattice().places(size, positions.lens.device)
-    y, x = torch.meshgrid(rows, cols, indexing="ij")
-    tangents = positions.tangents_at(torch.stack([x, y], dim=-1).reshape(-1, 2))
+    tangents = positions.tangents_at(Lattice().places(size, positions.lens.device).flatten(0, 1))
     centre, direction = positions.rays(tangents)
     start, slant = (centre * direction).sum(-1), (1 + tangents.square().sum(-1)).sqrt()
     return start.unflatten(-1, tuple(size)), slant.unflatten(-1, tuple(size))
@@ -156,6 +154,35 @@ class Sighting:
 
 
 @dataclass(frozen=True, eq=False)
+class Chosen:
+    """Points of rays that are looked at, packed: as many for each ray as the ray with most of them has.
+
+    Attributes:
+        rays: Which rays.
+        number: Of points on their rays, nearest first.
+        real: False where a ray has fewer points; the number is 0 there.
+    """
+
+    rays: Int[Tensor, " rays"]
+    number: Int[Tensor, "points rays"]
+    real: Bool[Tensor, "points rays"]
+
+    @classmethod
+    def packed(cls, mask: Bool[Tensor, "all_points all_rays"], most: int) -> Iterator[Chosen]:
+        """The points of a mask, about ``most`` at a time, rays with like numbers of points together."""
+        counts = mask.sum(0)
+        order, start = counts.argsort(descending=True), 0
+        while start < len(order) and (count := int(counts[order[start]])):
+            rays = order[start : start + max(1, most // count)]
+            point, ray = mask[:, rays].nonzero().unbind(-1)
+            slots = mask[:, rays].cumsum(0)[point, ray] - 1
+            number = point.new_zeros(count, len(rays))
+            number[slots, ray] = point
+            yield cls(rays, number, torch.arange(count, device=rays.device)[:, None] < counts[rays])
+            start += len(rays)
+
+
+@dataclass(frozen=True, eq=False)
 class RayPoints:
     """Points along the rays of pixels of targets, nearest first.
 
@@ -179,24 +206,23 @@ class RayPoints:
     def of(
         cls,
         targets: ViewPositions,
-        rows: Float[Tensor, " rows"],
-        cols: Float[Tensor, " cols"],
+        places: Float[Tensor, "pixels 2"],
         steps: Float[Tensor, "*#rays depths #pixels"],
     ) -> RayPoints:
-        """Of the pixels where ``rows`` and ``cols`` cross (shares of the image), ``steps`` behind the foot of a ray."""
-        y, x = torch.meshgrid(rows, cols, indexing="ij")
-        centre, direction = targets.rays(targets.tangents_at(torch.stack([x, y], dim=-1).reshape(-1, 2)))
-        centre, direction = centre.mT, direction.mT.contiguous()
+        """Of pixels at ``places`` (x and y as shares of the image), ``steps`` behind the foot of a ray."""
+        centre, direction = targets.rays(targets.tangents_at(places))
+        centre, direction = centre.mT.contiguous(), direction.mT.contiguous()
         along = (direction * centre).sum(-2, keepdim=True)
         foot = centre - along * direction
         usable = (steps > along + NEAR) & ~targets.is_video[:, None, None, None]
         return cls(foot, direction, steps, foot.square().sum(-2, keepdim=True) + steps.square(), usable)
 
-    def only(self, ray: Int[Tensor, " points"], number: Int[Tensor, " points"]) -> RayPoints:
-        """Some points of one view, by their rays and places on these, as rays of one point each."""
-        steps, one = self.steps.reshape(-1)[number][None, None, None], (slice(None), slice(None), None)
-        square, usable = self.square[:, :, number, ray][one], self.usable[:, :, number, ray][one]
-        return RayPoints(self.foot[..., ray], self.direction[..., ray], steps, square, usable)
+    def only(self, chosen: Chosen) -> RayPoints:
+        """Some points of some rays of one view, whose steps are those of all rays."""
+        foot, direction = self.foot[..., chosen.rays], self.direction[..., chosen.rays]
+        steps = self.steps.reshape(-1)[chosen.number][None, None]
+        square = foot.square().sum(-2, keepdim=True) + steps.square()
+        return RayPoints(foot, direction, steps, square, chosen.real[None, None])
 
     @staticmethod
     def even_steps(depths: int, device: torch.device) -> Float[Tensor, "depths 1"]:

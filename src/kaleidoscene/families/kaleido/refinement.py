@@ -22,8 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kaleidoscene.families.kaleido.cells import between_cells
+from kaleidoscene.families.kaleido.looking import EVIDENCE
 from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice, RayPoints, Sources, along_of_axis
-from kaleidoscene.families.kaleido.reprojection import BAND, EVIDENCE, HIDDEN, Reprojection, between_cells
+from kaleidoscene.families.kaleido.reprojection import BAND
+from kaleidoscene.families.kaleido.weighing import HIDDEN, Weighing
 from kaleidoscene.nn.positions import ViewPositions
 
 # Channels of matching features and of the volume.
@@ -103,7 +106,7 @@ class Refinement(nn.Module):
 
     def forward(
         self,
-        first: Reprojection,
+        first: Weighing,
         painted: Float[Tensor, "batch targets c h w"],
         tokens: Float[Tensor, "batch targets tokens width"],
         sources: Sources,
@@ -128,15 +131,15 @@ class Refinement(nn.Module):
             return self._view_by_view(first, painted, context, sources, targets, lattice or Lattice())
         lattice = lattice or Lattice()
         logits = self._cells(first, context, sources, targets)
-        rows, cols = lattice.places(painted.shape[-2:], painted.device)
-        new, along, nothing = self._pixels(first, lattice.of(painted), context, logits, sources, targets, rows, cols)
+        places = lattice.places(painted.shape[-2:], painted.device)
+        new, along, nothing = self._pixels(first, lattice.of(painted), context, logits, sources, targets, places)
         out = painted.clone()
         lattice.of(out).copy_(new)
         return out, Surfaces(*shares_of(logits), along, nothing, sources.surfaces)
 
     def _view_by_view(
         self,
-        first: Reprojection,
+        first: Weighing,
         painted: Tensor,
         context: Tensor,
         sources: Sources,
@@ -144,9 +147,8 @@ class Refinement(nn.Module):
         lattice: Lattice,
     ) -> tuple[Tensor, Surfaces]:
         """The same, a target and some rows at a time, so that memory does not grow with what is asked for."""
-        rows, cols = lattice.places(painted.shape[-2:], painted.device)
-        old = lattice.of(painted)
-        height = max(1, BAND // (len(cols) * self.points))
+        places, old = lattice.places(painted.shape[-2:], painted.device), lattice.of(painted)
+        height = max(1, BAND // (old.shape[-1] * self.points))
         parts = []
         for scene in range(len(painted)):
             some = sources.scene(scene)
@@ -158,9 +160,9 @@ class Refinement(nn.Module):
                 bands = [
                     self._pixels(
                         first, old[(*at, slice(None), slice(row, row + height))], context[at], logits, near, alone,
-                        rows[row : row + height], cols,
+                        places[row : row + height],
                     )
-                    for row in range(0, len(rows), height)
+                    for row in range(0, len(places), height)
                 ]  # fmt: skip
                 parts.append([torch.cat(part, -2) for part in zip(*bands, strict=True)] + list(shares_of(logits)))
         shape = painted.shape[:2]
@@ -172,12 +174,12 @@ class Refinement(nn.Module):
         return out, Surfaces(shares, left, along, nothing, sources.surfaces)
 
     def _cells(
-        self, first: Reprojection, context: Tensor, sources: Sources, targets: ViewPositions
+        self, first: Weighing, context: Tensor, sources: Sources, targets: ViewPositions
     ) -> Float[Tensor, "batch targets depths rows cols"]:
         """How likely there is a surface in the bins of cells, as logits of each bin that is reached."""
         size = context.shape[-2:]
-        rows, cols = Lattice().places(size, context.device)
-        points = RayPoints.of(targets, rows, cols, RayPoints.even_steps(first.depths, rows.device))
+        places = Lattice().places(size, context.device).flatten(0, 1)
+        points = RayPoints.of(targets, places, RayPoints.even_steps(first.depths, places.device))
         with torch.autocast(context.device.type, enabled=False):
             look = first.look(sources, points)
             assert look.matches is not None, "sources without features"
@@ -196,22 +198,21 @@ class Refinement(nn.Module):
 
     def _pixels(
         self,
-        first: Reprojection,
+        first: Weighing,
         painted: Float[Tensor, "batch targets c rows cols"],
         context: Tensor,
         logits: Tensor,
         sources: Sources,
         targets: ViewPositions,
-        rows: Tensor,
-        cols: Tensor,
+        places: Float[Tensor, "rows cols 2"],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The second pass where ``rows`` and ``cols`` cross: pixels, where they see a surface, and whether none."""
-        size = (len(rows), len(cols))
+        """The second pass at some places: pixels, where they see a surface, and whether none."""
+        size, places = places.shape[:2], places.flatten(0, 1)
         with torch.autocast(painted.device.type, enabled=False):
-            shares, left = shares_of(between_cells(logits, rows, cols))
-            token = between_cells(context[:, :, first.depths :], rows, cols)
+            shares, left = shares_of(between_cells(logits, places))
+            token = between_cells(context[:, :, first.depths :], places)
             steps, density = place_points(shares, self.points)
-            look = first.look(sources, RayPoints.of(targets, rows, cols, steps), matches=False)
+            look = first.look(sources, RayPoints.of(targets, places, steps), matches=False)
             hidden = (self.weigh.weight @ look.evidence.flatten(2)).unflatten(2, look.seen.shape[1:])
             hidden = nn.functional.silu(hidden + (token + self.weigh.bias[:, None]).transpose(1, 2)[..., None, :])
             said = (self.judge.weight @ hidden.flatten(2) + self.judge.bias[:, None]).unflatten(2, look.seen.shape[1:])

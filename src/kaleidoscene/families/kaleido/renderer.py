@@ -181,7 +181,8 @@ class KaleidoRenderer:
     def draft(self, scene: Scene, cameras: Cameras, *, seeds: Sequence[int]) -> Rendering:
         """Every second pixel of every second row, for which alone pixels of references are looked for.
 
-        They are those of :meth:`render` with ``independent`` where that takes one step.
+        They are those of :meth:`render` with ``independent`` where that takes one step, but for what ``coarse_to_fine``
+        leaves out.
         """
         assert isinstance(scene, KaleidoScene)
         check_targets(cameras, seeds)

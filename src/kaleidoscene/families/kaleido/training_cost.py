@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from kaleidoscene.families.kaleido.cells import CELLS
 from kaleidoscene.families.kaleido.config import KaleidoConfig
 from kaleidoscene.families.kaleido.cost import Request, forward_flops
-from kaleidoscene.families.kaleido.reprojection import CELLS, POINT_CHANNELS, POINT_NUMBERS
+from kaleidoscene.families.kaleido.reprojection import POINT_CHANNELS, POINT_NUMBERS
 from kaleidoscene.training.cost import Placement, TrainingCost
 
 # Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
