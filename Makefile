@@ -21,9 +21,10 @@ check: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-# Two processes of one thread each; all shapes are checked while the tests run.
+# Two processes of one thread each; all shapes are checked while the tests run. They start many others: what is compiled
+# once is kept for them, whatever the environment says.
 pytest: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # OpenGL without a screen, for the mesh renderer, and a browser, for the pages that are written; tests that need what
 # cannot be had skip.

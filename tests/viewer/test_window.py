@@ -52,6 +52,12 @@ def browser():
 
 
 loaded = functools.cache(load)
+# Pages draw ten times a second: without a graphics card each drawing takes most of a core for a while.
+SLOWLY = """
+const later = window.setTimeout.bind(window);
+window.requestAnimationFrame = (draw) => later(() => draw(performance.now()), 100);
+window.cancelAnimationFrame = (number) => window.clearTimeout(number);
+"""
 
 
 @contextmanager
@@ -69,6 +75,7 @@ def shown(out, capture: Capture | None = None, model: str | None = "default", ho
 def new_page(browser, window: Window, wait: bool = True, at: str | None = None):
     """A page, by default one that has been flown to the first reference and shows a view of it."""
     page = browser.new_page(viewport={"width": 700, "height": 560}, accept_downloads=True)
+    page.add_init_script(SLOWLY)
     known = set(window.pages)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))

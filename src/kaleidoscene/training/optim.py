@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from kaleidoscene.choices import check_choices, check_range
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.training.muon import Muon
 from kaleidoscene.training.network import network_of
 
 _ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")
@@ -72,6 +71,9 @@ class Optimisers:
             )
         ]
         if muon:
+            # It knows sharded matrices, whose import takes half a second: no command but a training waits for that.
+            from kaleidoscene.training.muon import Muon  # noqa: PLC0415
+
             matrices, rate = list(muon.values()), config.muon_learning_rate
             decay = config.weight_decay
             self.names.append(list(muon))
@@ -116,7 +118,7 @@ class Optimisers:
         for names, optimiser in zip(self.names, self.all, strict=True):
             state = {index: states.pop(name) for index, name in enumerate(names) if name in states}
             kinds = {tuple(sorted(quantities)) for quantities in state.values()}
-            expected = ("momentum_buffer",) if isinstance(optimiser, Muon) else _ADAMW_STATE
+            expected = ("momentum_buffer",) if isinstance(optimiser, torch.optim.Muon) else _ADAMW_STATE
             # A parameter that no step has used yet, such as those of reprojection without references, has no state.
             if state and kinds != {expected}:
                 raise KaleidosceneError("The optimiser state belongs to other parameters or another optimiser.")
