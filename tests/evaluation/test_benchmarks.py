@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +40,7 @@ from kaleidoscene.images.fitting import fit_views, seen_boxes
 from tests import own_captures
 from tests.captures.test_formats import write_rtmv
 from tests.conftest import CAUSAL, REPOSITORY, ring, seen_by_browser, tiny_renderer
+from tests.training.processes import together
 
 
 def write_objects(folder, names=("one", "two", "three"), views=25, size=(32, 32)):
@@ -573,20 +571,7 @@ def test_one_command_and_a_comparison(tmp_path, capsys):
 def test_two_processes_share_the_scenes(tmp_path):
     data = write_objects(tmp_path / "data")
     common = ["--data", str(data), "--references", "2", "--model", "baseline:blend"]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "kaleidoscene",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "evaluate", *common, "--out", str(tmp_path / "two")], check=False, cwd=REPOSITORY,
-        env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    done = together(2, ["-m", "kaleidoscene", "evaluate", *common, "--out", str(tmp_path / "two")])
     assert done.returncode == 0, done.stdout + done.stderr
     assert main(["evaluate", *common, "--out", str(tmp_path / "one")]) == 0
     assert read_report(tmp_path / "two") == read_report(tmp_path / "one")

@@ -34,9 +34,14 @@ def torchrun(processes: int, shards: Path, run: Path, **options) -> subprocess.C
 
 def run_together(processes: int, shards: Path, runs: dict[Path, dict]) -> subprocess.CompletedProcess[str]:
     """Runs one after the other by the same processes: what takes longest of a small run is to start them."""
+    return together(processes, [str(_WORKER), *_arguments(shards, runs)])
+
+
+def together(processes: int, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """What several processes of one world say, and the first code other than 0 with which one ends."""
     with ExitStack() as stack:
         said = [[stack.enter_context(TemporaryFile("w+")) for _ in range(2)] for _ in range(processes)]
-        started = start(processes, shards, runs, said)
+        started = _start(words, said)
         _wait(started)
         for file in [file for files in said for file in files]:
             file.seek(0)
@@ -47,6 +52,11 @@ def run_together(processes: int, shards: Path, runs: dict[Path, dict]) -> subpro
 
 def start(processes: int, shards: Path, runs: dict[Path, dict], said: list[list]) -> list[subprocess.Popen]:
     """Start them, each with a file for what it prints and one for its errors."""
+    assert len(said) == processes
+    return _start([str(_WORKER), *_arguments(shards, runs)], said)
+
+
+def _start(words: list[str], said: list[list]) -> list[subprocess.Popen]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -54,9 +64,9 @@ def start(processes: int, shards: Path, runs: dict[Path, dict], said: list[list]
     for rank, (out, err) in enumerate(said):
         environment = {
             **os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(len(said)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
-        command = [sys.executable, str(_WORKER), *_arguments(shards, runs)]
+        command = [sys.executable, *words]
         started.append(subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=out, stderr=err))
     return started
 

@@ -14,6 +14,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
+from kaleidoscene.training.checkpoint_state import TrainingState
 from kaleidoscene.training.heartbeat import describe
 from tests.training.processes import run_together, start, torchrun
 from tests.training.test_trainer import (  # noqa: F401
@@ -24,30 +25,6 @@ from tests.training.test_trainer import (  # noqa: F401
     records,
     shards,
 )
-
-
-@pytest.mark.slow
-def test_the_combination_of_the_paper_recipes_goes_on_after_a_kill(shards, tmp_path):  # noqa: F811
-    """fsdp, recomputed blocks, fp16, micro-batches, checkpoints in the background; the disk of one process is slow."""
-    options = dict(
-        sharding="fsdp", activation_checkpointing=True, precision="fp16", accumulate=3, meta=True,
-        async_checkpoints=True, checkpoint_every=1, overflow=[1, 2],
-    )  # fmt: skip
-    slow, killed = dict(options, slow_disk=1), dict(options, kill=[0, 4])
-    done = run_together(2, shards, {tmp_path / "whole": slow, tmp_path / "broken": killed})
-    assert done.returncode == -signal.SIGKILL
-    before = load_training_state(list_checkpoints(tmp_path / "broken")[-1])
-    assert 1 <= before.step <= 4
-    done = run_together(2, shards, {tmp_path / "broken": options})
-    assert done.returncode == 0, done.stdout + done.stderr
-    names = ("step", "loss", "gradient_norm", "loss_scale", "skipped")
-    whole, broken = (
-        [[record.get(name) for name in names] for record in records(tmp_path / run)] for run in ("whole", "broken")
-    )
-    assert whole == broken
-    assert [skipped for *_, skipped in whole] == [0, 0, 1, 0, 0, 0]
-    assert [scale for *_, scale, _ in whole] == [2.0**16] * 2 + [2.0**15] * 4
-
 
 DIVERGES = dict(batch_size=2, steps=24, checkpoint_every=10, divergence_factor=2.0, window=10)
 FIRST = {
@@ -61,30 +38,54 @@ FIRST = {
 }
 SECOND = {"signal": {}, "hurried": {}, "diverged": dict(DIVERGES, rollback=0.5)}
 """What two processes train one after the other, and what they go on with when they are started again."""
+COMBINATION = dict(
+    sharding="fsdp", activation_checkpointing=True, precision="fp16", accumulate=3, meta=True,
+    async_checkpoints=True, checkpoint_every=1, overflow=[1, 2],
+)  # fmt: skip
+"""Of the paper's recipes: recomputed blocks, fp16, micro-batches, checkpoints in the background."""
 
 
 @dataclass(frozen=True)
 class Twice:
-    """Folder of the runs, what was said of the first start, and what lay there after it."""
+    """Folder of the runs, what was said of the first start, what lay there after it, and of the run that was killed."""
 
     folder: Path
     first: CompletedProcess[str]
     left: dict[str, str]
+    before: TrainingState
 
 
 @pytest.fixture(scope="module")
 def twice(shards, tmp_path_factory):  # noqa: F811
+    """All that two processes train, who are started twice; the first time one is killed in the last run."""
     folder = tmp_path_factory.mktemp("twice")
     first, second = (
         {folder / name: {"sharding": "fsdp", **options} for name, options in runs.items()} for runs in (FIRST, SECOND)
     )
+    # The disk of one process is slow, from here on.
+    first |= {folder / "unbroken": dict(COMBINATION, slow_disk=1), folder / "killed": dict(COMBINATION, kill=[0, 4])}
     done = run_together(2, shards, first)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    assert [record["step"] for record in records(folder / "unbroken")] == list(range(1, 7))
     left = {name: list_checkpoints(folder / name)[-1].name for name in ("signal", "hurried")}
     left |= {name: (folder / name / "stopped.json").read_text() for name in ("diverged", "bad")}
-    again = run_together(2, shards, second)
+    before = load_training_state(list_checkpoints(folder / "killed")[-1])
+    again = run_together(2, shards, {**second, folder / "killed": COMBINATION})
     assert again.returncode == 0, again.stdout + again.stderr
-    return Twice(folder, done, left)
+    return Twice(folder, done, left, before)
+
+
+@pytest.mark.slow
+def test_the_combination_of_the_paper_recipes_goes_on_after_a_kill(twice):
+    assert 1 <= twice.before.step <= 4
+    names = ("step", "loss", "gradient_norm", "loss_scale", "skipped")
+    whole, broken = (
+        [[record.get(name) for name in names] for record in records(twice.folder / run)]
+        for run in ("unbroken", "killed")
+    )
+    assert whole == broken
+    assert [skipped for *_, skipped in whole] == [0, 0, 1, 0, 0, 0]
+    assert [scale for *_, scale, _ in whole] == [2.0**16] * 2 + [2.0**15] * 4
 
 
 @pytest.mark.slow

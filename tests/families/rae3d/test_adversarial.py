@@ -1,10 +1,7 @@
 """The adversarial loss of 3DRAE: whom each part moves, how strongly, and that runs with it go on and spread."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -25,7 +22,9 @@ from kaleidoscene.families.rae3d.model import Rae3d
 from kaleidoscene.families.rae3d.recipes import RECIPES, rae3d_debug
 from kaleidoscene.families.rae3d.task import _PLAYED, Rae3dTask, _draws
 from tests.conftest import REPOSITORY
+from tests.families.rae3d.run_small import small as small_recipe
 from tests.families.rae3d.tiny import SIZE, tiny_rae3d_settings
+from tests.training.processes import together
 
 PATCHES = DiscriminatorConfig(kind="patches", channels=(6, 8))
 
@@ -229,35 +228,20 @@ def test_a_run_goes_on_as_if_it_had_not_been_broken_off_and_renders(small, shard
 
 
 @pytest.mark.slow
-def test_two_processes_train_it_sharded(shards, tmp_path):
+def test_two_processes_train_it_sharded(shards, tmp_path, monkeypatch):
     """The same discriminator's loss in the first step, and finite ones after; its weight is of each process's share."""
-    script = (
-        "import sys; from dataclasses import replace; from kaleidoscene.families.rae3d import recipes\n"
-        "from kaleidoscene.families.rae3d.config import DiscriminatorConfig\n"
-        "base = recipes.rae3d_debug()\n"
-        "network = replace(base.settings.model, discriminator=DiscriminatorConfig(kind='patches', channels=(6, 8)))\n"
-        "settings, loss = replace(base.settings, model=network), replace(base.loss, adversarial=0.2)\n"
-        "made = replace(base, settings=settings, loss=loss)\n"
-        "recipes.RECIPES['rae3d-debug'] = lambda: made\n"
-        "from kaleidoscene.cli.main import main, end_process; end_process(main(sys.argv[1:]))\n"
-    )
-    (tmp_path / "run.py").write_text(script)
     arguments = ["train", "rae3d-debug", "--shards", str(shards), "--train.steps", "3", "--train.log-every", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    one = [sys.executable, str(tmp_path / "run.py"), *arguments, "--out", str(tmp_path / "one")]
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *one[1:-1]]
-    two += [str(tmp_path / "two"), "--train.sharding", "fsdp"]
-    for command in (one, two):
-        done = subprocess.run(
-            command, check=False, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    alone, together = (
+    more = ["--out", str(tmp_path / "two"), "--train.sharding", "fsdp"]
+    done = together(2, ["-m", "tests.families.rae3d.run_small", *arguments, *more])
+    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.setitem(RECIPES, "rae3d-debug", small_recipe)
+    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    alone, sharded = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("one", "two")
     )
-    assert together[0]["discriminator"] == pytest.approx(alone[0]["discriminator"], rel=1e-3)
-    assert together[0]["image"] == pytest.approx(alone[0]["image"], rel=1e-3)
-    for a, b in zip(alone, together, strict=True):
+    assert sharded[0]["discriminator"] == pytest.approx(alone[0]["discriminator"], rel=1e-3)
+    assert sharded[0]["image"] == pytest.approx(alone[0]["image"], rel=1e-3)
+    for a, b in zip(alone, sharded, strict=True):
         assert b["discriminator"] == pytest.approx(a["discriminator"], rel=0.05)
         assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=0.1)

@@ -1,9 +1,6 @@
 """Training and rendering of RnG: its task, what it refuses, and a run from the command line to new views."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -28,6 +25,7 @@ from kaleidoscene.geometry.rays import project
 from tests.encoders.test_vgg19 import write_mat
 from tests.families.rng.test_world import moved, random_cameras
 from tests.families.rng.tiny import fresh_network, tiny_network, tiny_settings
+from tests.training.processes import together
 
 SIZE = (16, 24)
 
@@ -215,12 +213,8 @@ def test_two_processes_follow_the_losses_of_one(tmp_path, shards):
         "--train.log-every", "1",
     ]  # fmt: skip
     assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kaleidoscene",
-        *arguments, "--out", str(tmp_path / "two"), "--train.sharding", "fsdp", "--train.activation-checkpointing",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=1500)
+    more = ["--out", str(tmp_path / "two"), "--train.sharding", "fsdp", "--train.activation-checkpointing"]
+    done = together(2, ["-m", "kaleidoscene", *arguments, *more])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stderr
     found = []
