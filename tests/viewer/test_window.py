@@ -233,7 +233,7 @@ def test_a_rendering_can_be_stopped_and_a_bad_path_is_named(browser, tmp_path):
         expect(page.get_by_text("rendering the same path again goes on")).to_be_visible(timeout=PATIENCE)
         assert not (tmp_path / "out" / "path-001").exists()
         # Another path of another seed has a folder of its own; the first one goes on where it was.
-        for seed, frames, folder in ((1, 3, "path-002"), (0, 24, "path-001")):
+        for seed, frames, folder in ((1, 6, "path-002"), (0, 24, "path-001")):
             page.get_by_label("Seed").fill(str(seed))
             page.keyboard.press("Tab")
             page.get_by_label("Seconds").fill(str(frames / 12))
