@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import config as jaxtyping_config
 
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.pixel import PixelCodec
@@ -50,6 +52,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("real_data")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Shapes are checked in all tests but those marked slow: whole commands, whose calls the others make, too.
+
+    What they would call thousands of times takes half as long again with checks.
+    """
+    jaxtyping_config.update("jaxtyping_disable", item.get_closest_marker("slow") is not None)
+    try:
+        return (yield)
+    finally:
+        jaxtyping_config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from kaleidoscene.evaluation.scene_views import CaptureViews
 from kaleidoscene.families.checkpoints import WEIGHTS
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 DEFAULT = WEIGHTS / "default"
 
 EXAMPLE = REPOSITORY / "examples" / "captures" / "school_bus"

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 import kaleidoscene
@@ -14,6 +15,8 @@ from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.families.checkpoints import WEIGHTS
 from kaleidoscene.families.film import load_interpolator
 from tests.conftest import REPOSITORY, check_shipped
+
+pytestmark = pytest.mark.slow
 
 FILM = WEIGHTS / "film"
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 import kaleidoscene
@@ -11,6 +12,8 @@ from kaleidoscene.evaluation.protocols import nearest_reference
 from kaleidoscene.geometry.trajectories import dolly_zoom
 from tests import own_captures
 from tests.conftest import check_shipped
+
+pytestmark = pytest.mark.slow
 
 
 def test_they_are_small_and_described():

@@ -10,6 +10,8 @@ from kaleidoscene.evaluation.protocols import nearest_reference
 from kaleidoscene.images.files import read_image
 from tests.conftest import REPOSITORY, check_shipped
 
+pytestmark = pytest.mark.slow
+
 BUS = REPOSITORY / "examples" / "captures" / "school_bus"
 
 

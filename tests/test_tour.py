@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 TOUR = REPOSITORY / "examples" / "tour.ipynb"
 
 

@@ -23,6 +23,8 @@ from tests import own_captures
 from tests.captures.conventions import found_in_other_conventions
 from tests.conftest import ring, seen_by_browser
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 12
 
 

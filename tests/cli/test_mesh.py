@@ -20,6 +20,8 @@ from kaleidoscene.workflows import meshing
 from kaleidoscene.workflows.shapes import ShapeJob
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 BUS = REPOSITORY / "examples" / "captures" / "school_bus"
 QUICK = [
     "--fit.surface.steps", "25", "--fit.surface.resolution", "36", "--fit.surface.rays", "512", "--fit.faces", "900",

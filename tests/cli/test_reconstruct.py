@@ -29,6 +29,8 @@ from tests import own_captures
 from tests.conftest import ring
 from tests.families.rng.tiny import SIZE, tiny_network, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 PHOTO = (40, 66)
 
 

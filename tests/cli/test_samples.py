@@ -15,6 +15,8 @@ from tests.conftest import REPOSITORY
 from tests.families.dit3d.tiny import tiny_dit3d, tiny_dit3d_settings, write_autoencoder
 from tests.families.rae3d.tiny import SIZE
 
+pytestmark = pytest.mark.slow
+
 BUS = str(REPOSITORY / "examples" / "captures" / "school_bus")
 
 

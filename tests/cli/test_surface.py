@@ -19,6 +19,8 @@ from kaleidoscene.workflows.surface import views_of_capture
 from tests.own_captures import seven_scenes
 from tests.reconstruction.test_fusion import RADIUS, around, colour_of, views_of_a_sphere
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ball(tmp_path_factory):

@@ -23,6 +23,8 @@ from tests import own_captures
 from tests.conftest import CAUSAL, ring, tiny_renderer
 from tests.families.test_recipes import scenes, tiny
 
+pytestmark = pytest.mark.slow
+
 LENSES = (30.0, 80.0)
 
 

@@ -22,7 +22,7 @@ from tests.conftest import ring
 from tests.datasets.test_mixture import video
 from tests.encoders.test_dinov2 import folder as dino  # noqa: F401
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the libraries' own
 SIZE = (32, 48)
 
 

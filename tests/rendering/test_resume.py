@@ -10,6 +10,8 @@ from kaleidoscene.rendering.ordering import Chunk, RenderPlan, render_in_order
 from kaleidoscene.rendering.resume import PartialRendering, is_finished
 from tests.conftest import CAUSAL, ring, tiny_renderer
 
+pytestmark = pytest.mark.slow
+
 SIZE = (16, 24)
 PLANS = [
     RenderPlan(mode="joint", chunk=2),

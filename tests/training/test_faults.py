@@ -28,6 +28,8 @@ from tests.datasets.test_mixture import spoil
 from tests.datasets.test_training_data import scenes
 from tests.training.test_trainer import load_training_state, losses, make_task, make_trainer, records, shards  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 _NOBODY = 65534
 
 

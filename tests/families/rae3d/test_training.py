@@ -25,6 +25,8 @@ from tests.cli.test_reconstruct import write_photographs
 from tests.conftest import ring
 from tests.families.rae3d.tiny import SIZE, tiny_rae3d, tiny_rae3d_config, tiny_rae3d_settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shards(scenes_with_depth):

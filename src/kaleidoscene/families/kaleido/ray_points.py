@@ -171,15 +171,22 @@ class Chosen:
     def packed(cls, mask: Bool[Tensor, "all_points all_rays"], most: int) -> Iterator[Chosen]:
         """The points of a mask, about ``most`` at a time, rays with like numbers of points together."""
         counts = mask.sum(0)
-        order, start = counts.argsort(descending=True), 0
-        while start < len(order) and (count := int(counts[order[start]])):
-            rays = order[start : start + max(1, most // count)]
-            point, ray = mask[:, rays].nonzero().unbind(-1)
-            slots = mask[:, rays].cumsum(0)[point, ray] - 1
-            number = point.new_zeros(count, len(rays))
-            number[slots, ray] = point
-            yield cls(rays, number, torch.arange(count, device=rays.device)[:, None] < counts[rays])
-            start += len(rays)
+        order = counts.argsort(descending=True)
+        order = order[: int((counts > 0).sum())]
+        counts = counts[order]
+        rays, points = mask.T[order].nonzero().unbind(-1)
+        ends = counts.cumsum(0)
+        slots = torch.arange(len(rays), device=rays.device) - (ends - counts)[rays]
+        start = before = 0
+        while start < len(order):
+            count = int(counts[start])
+            end = min(start + max(1, most // count), len(order))
+            here = slice(before, int(ends[end - 1]))
+            number = points.new_zeros(count, end - start)
+            number[slots[here], rays[here] - start] = points[here]
+            real = torch.arange(count, device=rays.device)[:, None] < counts[start:end]
+            yield cls(order[start:end], number, real)
+            start, before = end, here.stop
 
 
 @dataclass(frozen=True, eq=False)
