@@ -52,14 +52,15 @@ class Coarse:
         """
         highest, lowest = (sign * nn.functional.max_pool2d(sign * picture, 3, 1, 1) for sign in (1, -1))
         busy = ((highest - lowest) > _FLAT).any(0).flatten()
-        near = nn.functional.max_pool3d((shares > _SHARE).float()[None], 3, 1, 1)[0] > 0
+        near = nn.functional.max_pool2d((shares > _SHARE).float(), 3, 1, 1).flatten(1)
+        near = nn.functional.max_pool2d(near[None], (3, 1), 1, (1, 0))[0] > 0
         row, col = (torch.arange(side, device=picture.device) / STRIDE for side in size)
         rows, cols = picture.shape[-2:]
         cell = (row.long()[:, None] * cols + col.long()).flatten()
         y, x = torch.meshgrid((2 * row + 1) / rows - 1, (2 * col + 1) / cols - 1, indexing="ij")
         places = torch.stack([x, y], -1)[None].to(picture)
         smooth = nn.functional.grid_sample(picture[None], places, align_corners=False, padding_mode="border")[0]
-        return cls(busy[cell].nonzero()[:, 0], smooth, near.flatten(1), cell, finer)
+        return cls(busy[cell].nonzero()[:, 0], smooth, near, cell, finer)
 
     def points(self, rays: Int[Tensor, " some"]) -> Bool[Tensor, "points some"]:
         """Which points of some pixels are looked at."""

@@ -21,7 +21,7 @@ from kaleidoscene.rendering.cost import Cost
 _CELL_NUMBERS = 60
 # What it takes to look at some points alone, as a share of looking at all; measured on scans (benchmarks/outlines.md):
 # those inside of outlines, those near to what a coarse pass found, and those that are both.
-_INSIDE, _NEAR, _BOTH = 0.33, 0.45, 0.25
+_INSIDE, _NEAR, _BOTH = 0.33, 0.4, 0.22
 # fp32 numbers of a point while it is asked whether to look at it.
 _ASKED = 20
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes

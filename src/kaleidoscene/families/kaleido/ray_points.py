@@ -159,11 +159,13 @@ class Chosen:
 
     Attributes:
         rays: Which rays.
+        at: Where they stand among all rays that have points, those with most points first.
         number: Of points on their rays, nearest first.
         real: False where a ray has fewer points; the number is 0 there.
     """
 
     rays: Int[Tensor, " rays"]
+    at: slice
     number: Int[Tensor, "points rays"]
     real: Bool[Tensor, "points rays"]
 
@@ -185,7 +187,7 @@ class Chosen:
             number = points.new_zeros(count, end - start)
             number[slots[here], rays[here] - start] = points[here]
             real = torch.arange(count, device=rays.device)[:, None] < counts[start:end]
-            yield cls(order[start:end], number, real)
+            yield cls(order[start:end], slice(start, end), number, real)
             start, before = end, here.stop
 
 

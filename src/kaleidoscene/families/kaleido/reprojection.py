@@ -183,23 +183,32 @@ class Reprojection(Weighing):
         per_depth: int,
         chosen: Bool[Tensor, "points pixels"] | None,
     ) -> tuple[Float[Tensor, "1 1 c pixels"], Float[Tensor, "1 1 points pixels"]]:
-        """The same, looking at those points alone that are chosen and lie inside the outlines of all references."""
+        """The same, looking at those points alone that are chosen and lie inside the outlines of all references.
+
+        Where some are chosen, nobody asks for shares: they are 0.
+        """
         with torch.autocast(painted.device.type, enabled=False):
             points = RayPoints.of(target.position, places, self.steps(per_depth, places.device))
-            mask, share = _inside(points, target.outlined, chosen)
-            said = self.said(target.context, places, per_depth)
-        new, shares = painted, painted.new_zeros(1, 1, *mask.shape)
-        for some in Chosen.packed(mask, BAND):
+            mask, left = _inside(points, target.outlined, chosen)
+            new, shares, packs = [], painted.new_zeros(1, 1, *mask.shape), list(Chosen.packed(mask, BAND))
+            if not packs:
+                return (painted if left is None else WHITE + left * (painted - WHITE)), shares
+            rays = torch.cat([pack.rays for pack in packs])
+            said = self.said(target.context, places[rays], per_depth)
+        for pack in packs:
             with torch.autocast(painted.device.type, enabled=False):
-                look = self.look(target.near, points.only(some), matches=False)
-                depths, token = said[..., some.rays].split([len(mask), HIDDEN], 2)
-                numbers = torch.cat([depths.gather(2, some.number[None, None]), token], 2)
+                look = self.look(target.near, points.only(pack), matches=False)
+                depths, token = said[..., pack.at].split([len(mask), HIDDEN], 2)
+                numbers = torch.cat([depths.gather(2, pack.number[None, None]), token], 2)
             logit = self.occupancies(look.evidence, numbers)
             with torch.autocast(painted.device.type, enabled=False):
-                parts = self.compose(look.seen, look.colours, logit, painted[..., some.rays], per_depth)
-                new = new.index_copy(3, some.rays, parts[0])
-                shares[0, 0, :, some.rays] = shares[0, 0, :, some.rays].scatter_add(0, some.number, parts[1][0, 0])
-        return (new if share is None else WHITE + share * (new - WHITE)), shares
+                pixels, share = self.compose(look.seen, look.colours, logit, painted[..., pack.rays], per_depth)
+            new.append(pixels)
+            if chosen is None:  # of the coarse pass, which asks for them
+                whole = share.new_zeros(len(mask), len(pack.rays)).scatter_add(0, pack.number, share[0, 0])
+                shares.index_copy_(3, pack.rays, whole[None, None])
+        out = painted.index_copy(3, rays, torch.cat(new, -1))
+        return (out if left is None else WHITE + left * (out - WHITE)), shares
 
 
 @dataclass(frozen=True, eq=False)
