@@ -21,8 +21,8 @@ check: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-# Two processes of one thread each; all shapes are checked while the tests run. They start many others: what is compiled
-# once is kept for them, whatever the environment says.
+# Two processes of one thread each; shapes are checked in all tests but those marked slow. They start many others: what
+# is compiled once is kept for them, whatever the environment says.
 pytest: $(VENV)/.dev
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 

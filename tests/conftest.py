@@ -56,11 +56,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Shapes are checked in all tests but those marked slow: whole commands, whose calls the others make, too.
+    """Shapes are checked in all tests but those marked slow, which call most things thousands of times.
 
-    What they would call thousands of times takes half as long again with checks.
+    They take half as long again with checks, which ``KALEIDOSCENE_CHECK_ALL_SHAPES=1`` asks for.
     """
-    jaxtyping_config.update("jaxtyping_disable", item.get_closest_marker("slow") is not None)
+    unchecked = item.get_closest_marker("slow") is not None and not os.environ.get("KALEIDOSCENE_CHECK_ALL_SHAPES")
+    jaxtyping_config.update("jaxtyping_disable", unchecked)
     try:
         return (yield)
     finally:

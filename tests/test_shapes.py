@@ -1,4 +1,4 @@
-"""The annotations of shapes are checked while the tests run."""
+"""The annotations of shapes are checked while the tests run, but for those that are marked slow."""
 
 import pytest
 import torch

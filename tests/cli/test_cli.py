@@ -342,7 +342,7 @@ def test_varying_focal_length_is_refused(capsys, checkpoint, capture, tmp_path):
     assert "focal length changes" in error
 
 
-def test_rendering_does_not_wait_for_what_training_imports():
+def test_help_does_not_wait_for_what_training_imports():
     slow = ("torch.distributed.tensor", "torch.distributed.checkpoint", "sympy", "scipy", "transformers", "viser")
     program = f"import sys, kaleidoscene.cli.render; print([name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

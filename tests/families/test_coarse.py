@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.families.kaleido import coarse
 from kaleidoscene.families.kaleido import reprojection as module
 from kaleidoscene.families.kaleido.coarse import STRIDE, Coarse
 from kaleidoscene.families.kaleido.ray_points import Chosen, Lattice
 from kaleidoscene.families.kaleido.reprojection import Reprojection
+from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.geometry.poses import random_rotation, rigid
 from tests.conftest import CAUSAL, tiny_config
-from tests.families.test_reprojection import DEPTHS, H, W, inputs, layer, outlines
+from tests.families.test_reprojection import DEPTHS, B, H, W, inputs, layer, outlines
 
 
 def asked(count: int, outlined: bool, beyond: int = 0, turn: torch.Tensor | None = None):
@@ -37,7 +39,10 @@ def test_where_all_is_busy_it_is_the_whole(count, outlined, beyond, lattice, eve
     made, given = asked(count, outlined, beyond)
     whole = made(*given, lattice)
     made.coarse_to_fine = True
+    passes, of = [], Coarse.of
+    monkeypatch.setattr(Coarse, "of", lambda *values: (passes.append(1), of(*values))[1])
     torch.testing.assert_close(made(*given, lattice), whole, rtol=0, atol=1e-5)
+    assert len(passes) == len(whole) * whole.shape[1]
     monkeypatch.setattr(module, "BAND", 5 * W * DEPTHS)  # several bands, and packs within them
     monkeypatch.setattr(module, "FEWER", 2)
     torch.testing.assert_close(made(*given, lattice), whole, rtol=0, atol=1e-5)
@@ -82,7 +87,7 @@ def test_an_edge_is_busy_and_its_points_are_those_near_to_what_was_found(finer):
     shares = torch.zeros(4, 6, 8)
     shares[2, :, 5] = 0.9
     shares[0, :, 4] = 1e-4
-    found = Coarse.of(picture, shares, (11, 16), finer)
+    found = Coarse.of(picture, shares, torch.zeros(3, 11, 16), finer)
     busy = torch.zeros(11, 16, dtype=torch.bool)
     busy.view(-1)[found.rays] = True
     assert busy[:, 8:12].all() and not busy[:, :8].any() and not busy[:, 12:].any()
@@ -128,7 +133,49 @@ def test_smooth_surfaces_look_as_if_all_had_been_looked_at(monkeypatch):
     assert sum(asks) < 0.8 * painted[:, :, 0].numel() * 3 * DEPTHS
 
 
+@torch.no_grad()
+def test_what_nobody_sees_stays_as_it_was_painted():
+    """References that are hidden, and videos: single pixels that the network painted do not vanish between others."""
+    made, (painted, tokens, sources, targets, grid) = asked(3, False)
+    painted = torch.full_like(painted, 0.3)
+    painted[..., 1::2, :], painted[..., 4, 7] = -0.5, 0.9
+    made.coarse_to_fine = True
+    hidden = replace(sources, present=torch.zeros(B, 3, dtype=torch.bool))
+    videos = replace(targets, is_video=torch.ones(B, dtype=torch.bool))
+    for some, at in ((hidden, targets), (sources, videos)):
+        torch.testing.assert_close(made(painted, tokens, some, at, grid), painted, rtol=0, atol=0.02)
+
+
+@torch.no_grad()
+def test_rays_that_meet_a_little_everywhere_are_looked_at_everywhere():
+    made, (painted, tokens, sources, targets, grid) = asked(3, False)
+    for parameter in (*made.context.parameters(), made.occupancy.weight):
+        parameter.zero_()
+    made.occupancy.bias.fill_(-0.25)  # an occupancy of less than a hundredth
+    whole = made(painted, tokens, sources, targets, grid)
+    made.coarse_to_fine = True
+    near, far = (
+        (whole - other).square().mean().sqrt() for other in (made(painted, tokens, sources, targets, grid), painted)
+    )
+    assert near < 0.1 * far and far > 0.02, (near, far)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@torch.no_grad()
+def test_what_was_painted_keeps_its_type(dtype):
+    made, (painted, tokens, sources, targets, grid) = asked(6, True)
+    expected = made(painted, tokens, sources, targets, grid)
+    made.coarse_to_fine = True
+    out = made(painted.to(dtype), tokens, sources, targets, grid)
+    assert out.dtype == dtype and (out - expected).abs().float().quantile(0.95) < 0.05
+
+
 def test_it_goes_with_reprojection():
     for changes in ({}, dict(reprojection_depths=4, refined_points=2)):
         with pytest.raises(ValueError, match="coarse_to_fine belongs to reprojection_depths"):
-            tiny_config(**CAUSAL, coarse_to_fine=True, **changes)
+            tiny_config(**CAUSAL, prediction="data", coarse_to_fine=True, **changes)
+    with pytest.raises(ValueError, match="coarse_to_fine goes with prediction='data'"):
+        tiny_config(**CAUSAL, reprojection_depths=4, coarse_to_fine=True)
+    config = tiny_config(**CAUSAL, latent_channels=12, prediction="data", reprojection_depths=4, coarse_to_fine=True)
+    with pytest.raises(ValueError, match="coarse_to_fine is of models with latents that are pixels"):
+        KaleidoSettings(model=config, codec=CodecConfig(factor=2), image_size=(16, 24))

@@ -71,7 +71,7 @@ class Optimisers:
             )
         ]
         if muon:
-            # It knows sharded matrices, whose import takes half a second: no command but a training waits for that.
+            # It knows sharded matrices, whose import takes half a second, for which help and refusals need not wait.
             from kaleidoscene.training.muon import Muon  # noqa: PLC0415
 
             matrices, rate = list(muon.values()), config.muon_learning_rate

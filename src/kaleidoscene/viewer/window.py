@@ -87,6 +87,7 @@ class Window:
         self.pages: dict[int, Page] = {}
         self.scene: LiveScene | None = None
         self.other: Other | None = None
+        self._refused = False  # what was chosen last
         self._changing = RLock()  # callbacks of pages come from many threads, and from fields that are set here
         self._cameras: list[Any] = []
 
@@ -215,8 +216,9 @@ class Window:
             assert before is not None and self.subject.load is not None
             try:
                 choice = self.chosen.choice()
-                if choice == was:
+                if choice == was and not self._refused:
                     return
+                self._refused = False
                 if choice.model != was.model:
                     self._say(f"loading {choice.model}")
                 after = choice.scene(before, was, self.capture, self.subject.load)
@@ -227,6 +229,7 @@ class Window:
                     self._draw_cameras(list(choice.references))
             except Exception as error:  # memory that ran out, say; the window goes on with what it has
                 kind = "" if isinstance(error, KaleidosceneError) else f"{type(error).__name__}: "
+                self._refused = True
                 self._say(f"{kind}{error}")
                 if not isinstance(error, KaleidosceneError):
                     self.chosen.show(was)
@@ -241,7 +244,7 @@ class Window:
             page.use(self.scene if self.chosen.live.value else None, self.chosen.degrees)
 
     def _connect(self, client: Any) -> None:
-        page = self.pages[client.client_id] = Page(client, self.scene, self._say, self._compared, self._is_compared)
+        page = self.pages[client.client_id] = Page(client, self.scene, self._took, self._compared, self._is_compared)
         client.camera.near = 3 * FRUSTUM * scale_of(self.capture)  # who looks from a camera does not see its picture
         page.fly(self.capture.cameras.world_from_cam[self.references[0]], self.capture.origin())
         if self.scene is not None and self.chosen.live.value:
@@ -251,6 +254,11 @@ class Window:
 
     def _fly_to(self, client: Any, number: int) -> None:
         self._page_of(client).fly(self.capture.cameras.world_from_cam[number], self.capture.origin())
+
+    def _took(self, sentence: str) -> None:
+        """What a page says of its views; what was refused stands until it is mended."""
+        if not self._refused:
+            self._say(sentence)
 
     def _say(self, sentence: str) -> None:
         if self.scene is not None:

@@ -149,6 +149,8 @@ class KaleidoConfig:
             )
         if self.coarse_to_fine and (not self.reprojection_depths or self.refined_points):
             raise ValueError("coarse_to_fine belongs to reprojection_depths, without refined_points.")
+        if self.coarse_to_fine and self.prediction != "data":
+            raise ValueError("coarse_to_fine goes with prediction='data'.")
         if self.outlines and (not self.reprojection_depths or self.reprojection_beyond or self.refined_points):
             raise ValueError("outlines belong to reprojection_depths, without reprojection_beyond and refined_points.")
         if self.outlines and self.prediction != "data":

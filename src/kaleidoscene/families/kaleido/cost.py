@@ -20,8 +20,9 @@ from kaleidoscene.rendering.cost import Cost
 # Numbers of a point of a cell beyond those of any point, while its volume is convolved.
 _CELL_NUMBERS = 60
 # What it takes to look at some points alone, as a share of looking at all; measured on scans (benchmarks/outlines.md):
-# those inside of outlines, those near to what a coarse pass found, and those that are both.
-_INSIDE, _NEAR, _BOTH = 0.33, 0.4, 0.22
+# those inside of outlines, those near to what a coarse pass found, and those that are both. A coarse pass alone takes a
+# quarter of what it takes to look at one point a depth; of places nearly all points are looked at after it.
+_INSIDE, _NEAR, _BOTH, _COARSE, _EVERYWHERE = 0.33, 0.28, 0.22, 0.25, 0.9
 # fp32 numbers of a point while it is asked whether to look at it.
 _ASKED = 20
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
@@ -116,7 +117,10 @@ def reprojection_lookups(config: KaleidoConfig, references: int, targets: int, g
     seen = min(references, config.looked_at_references or references)
     lookups = targets * grid[0] * grid[1] * _points(config) * (seen + 2)
     inside = config.outlines and references >= SEVERAL
-    share = (_BOTH if inside else _NEAR) if config.coarse_to_fine else (_INSIDE if inside else 1.0)
+    share = _INSIDE if inside else 1.0
+    if config.coarse_to_fine:
+        near = _EVERYWHERE if config.reprojection_beyond else _NEAR
+        share = _BOTH if inside else near + _COARSE / config.points_per_depth
     return round(share * lookups)
 
 
@@ -141,5 +145,8 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
         cells = request.grid[0] * request.grid[1] * CELLS**2 * config.ray_points
         band = max(band, cells + cells * _CELL_NUMBERS // POINT_NUMBERS)
     asked = _ASKED * min(FEWER * BAND, points) if config.outlines or config.coarse_to_fine else 0
+    if config.coarse_to_fine:  # of one view its shares, which of them are large, and what is near to those
+        view = request.grid[0] * request.grid[1] * config.patch_size**2
+        asked += 3 * view // 4 * config.ray_points * (config.points_per_depth if config.outlines else 1)
     context = CELLS**2 * tokens * (config.ray_points + HIDDEN) if config.ray_points else 0
     return 4 * (network + context + asked + band * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels))

@@ -87,7 +87,7 @@ class Reprojection(Weighing):
         """
         context = self.cells(tokens, grid)
         one_by_one = 0 < self.references < sources.latents.shape[1] or sources.outlines is not None
-        one_by_one = one_by_one or (lattice is None and not torch.is_grad_enabled())
+        one_by_one = one_by_one or not torch.is_grad_enabled()
         lattice = lattice or Lattice()
         places, old = lattice.places(painted.shape[-2:], painted.device), lattice.of(painted)
         if one_by_one:
@@ -114,21 +114,22 @@ class Reprojection(Weighing):
                 near = some.nearest(alone, self.references)
                 asked = _Target(context[at], near, some if asks else None, alone)
                 parts.append(self._whole(painted[at], asked, places))
-        return torch.cat(parts, 1).reshape(painted.shape)
+        return torch.cat(parts, 1).reshape(painted.shape).to(painted.dtype)
 
     def _whole(
         self, painted: Float[Tensor, "1 1 c rows cols"], target: _Target, places: Float[Tensor, "rows cols 2"]
     ) -> Float[Tensor, "1 1 c rows cols"]:
-        size, per_depth = (len(places), len(places[0])), self.points_per_depth
-        old, flat = painted.flatten(3), places.flatten(0, 1)
+        """One target; shares of points are kept of its coarse pass alone."""
+        per_depth, old, flat = self.points_per_depth, painted.flatten(3), places.flatten(0, 1)
         if not self.coarse_to_fine or torch.is_grad_enabled():
             return self._rays(old, target, flat, per_depth)[0].reshape(painted.shape)
         some, at = painted[..., ::STRIDE, ::STRIDE], places[::STRIDE, ::STRIDE]
         # Between coarse points an outline that leaves little would be missed.
         few = 1 if target.outlined is None else per_depth
-        picture, shares = self._rays(some.flatten(3), target, at.flatten(0, 1), few)
+        picture, shares = self._rays(some.flatten(3), target, at.flatten(0, 1), few, keep=True)
+        assert shares is not None
         picture, shares = (x.unflatten(-1, at.shape[:2])[0, 0] for x in (picture, shares))
-        found = Coarse.of(picture, shares, size, per_depth // few)
+        found = Coarse.of(picture, shares, painted[0, 0].float(), per_depth // few)
         out = found.smooth.flatten(1)
         if len(found.rays):
             out[:, found.rays] = self._rays(old[..., found.rays], target, flat[found.rays], per_depth, found)[0][0, 0]
@@ -141,21 +142,23 @@ class Reprojection(Weighing):
         places: Float[Tensor, "pixels 2"],
         per_depth: int,
         found: Coarse | None = None,
-    ) -> tuple[Float[Tensor, "1 1 c pixels"], Float[Tensor, "1 1 points pixels"]]:
-        """Pixels at some places of a target, some at a time, and shares of their points; only of those ``found``."""
+        keep: bool = False,
+    ) -> tuple[Float[Tensor, "1 1 c pixels"], Float[Tensor, "1 1 points pixels"] | None]:
+        """Pixels at some places of a target, some at a time, from all points or those ``found``; shares to ``keep``."""
         few = found is not None or target.outlined is not None
         count = max(1, (FEWER if few else 1) * BAND // (per_depth * self.points))
-        bands = []
+        bands, kept = [], []
         for start in range(0, len(places), count):
             band, at = slice(start, start + count), places[start : start + count]
             if few:
                 chosen = None if found is None else found.points(found.rays[band])
-                bands.append(self._chosen(painted[..., band], target, at, per_depth, chosen))
+                new, shares = self._chosen(painted[..., band], target, at, per_depth, chosen, keep)
             else:
                 given = (target.context, target.near, target.position, at, per_depth)
-                bands.append(self._at(painted[..., band], *given))
-        new, shares = (torch.cat(part, -1) for part in zip(*bands, strict=True))
-        return new, shares
+                new, shares = self._at(painted[..., band], *given)
+            bands.append(new)
+            kept += [shares] if keep else []
+        return torch.cat(bands, -1), torch.cat(kept, -1) if keep else None
 
     def _at(
         self,
@@ -182,15 +185,14 @@ class Reprojection(Weighing):
         places: Float[Tensor, "pixels 2"],
         per_depth: int,
         chosen: Bool[Tensor, "points pixels"] | None,
-    ) -> tuple[Float[Tensor, "1 1 c pixels"], Float[Tensor, "1 1 points pixels"]]:
-        """The same, looking at those points alone that are chosen and lie inside the outlines of all references.
-
-        Where some are chosen, nobody asks for shares: they are 0.
-        """
+        keep: bool,
+    ) -> tuple[Float[Tensor, "1 1 c pixels"], Float[Tensor, "1 1 points pixels"] | None]:
+        """The same, looking at those points alone that are chosen and lie inside the outlines of all references."""
         with torch.autocast(painted.device.type, enabled=False):
             points = RayPoints.of(target.position, places, self.steps(per_depth, places.device))
             mask, left = _inside(points, target.outlined, chosen)
-            new, shares, packs = [], painted.new_zeros(1, 1, *mask.shape), list(Chosen.packed(mask, BAND))
+            new, packs = [], list(Chosen.packed(mask, BAND))
+            shares = torch.zeros(1, 1, *mask.shape, device=painted.device) if keep else None
             if not packs:
                 return (painted if left is None else WHITE + left * (painted - WHITE)), shares
             rays = torch.cat([pack.rays for pack in packs])
@@ -204,10 +206,10 @@ class Reprojection(Weighing):
             with torch.autocast(painted.device.type, enabled=False):
                 pixels, share = self.compose(look.seen, look.colours, logit, painted[..., pack.rays], per_depth)
             new.append(pixels)
-            if chosen is None:  # of the coarse pass, which asks for them
+            if shares is not None:
                 whole = share.new_zeros(len(mask), len(pack.rays)).scatter_add(0, pack.number, share[0, 0])
                 shares.index_copy_(3, pack.rays, whole[None, None])
-        out = painted.index_copy(3, rays, torch.cat(new, -1))
+        out = painted.index_copy(3, rays, torch.cat(new, -1).to(painted.dtype))
         return (out if left is None else WHITE + left * (out - WHITE)), shares
 
 

@@ -77,5 +77,7 @@ class KaleidoSettings:
             )
         if self.model.outlines and (self.background != "white" or self.codec != CodecConfig(factor=1)):
             raise ValueError("outlines are of models with background='white' and latents that are pixels.")
+        if self.model.coarse_to_fine and self.codec != CodecConfig(factor=1):
+            raise ValueError("coarse_to_fine is of models with latents that are pixels.")
         if self.model.cacheable and self.scale_from == "all":
             raise ValueError("A causal model's scene must not depend on targets: scale_from must be 'references'.")
