@@ -9,7 +9,8 @@ from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.families.kaleido import coarse
 from kaleidoscene.families.kaleido import reprojection as module
 from kaleidoscene.families.kaleido.coarse import STRIDE, Coarse
-from kaleidoscene.families.kaleido.ray_points import Chosen, Lattice
+from kaleidoscene.families.kaleido.packing import Chosen
+from kaleidoscene.families.kaleido.ray_points import Lattice
 from kaleidoscene.families.kaleido.reprojection import Reprojection
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.geometry.poses import random_rotation, rigid

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from kaleidoscene.families.kaleido.coarse import STRIDE, Coarse
 from kaleidoscene.families.kaleido.outlines import SEVERAL, WHITE, Inside
-from kaleidoscene.families.kaleido.ray_points import Chosen, Lattice, RayPoints, Sources
+from kaleidoscene.families.kaleido.packing import Chosen
+from kaleidoscene.families.kaleido.ray_points import Lattice, RayPoints, Sources
 from kaleidoscene.families.kaleido.weighing import HIDDEN, Weighing
 from kaleidoscene.nn.positions import ViewPositions
 
