@@ -41,11 +41,11 @@ class Reprojection(Weighing):
     """Weighs painted against copied pixels.
 
     Args:
-        width: As the next ones: of :class:`Weighing`.
-        channels: See there.
-        depths: See there.
-        beyond: See there.
-        contrast: See there.
+        width: Channels of tokens.
+        channels: Channels of latents.
+        depths: Points about the middle of a ray, as :class:`Weighing` has them.
+        beyond: Points before and behind these.
+        contrast: Power of the shares of points.
         references: That a target is copied from, the nearest ones; 0: all.
         points_per_depth: Points that are looked at for each of these depths, with what tokens say taken linearly
             between them: copies that are shifted against each other blend.
