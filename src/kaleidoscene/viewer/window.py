@@ -229,10 +229,10 @@ class Window:
                     self._draw_cameras(list(choice.references))
             except Exception as error:  # memory that ran out, say; the window goes on with what it has
                 kind = "" if isinstance(error, KaleidosceneError) else f"{type(error).__name__}: "
+                if not isinstance(error, KaleidosceneError):
+                    self.chosen.show(was)  # which asks for nothing new as long as nothing counts as refused
                 self._refused = True
                 self._say(f"{kind}{error}")
-                if not isinstance(error, KaleidosceneError):
-                    self.chosen.show(was)
                 return
             self.scene, self.other, self._choice = after, other, choice
             self.chosen.follow(after)
