@@ -28,7 +28,7 @@ from kaleidoscene.rendering.ordering import Chunk, Finished, RenderPlan, render_
 from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.rendered import RenderedViews
 from kaleidoscene.rendering.renderer import OnStep
-from kaleidoscene.rendering.system import Routed, Sampler, System
+from kaleidoscene.rendering.system import Magnifying, Routed, Sampler, System
 
 
 def load(name: str | Path = "default", *, device: str = "cpu", precision: str = "fp32") -> Model:
@@ -86,6 +86,26 @@ class Model:
             return Model(self.system.with_sampling(steps=steps, guidance=guidance), self.device)
         except ValueError as error:
             raise KaleidosceneError(str(error)) from error
+
+    def at_size(self, pixels: int | None) -> Model:
+        """The same model with views of so many pixels on their longer side; None leaves it as it is.
+
+        What references show is copied at this size; what none shows is painted at the size of training, and enlarged.
+
+        Args:
+            pixels: A multiple of the size that it was trained at.
+
+        Raises:
+            KaleidosceneError: They are no such multiple, or the model copies no pixels.
+        """
+        own = max(self.system.image_size)
+        if pixels is None or pixels == own:
+            return self
+        if pixels < own or pixels % own:
+            raise KaleidosceneError(f"Views of {pixels} pixels: expected a multiple of {own}, what this model renders.")
+        if not isinstance(self.system, Magnifying):
+            raise KaleidosceneError(f"Views of {pixels} pixels: models of {self.system.family} render {own} alone.")
+        return Model(self.system.magnified(pixels // own), self.device)
 
     def for_shape(self, cameras: Cameras) -> Model:
         """The same model at that of its image sizes whose aspect ratio is nearest to that of some cameras."""

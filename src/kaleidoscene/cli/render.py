@@ -34,6 +34,10 @@ class RenderOptions(RequestOptions):
     """Write OUT/frusta.png and say what the rendering would cost; render nothing."""
     model: str = "default"
     """'default', a checkpoint or run folder, or a hub id."""
+    image_size: int | None = None
+    """Pixels on the longer side, a multiple of the model's own (default weights: 128): what references show is copied
+    at this size, what none shows is painted at the model's size and enlarged. Twice the size takes 3 to 6 times as
+    long."""
     mode: RenderMode | None = None
     """joint: targets see each other; independent: they do not; autoregressive: they become references. By default what
     the model was trained for."""
@@ -75,7 +79,7 @@ def main(argv: list[str]) -> None:
     check_doublings(options.interpolate, "--interpolate")
     if options.samples != 1 and options.interpolate:
         raise KaleidosceneError("--samples and --interpolate do not go together: interpolate the sample that you like.")
-    model = load(options.model, device=options.device, precision=options.precision)
+    model = load(options.model, device=options.device, precision=options.precision).at_size(options.image_size)
     plan = model.system.default_plan.changed(
         mode=options.mode, chunk=options.chunk, order=options.order, max_references=options.max_references
     )

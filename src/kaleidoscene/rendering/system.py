@@ -142,6 +142,24 @@ class Variable(Protocol):
 
 
 @runtime_checkable
+class Magnifying(Protocol):
+    """A system that can copy pixels from references that are larger than its network sees them."""
+
+    @property
+    def magnification(self) -> int:
+        """How many times larger its views are than it was trained at."""
+        ...
+
+    def magnified(self, times: int) -> System:
+        """The same checkpoint with views so many times larger than it was trained at.
+
+        Raises:
+            KaleidosceneError: This one copies no pixels.
+        """
+        ...
+
+
+@runtime_checkable
 class Sampler(Protocol):
     """A system that draws its views in steps, with guidance (``Capabilities.samples``)."""
 

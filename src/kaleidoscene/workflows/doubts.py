@@ -14,6 +14,7 @@ from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.coverage import coverage
+from kaleidoscene.rendering.system import Magnifying
 from kaleidoscene.workflows.request import RenderRequest
 
 # Share of the outermost pixels that may be coloured: objects do touch the border here and there.
@@ -95,7 +96,7 @@ def doubts_of(model: Model, references: Capture, cameras: Cameras, *, masked: bo
     """
     lenses = lens_doubts(model, references.cameras, cameras) if references.is_posed else []
     far = _far_views(references, cameras) or _unseen_views(references, cameras)
-    return [*background_doubts(model, references, masked=masked), *lenses, *far]
+    return [*background_doubts(model, references, masked=masked), *_size_doubts(model, references), *lenses, *far]
 
 
 def expectations(model: Model, shown: Float[Tensor, " targets"]) -> list[str]:
@@ -131,6 +132,14 @@ def background_doubts(model: Model, references: Capture, *, masked: bool = False
         f"{100 * share:.0f} % of the border of the references is not white; these weights know objects on white alone, "
         f"and smear backgrounds: {how}."
     ]
+
+
+def _size_doubts(model: Model, references: Capture) -> list[str]:
+    """Whether references are smaller than the views that are to be copied from them."""
+    system, size, asked = model.system, max(references.common_size), max(model.image_size)
+    if size >= asked or not isinstance(system, Magnifying) or system.magnification == 1:
+        return []
+    return [f"the references have {size} pixels on their longer side: views of {asked} show no more than they do."]
 
 
 def lens_doubts(model: Model, *views: Cameras) -> list[str]:

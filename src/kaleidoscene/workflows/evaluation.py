@@ -80,6 +80,8 @@ class EvaluationOptions:
     """Estimate the cameras of the rendered views again and compare them with those asked for: pycolmap."""
     joint: bool = False
     """Let the targets of a scene see each other; by default each is rendered alone."""
+    image_size: int | None = None
+    """Pixels on the longer side, a multiple of the model's own (see 'kaleidoscene render')."""
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
@@ -194,14 +196,14 @@ def _method(options: EvaluationOptions) -> tuple[Method, Renderer, float]:
         for flag, none in (("steps", None), ("guidance", None), ("device", "cpu"), ("precision", "fp32")):
             if getattr(options, flag) != none:
                 raise KaleidosceneError(f"--{flag} is for models; a baseline has none.")
-        like = load(options.like)
+        like = load(options.like).at_size(options.image_size)
         renderer = make_baseline(name, like.image_size)
         settings = {"seed": options.seed, **versions()}
         settings |= {"field": to_plain(FieldConfig())} if name == "radiance-field" else {}
         return Method(name=options.model, settings=settings), renderer, like.system.focal_over_height
     if options.like != "default":
         raise KaleidosceneError("--like is for baselines; a model has a size and lens of its own.")
-    model = load(options.model, device=options.device, precision=options.precision)
+    model = load(options.model, device=options.device, precision=options.precision).at_size(options.image_size)
     model = model.with_sampling(steps=options.steps, guidance=options.guidance)
     folder = resolve(options.model)
     weights = file_sha256(folder / "model.safetensors")

@@ -99,6 +99,9 @@ class KaleidoConfig:
     ray_contrast: float = 1.0
     """Power of the shares that points of a ray have of its pixel (their sum stays): above 1 the likeliest surface
     counts for more, and copies of unlikely ones blur less. It may be chosen after training."""
+    matched_windows: tuple[int, ...] = ()
+    """Sides of windows, in pixels of half the resolution, in which references are compared at points of rays
+    (``matching.py``); none: they are compared pixel by pixel alone."""
     looked_at_references: int = 0
     """References that a target is copied from, those whose cameras are nearest to its own; 0: all. Attention sees all
     of them in either case."""
@@ -131,6 +134,7 @@ class KaleidoConfig:
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 or None, got {self.window}.")
         self._check_reprojection()
+        self._check_looking()
         if (self.reference_attention == "causal") != (self.reference_time == "zero"):
             raise ValueError(
                 "reference_attention and reference_time go together: 'bidirectional' with 'shared' (paper) or "
@@ -147,14 +151,6 @@ class KaleidoConfig:
             raise ValueError(
                 f"points_per_depth must be at least 1, and 1 with refined_points, got {self.points_per_depth}."
             )
-        if self.coarse_to_fine and (not self.reprojection_depths or self.refined_points):
-            raise ValueError("coarse_to_fine belongs to reprojection_depths, without refined_points.")
-        if self.coarse_to_fine and self.prediction != "data":
-            raise ValueError("coarse_to_fine goes with prediction='data'.")
-        if self.outlines and (not self.reprojection_depths or self.reprojection_beyond or self.refined_points):
-            raise ValueError("outlines belong to reprojection_depths, without reprojection_beyond and refined_points.")
-        if self.outlines and self.prediction != "data":
-            raise ValueError("outlines go with prediction='data'.")
         if self.ray_contrast < 1:
             raise ValueError(f"ray_contrast must be at least 1, got {self.ray_contrast}.")
         if self.reprojection_depths < 0:
@@ -170,6 +166,20 @@ class KaleidoConfig:
             raise ValueError(f"refined_points must be at least 0, got {self.refined_points}.")
         if self.refined_points and not self.reprojection_depths:
             raise ValueError("refined_points refine reprojection: reprojection_depths must be at least 1.")
+
+    def _check_looking(self) -> None:
+        if self.matched_windows and (not self.reprojection_depths or self.refined_points):
+            raise ValueError("matched_windows belong to reprojection_depths, without refined_points.")
+        if any(side < 1 or side % 2 == 0 for side in self.matched_windows):
+            raise ValueError(f"matched_windows must be odd and at least 1, got {self.matched_windows}.")
+        if self.coarse_to_fine and (not self.reprojection_depths or self.refined_points):
+            raise ValueError("coarse_to_fine belongs to reprojection_depths, without refined_points.")
+        if self.coarse_to_fine and self.prediction != "data":
+            raise ValueError("coarse_to_fine goes with prediction='data'.")
+        if self.outlines and (not self.reprojection_depths or self.reprojection_beyond or self.refined_points):
+            raise ValueError("outlines belong to reprojection_depths, without reprojection_beyond and refined_points.")
+        if self.outlines and self.prediction != "data":
+            raise ValueError("outlines go with prediction='data'.")
 
     @property
     def num_heads(self) -> int:

@@ -23,6 +23,8 @@ _CELL_NUMBERS = 60
 # those inside of outlines, those near to what a coarse pass found, and those that are both. A coarse pass alone takes a
 # quarter of what it takes to look at one point a depth; of places nearly all points are looked at after it.
 _INSIDE, _NEAR, _BOTH, _COARSE, _EVERYWHERE = 0.33, 0.28, 0.22, 0.25, 0.9
+# The same of windows in which references are compared.
+_WINDOWS = 0.25
 # fp32 numbers of a point while it is asked whether to look at it.
 _ASKED = 20
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
@@ -65,6 +67,7 @@ class Request:
         grid: Token grid of a view.
         batch: Scenes in the call.
         composed: Share of the queries' pixels at which reprojection takes part, where the network has it.
+        magnification: How many times larger views are than the network sees them.
     """
 
     queries: int
@@ -72,6 +75,7 @@ class Request:
     grid: tuple[int, int]
     batch: int = 1
     composed: float = 1.0
+    magnification: int = 1
 
 
 def forward_flops(config: KaleidoConfig, request: Request) -> int:
@@ -88,19 +92,21 @@ def forward_flops(config: KaleidoConfig, request: Request) -> int:
     ends = 2 * 2 * width * config.patch_channels
     if config.ray_points:
         token, pixel = reprojection_flops(width, config.latent_channels, config.ray_points)
-        pixel *= config.points_per_depth
+        pixel *= config.points_per_depth * request.magnification
         if config.refined_points:
             cell = refinement_cell_flops(config.ray_points)
             near = reprojection_flops(width, config.latent_channels, config.refined_points)[1]
             ends += (token + CELLS**2 * (pixel + cell) + config.patch_size**2 * near) * request.composed
         else:
-            ends += (token + config.patch_size**2 * pixel) * request.composed
+            ends += (token + (config.patch_size * request.magnification) ** 2 * pixel) * request.composed
     vectors = {"full": 9, "shift": 3, "none": 0}[config.modulation]
     modulation = 2 * request.batch * request.queries * vectors * width * config.condition_channels
     return round(tokens * (config.depth * (per_token + attention) + ends)) + config.depth * modulation
 
 
-def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], bytes_per_number: int) -> int:
+def cache_bytes(
+    config: KaleidoConfig, references: int, grid: tuple[int, int], bytes_per_number: int, magnification: int = 1
+) -> int:
     """Memory of the keys and values of references."""
     tokens = references * grid[0] * grid[1]
     channels = 2 * HEAD_DIM + (RAY_CHANNELS if config.ray_bias else 0)
@@ -108,28 +114,32 @@ def cache_bytes(config: KaleidoConfig, references: int, grid: tuple[int, int], b
     if config.refined_points:
         surfaces += 4 * MATCH * config.patch_size**2 // 16 * tokens
     if config.outlines:
-        surfaces += 4 * config.patch_size**2 * tokens
+        surfaces += 4 * (config.patch_size * magnification) ** 2 * tokens
     return config.depth * tokens * config.kv_heads * channels * bytes_per_number + surfaces
 
 
-def reprojection_lookups(config: KaleidoConfig, references: int, targets: int, grid: tuple[int, int]) -> int:
+def reprojection_lookups(
+    config: KaleidoConfig, references: int, targets: int, grid: tuple[int, int], magnification: int = 1
+) -> int:
     """References that one evaluation looks up at points of rays; what is done once a point counts as two of them."""
     seen = min(references, config.looked_at_references or references)
-    lookups = targets * grid[0] * grid[1] * _points(config) * (seen + 2)
+    lookups = targets * grid[0] * grid[1] * _points(config, magnification) * (seen + 2)
     inside = config.outlines and references >= SEVERAL
     share = _INSIDE if inside else 1.0
     if config.coarse_to_fine:
         near = _EVERYWHERE if config.reprojection_beyond else _NEAR
-        share = _BOTH if inside else near + _COARSE / config.points_per_depth
-    return round(share * lookups)
+        share = _BOTH if inside else near + _COARSE / (config.points_per_depth * magnification)
+    # Windows are asked at one pixel of four, as large as in training.
+    windows = targets * grid[0] * grid[1] * config.patch_size**2 * config.ray_points * (seen + 2)
+    return round(share * lookups + (windows * _WINDOWS if config.matched_windows else 0))
 
 
-def _points(config: KaleidoConfig) -> int:
+def _points(config: KaleidoConfig, magnification: int) -> int:
     """That are looked at for a token."""
-    pixels = config.patch_size**2
+    pixels = (config.patch_size * magnification) ** 2
     if config.refined_points:
         return CELLS**2 * config.ray_points + pixels * config.refined_points
-    return pixels * config.points_per_depth * config.ray_points
+    return pixels * config.points_per_depth * magnification * config.ray_points
 
 
 def activation_bytes(config: KaleidoConfig, request: Request) -> int:
@@ -137,8 +147,10 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
     tokens = request.batch * request.queries * request.grid[0] * request.grid[1]
     key_tokens = request.batch * request.keys * request.grid[0] * request.grid[1]
     network = _LIVE_STREAMS * tokens * config.width + 6 * key_tokens * config.kv_heads * HEAD_DIM
-    pixels = tokens * config.patch_size**2
-    looked_at = config.refined_points or config.points_per_depth * config.ray_points
+    view_pixels = request.grid[0] * request.grid[1] * (config.patch_size * request.magnification) ** 2
+    pixels = request.batch * request.queries * view_pixels
+    per_depth = config.points_per_depth * request.magnification
+    looked_at = config.refined_points or per_depth * config.ray_points
     points = round(request.composed * pixels) * looked_at
     band = min(BAND, points)
     if config.refined_points:  # a view's cells are looked at together
@@ -146,7 +158,6 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
         band = max(band, cells + cells * _CELL_NUMBERS // POINT_NUMBERS)
     asked = _ASKED * min(FEWER * BAND, points) if config.outlines or config.coarse_to_fine else 0
     if config.coarse_to_fine:  # of one view its shares, which of them are large, and what is near to those
-        view = request.grid[0] * request.grid[1] * config.patch_size**2
-        asked += 3 * view // 4 * config.ray_points * (config.points_per_depth if config.outlines else 1)
+        asked += 3 * view_pixels // 4 * config.ray_points * (per_depth if config.outlines else 1)
     context = CELLS**2 * tokens * (config.ray_points + HIDDEN) if config.ray_points else 0
     return 4 * (network + context + asked + band * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels))

@@ -74,8 +74,11 @@ def with_cache(parts: KaleidoParts, scene: KaleidoScene) -> KaleidoScene:
     if not parts.use_cache:
         return scene
     batch, count, _, h, w = scene.latents.shape
-    size = parts.settings.model.patch_size
+    size = parts.settings.model.patch_size * parts.magnification
     cache = parts.model.allocate_cache(batch, count, (h // size, w // size), parts.dtype)
     with parts.autocast():
-        parts.model.encode_references(scene.latents, scene.reference_positions(), cache, features=scene.features)
+        parts.model.encode_references(
+            scene.latents, scene.reference_positions(), cache,
+            features=scene.features, magnification=parts.magnification,
+        )  # fmt: skip
     return replace(scene, cache=cache)

@@ -23,12 +23,16 @@ class Look:
         colours: Blend of all of them.
         evidence: What speaks for a surface there; the blend first.
         seen: Whether any reference sees the point.
+        count: How many do.
+        deviation: How far their colours differ.
         matches: Weighted mean and variance of their features.
     """
 
     colours: Float[Tensor, "batch c targets depths pixels"]
     evidence: Float[Tensor, "batch evidence targets depths pixels"]
     seen: Bool[Tensor, "batch targets depths pixels"]
+    count: Float[Tensor, "batch targets depths pixels"]
+    deviation: Float[Tensor, "batch targets depths pixels"]
     matches: Float[Tensor, "batch matches targets depths pixels"] | None = None
 
 
@@ -59,10 +63,11 @@ def look_at(sources: Sources, points: RayPoints, sharpness: Tensor, *, matches: 
             square = weighted if square is None else square + weighted
         agreement.add(view)
     colours, total = copied / own[:, None], agreement.total
-    speaks = [there / total, free / total, *agreement.numbers(sources.counts())]
+    alike = agreement.numbers(sources.counts())
+    speaks = [there / total, free / total, *alike]
     found = None
     if mean is not None and square is not None:
         mean, square = mean / total[:, None], square / total[:, None]
         found = torch.cat([mean, square - mean.square()], 1)
     evidence = torch.cat([colours, *(number[:, None] for number in speaks)], 1)
-    return Look(colours, evidence, agreement.count > 0, found)
+    return Look(colours, evidence, agreement.count > 0, agreement.count, alike[0], found)

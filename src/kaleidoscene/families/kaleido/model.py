@@ -54,6 +54,7 @@ class Kaleido(nn.Module):
                 config.width, config.latent_channels, depths,
                 beyond=config.reprojection_beyond, contrast=config.ray_contrast, references=config.looked_at_references,
                 points_per_depth=config.points_per_depth, coarse_to_fine=config.coarse_to_fine,
+                windows=config.matched_windows,
             )  # fmt: skip
         points = config.refined_points
         self.refinement = Refinement(config.latent_channels, points, config.looked_at_references) if points else None
@@ -96,6 +97,7 @@ class Kaleido(nn.Module):
         lattice: Lattice | None = None,
         group: ViewGroup | None = None,
         found: list[Surfaces] | None = None,
+        magnification: int = 1,
     ) -> Float[Tensor, "batch targets c h w"]:
         """Predict the targets of every scene.
 
@@ -111,6 +113,8 @@ class Kaleido(nn.Module):
             group: Processes over which the views of a scene are spread; ``latents``, ``positions`` and ``features`` are
                 then those of this process, ``present`` is of all views, and what comes out is this process's targets.
             found: Takes the surfaces that refinement finds; it stays empty where nothing is refined.
+            magnification: How many times smaller than ``latents`` the network sees views: reprojection copies at their
+                full size, and what it does not show is enlarged.
 
         Raises:
             KaleidosceneError: A cache was given to a model whose references attend to targets; masks or features do not
@@ -130,7 +134,8 @@ class Kaleido(nn.Module):
         own = range(total) if group is None else group.own
         local_references = max(0, min(num_references, own.stop) - own.start)
         is_target = torch.arange(own.start, own.stop, device=latents.device) >= num_references
-        x, grid = self._embed(latents, positions, local_references, features, is_target)
+        small = shrunk(latents, local_references, magnification)
+        x, grid = self._embed(small, positions, local_references, features, is_target)
         condition = self._condition(t, is_target)
         visible = None if present is None else view_visibility(present, num_references, causal=self.config.cacheable)
         geometry = ViewGeometry.of(self.config, positions, grid, visible, group)
@@ -144,11 +149,15 @@ class Kaleido(nn.Module):
                 sources = replace(sources, present=present[:, :num_references])
         x = self.final_modulation(x[:, local_references:], condition[:, local_references:])
         painted = unpatchify(exact(self.head(x)), self.config.patch_size, grid)
+        if magnification > 1:
+            size, shape = latents.shape[-2:], painted.shape[:2]
+            painted = nn.functional.interpolate(painted.flatten(0, 1), tuple(size), mode="bilinear")
+            painted = painted.unflatten(0, shape)
         if self.reprojection is None or sources is None:
             return painted
         targets = positions.select(slice(num_references, None))
         if self.refinement is None:
-            return self.reprojection(painted, x, sources, targets, grid, lattice)
+            return self.reprojection(painted, x, sources, targets, grid, lattice, magnification)
         out, surfaces = self.refinement(self.reprojection, painted, x, sources, targets, grid, lattice)
         if found is not None:
             found.append(surfaces)
@@ -161,6 +170,7 @@ class Kaleido(nn.Module):
         cache: KaleidoCache,
         *,
         features: Float[Tensor, "batch refs tokens feature"] | None = None,
+        magnification: int = 1,
     ) -> None:
         """Append references to a cache; they see the references that are in it and each other, never targets.
 
@@ -170,7 +180,8 @@ class Kaleido(nn.Module):
         self._require_cacheable()
         count = latents.shape[1]
         is_target = torch.zeros(count, dtype=torch.bool, device=latents.device)
-        x, grid = self._embed(latents, positions, count, features, is_target)
+        small = shrunk(latents, count, magnification)
+        x, grid = self._embed(small, positions, count, features, is_target)
         condition = self._condition(latents.new_zeros(len(latents)), is_target)
         geometry = ViewGeometry.of(self.config, positions, grid, None)
         for number, block in enumerate(self.blocks):
@@ -265,3 +276,14 @@ class Kaleido(nn.Module):
         if self.config.reference_time == "zero":
             per_view = per_view * is_target
         return per_view[..., None] if self.time is None else self.time(per_view)
+
+
+def shrunk(
+    latents: Float[Tensor, "batch views c h w"], references: int, times: int
+) -> Float[Tensor, "batch views c rows cols"]:
+    """Views as the network sees them, so many ``times`` smaller: references as means, noise of targets as a sample."""
+    if times == 1:
+        return latents
+    clean, noised = latents[:, :references], latents[:, references:]
+    means = nn.functional.avg_pool2d(clean.flatten(0, 1), times).unflatten(0, clean.shape[:2])
+    return torch.cat([means, noised[..., ::times, ::times]], 1)

@@ -25,6 +25,7 @@ class KaleidoParts:
         features: Encoder of auxiliary features, if the network takes any.
         precision: Autocast type of matrix products; geometry stays fp32.
         use_cache: Keep keys and values of references (causal models only).
+        magnification: How many times larger views are than the network sees them.
     """
 
     model: Kaleido
@@ -33,6 +34,7 @@ class KaleidoParts:
     features: FeatureEncoder | None
     precision: Precision
     use_cache: bool
+    magnification: int = 1
 
     @property
     def device(self) -> torch.device:

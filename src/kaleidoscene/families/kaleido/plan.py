@@ -53,15 +53,18 @@ class KaleidoPlan:
     Attributes:
         settings: Of a checkpoint or recipe; no weights are needed.
         cached: Whether keys and values of references are kept; None: wherever it is possible.
+        magnification: How many times larger views are than the network sees them.
     """
 
     settings: KaleidoSettings
     cached: bool | None = None
+    magnification: int = 1
 
     @property
     def image_size(self) -> tuple[int, int]:
         """``(height, width)`` of what it renders."""
-        return self.settings.image_size
+        h, w = self.settings.image_size
+        return (self.magnification * h, self.magnification * w)
 
     @property
     def method_note(self) -> dict[str, Any]:
@@ -85,10 +88,12 @@ class KaleidoPlan:
         """Cost of one call, with both branches of guidance; codec and feature encoder are not counted."""
         config, sampling = self.settings.model, self.settings.sampling
         cached = config.cacheable if self.cached is None else self.cached
-        grid = token_grid(self.settings, image_size or self.image_size)
+        h, w = image_size or self.image_size
+        times = self.magnification
+        grid = token_grid(self.settings, (h // times, w // times))
         batch, together = (targets, 1) if independent else (1, targets)
         queries = together if cached else references + together
-        conditional = Request(queries, references + together, grid, batch, together / queries)
+        conditional = Request(queries, references + together, grid, batch, together / queries, times)
         steps = sampling.schedule.steps
         evaluations = steps if sampling.solver == "euler" else 2 * steps - 1
         flops = evaluations * forward_flops(config, conditional)
@@ -96,7 +101,7 @@ class KaleidoPlan:
             flops += evaluations * forward_flops(config, Request(together, together, grid, batch, 0.0))
         if cached:
             flops += forward_flops(config, Request(references, references, grid, composed=0.0))
-        kept = cache_bytes(config, references, grid, 4 if precision == "fp32" else 2) if cached else 0
+        kept = cache_bytes(config, references, grid, 4 if precision == "fp32" else 2, times) if cached else 0
         parameters = _parameters_of(config)
-        lookups = evaluations * reprojection_lookups(config, references, targets, grid)
+        lookups = evaluations * reprojection_lookups(config, references, targets, grid, times)
         return KaleidoCost(parameters, flops, activation_bytes(config, conditional) + kept, kept, lookups)

@@ -40,6 +40,7 @@ class KaleidoRenderer:
         features: Encoder of auxiliary features, if the network takes any.
         precision: Autocast type of matrix products; geometry stays fp32.
         use_cache: Keep keys and values of references (causal models only). None: wherever it is possible.
+        magnification: How many times larger views are than the network sees them: it says where pixels are copied from.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class KaleidoRenderer:
         *,
         precision: Precision = "fp32",
         use_cache: bool | None = None,
+        magnification: int = 1,
     ) -> None:
         if use_cache and not settings.model.cacheable:
             raise KaleidosceneError(
@@ -61,9 +63,10 @@ class KaleidoRenderer:
         self.capabilities: Capabilities = replace(
             CAPABILITIES, renders_depth=settings.model.refined_points > 0, any_lens=settings.lenses is not None
         )
-        self.parts = KaleidoParts(model, settings, codec, features, precision, kept)
+        self.parts = KaleidoParts(model, settings, codec, features, precision, kept, magnification)
         self.sampling: SamplingConfig = settings.sampling
-        self.image_size = settings.image_size
+        h, w = settings.image_size
+        self.image_size = (magnification * h, magnification * w)
 
     @property
     def model(self) -> Kaleido:
@@ -81,12 +84,14 @@ class KaleidoRenderer:
         sampling: SamplingConfig | None = None,
         image_size: tuple[int, int] | None = None,
         use_cache: bool | None = None,
+        magnification: int | None = None,
     ) -> KaleidoRenderer:
-        """The same renderer with another way of sampling, another image size, with or without the cache."""
+        """The same renderer with other sampling, another image size or magnification, with or without the cache."""
         parts = self.parts
         other = KaleidoRenderer(
             parts.model, parts.settings, parts.codec, parts.features, precision=parts.precision,
             use_cache=parts.use_cache if use_cache is None else use_cache,
+            magnification=magnification or parts.magnification,
         )  # fmt: skip
         other.sampling = sampling or self.sampling
         other.image_size = image_size or self.image_size

@@ -17,13 +17,16 @@ Objects lie within half the distance of the farthest reference; for places, more
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from kaleidoscene.families.kaleido import matching
 from kaleidoscene.families.kaleido.coarse import STRIDE, Coarse
+from kaleidoscene.families.kaleido.matching import Volume, around, spread_at
 from kaleidoscene.families.kaleido.outlines import SEVERAL, WHITE, Inside
 from kaleidoscene.families.kaleido.packing import Chosen
 from kaleidoscene.families.kaleido.ray_points import Lattice, RayPoints, Sources
@@ -50,6 +53,7 @@ class Reprojection(Weighing):
         points_per_depth: Points that are looked at for each of these depths, with what tokens say taken linearly
             between them: copies that are shifted against each other blend.
         coarse_to_fine: Where no gradient is wanted, look closely only where a coarse pass found something.
+        windows: In which references are compared, as :class:`Weighing` has them.
     """
 
     def __init__(
@@ -63,8 +67,9 @@ class Reprojection(Weighing):
         references: int = 0,
         points_per_depth: int = 1,
         coarse_to_fine: bool = False,
+        windows: Sequence[int] = (),
     ) -> None:
-        super().__init__(width, channels, depths, beyond, contrast)
+        super().__init__(width, channels, depths, beyond, contrast, windows)
         self.references, self.points_per_depth, self.coarse_to_fine = references, points_per_depth, coarse_to_fine
 
     def forward(
@@ -75,6 +80,7 @@ class Reprojection(Weighing):
         targets: ViewPositions,
         grid: tuple[int, int],
         lattice: Lattice | None = None,
+        magnification: int = 1,
     ) -> Float[Tensor, "batch targets c h w"]:
         """Targets with what can be copied.
 
@@ -85,17 +91,21 @@ class Reprojection(Weighing):
             targets: Positions of the targets.
             grid: Of the tokens.
             lattice: Pixels at which anything is copied; None: all.
+            magnification: How many times larger pictures are than in training: so many times more points are looked at.
         """
         context = self.cells(tokens, grid)
         one_by_one = 0 < self.references < sources.latents.shape[1] or sources.outlines is not None
         one_by_one = one_by_one or not torch.is_grad_enabled()
-        lattice = lattice or Lattice()
+        lattice, per_depth = lattice or Lattice(), magnification * self.points_per_depth
         places, old = lattice.places(painted.shape[-2:], painted.device), lattice.of(painted)
         if one_by_one:
-            new = self._one_by_one(old, context, sources, targets, places)
+            new = self._one_by_one(old, context, sources, targets, places, magnification)
         else:
-            new = self._at(old.flatten(3), context, sources, targets, places.flatten(0, 1), self.points_per_depth)[0]
-            new = new.reshape(old.shape)
+            # In training the windows are those of the pixels that take part.
+            own = places.shape[:2] if lattice.stride == matching.STRIDE and magnification == 1 else None
+            volume = self._volume(sources, targets, magnification) if own is None else None
+            given = (context, sources, targets, places.flatten(0, 1), per_depth, volume, own)
+            new = self._at(old.flatten(3), *given)[0].reshape(old.shape)
         if lattice.stride == 1 and lattice.size is None:
             return new
         out = painted.clone()
@@ -103,7 +113,13 @@ class Reprojection(Weighing):
         return out
 
     def _one_by_one(
-        self, painted: Tensor, context: Tensor, sources: Sources, targets: ViewPositions, places: Tensor
+        self,
+        painted: Tensor,
+        context: Tensor,
+        sources: Sources,
+        targets: ViewPositions,
+        places: Tensor,
+        magnification: int,
     ) -> Tensor:
         """The same, a target at a time, so that memory does not grow with what is asked for."""
         asks, parts = sources.outlines is not None and sources.latents.shape[1] >= SEVERAL, []
@@ -113,15 +129,33 @@ class Reprojection(Weighing):
                 at = (slice(scene, scene + 1), slice(view, view + 1))
                 alone = targets.scene(scene).select(at[1])
                 near = some.nearest(alone, self.references)
-                asked = _Target(context[at], near, some if asks else None, alone)
+                volume = self._volume(near, alone, magnification)
+                per_depth = magnification * self.points_per_depth
+                asked = _Target(context[at], near, some if asks else None, alone, per_depth, volume)
                 parts.append(self._whole(painted[at], asked, places))
         return torch.cat(parts, 1).reshape(painted.shape).to(painted.dtype)
+
+    @torch.no_grad()
+    def _volume(self, sources: Sources, targets: ViewPositions, magnification: int) -> Volume | None:
+        """What windows of targets say, where any are asked; at the size of training, band by band."""
+        if not self.windows:
+            return None
+        images = nn.functional.avg_pool2d(sources.latents.float().flatten(0, 1), magnification)
+        sources = replace(sources, latents=images.unflatten(0, sources.latents.shape[:2]))
+        size, found = (images.shape[-2], images.shape[-1]), []
+        places = Lattice(stride=matching.STRIDE).places(size, images.device)
+        with torch.autocast(places.device.type, enabled=False):
+            steps, count = self.steps(1, places.device), max(1, BAND // self.points)
+            for band in places.flatten(0, 1).split(count):
+                found.append(spread_at(sources, RayPoints.of(targets, band, steps)))
+            deviation, seen = (torch.cat(part, -1).unflatten(-1, places.shape[:2]) for part in zip(*found, strict=True))
+            return Volume(around(deviation, seen > 1, self.windows), size)
 
     def _whole(
         self, painted: Float[Tensor, "1 1 c rows cols"], target: _Target, places: Float[Tensor, "rows cols 2"]
     ) -> Float[Tensor, "1 1 c rows cols"]:
         """One target; shares of points are kept of its coarse pass alone."""
-        per_depth, old, flat = self.points_per_depth, painted.flatten(3), places.flatten(0, 1)
+        per_depth, old, flat = target.per_depth, painted.flatten(3), places.flatten(0, 1)
         if not self.coarse_to_fine or torch.is_grad_enabled():
             return self._rays(old, target, flat, per_depth)[0].reshape(painted.shape)
         some, at = painted[..., ::STRIDE, ::STRIDE], places[::STRIDE, ::STRIDE]
@@ -155,7 +189,7 @@ class Reprojection(Weighing):
                 chosen = None if found is None else found.points(found.rays[band])
                 new, shares = self._chosen(painted[..., band], target, at, per_depth, chosen, keep)
             else:
-                given = (target.context, target.near, target.position, at, per_depth)
+                given = (target.context, target.near, target.position, at, per_depth, target.volume)
                 new, shares = self._at(painted[..., band], *given)
             bands.append(new)
             kept += [shares] if keep else []
@@ -169,13 +203,24 @@ class Reprojection(Weighing):
         targets: ViewPositions,
         places: Float[Tensor, "pixels 2"],
         per_depth: int,
+        volume: Volume | None,
+        own: Sequence[int] | None = None,
     ) -> tuple[Float[Tensor, "batch targets c pixels"], Float[Tensor, "batch targets points pixels"]]:
-        """Pixels at some places, with the shares of all of their points."""
+        """Pixels at some places, with the shares of all of their points.
+
+        Windows are those of the ``volume``; without one, places are ``own`` rows and columns of pixels of windows.
+        """
         with torch.autocast(painted.device.type, enabled=False):
             points = RayPoints.of(targets, places, self.steps(per_depth, places.device))
             look = self.look(sources, points, matches=False)
             said = self.said(context, places, per_depth)
-        logit = self.occupancies(look.evidence, said)
+            matched = None
+            if volume is not None:
+                matched = self.matched_at(volume, places, per_depth)
+            elif self.windows and own is not None:
+                deviation, seen = (x.unflatten(-1, own) for x in (look.deviation, look.count))
+                matched = around(deviation, seen > 1, self.windows).flatten(4)
+        logit = self.occupancies(look.evidence, said, matched)
         with torch.autocast(painted.device.type, enabled=False):
             return self.compose(look.seen, look.colours, logit, painted, per_depth)
 
@@ -198,12 +243,17 @@ class Reprojection(Weighing):
                 return (painted if left is None else WHITE + left * (painted - WHITE)), shares
             rays = torch.cat([pack.rays for pack in packs])
             said = self.said(target.context, places[rays], per_depth)
+            around_all = None if target.volume is None else self.matched_at(target.volume, places[rays], per_depth)
         for pack in packs:
             with torch.autocast(painted.device.type, enabled=False):
                 look = self.look(target.near, points.only(pack), matches=False)
                 depths, token = said[..., pack.at].split([len(mask), HIDDEN], 2)
                 numbers = torch.cat([depths.gather(2, pack.number[None, None]), token], 2)
-            logit = self.occupancies(look.evidence, numbers)
+                matched = None
+                if around_all is not None:
+                    some = around_all[..., pack.at]
+                    matched = some.gather(3, pack.number.expand(*some.shape[:3], -1, -1))
+            logit = self.occupancies(look.evidence, numbers, matched)
             with torch.autocast(painted.device.type, enabled=False):
                 pixels, share = self.compose(look.seen, look.colours, logit, painted[..., pack.rays], per_depth)
             new.append(pixels)
@@ -223,12 +273,16 @@ class _Target:
         near: References that it is copied from.
         outlined: All references of the scene, where their outlines are asked.
         position: Its own.
+        per_depth: Points that are looked at for each depth.
+        volume: What windows say of it, where any are asked.
     """
 
     context: Float[Tensor, "1 1 numbers gh gw"]
     near: Sources
     outlined: Sources | None
     position: ViewPositions
+    per_depth: int
+    volume: Volume | None
 
 
 def _inside(

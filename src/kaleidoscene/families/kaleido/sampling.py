@@ -55,7 +55,7 @@ def _field(
     lattice: Lattice | None = None,
 ) -> Velocity:
     """Velocity of the targets given a scene; without one, of targets alone (the unconditional branch)."""
-    model = parts.model
+    model, times = parts.model, parts.magnification
 
     def velocity(x: Tensor, t: float) -> Tensor:
         time = torch.full((len(x),), t, device=x.device)
@@ -64,13 +64,14 @@ def _field(
         with parts.autocast():
             if scene is None or scene.cache is not None:
                 cache = None if scene is None else scene.cache
-                out = model(x, time, positions, 0, cache=cache, lattice=lattice, found=found)
+                out = model(x, time, positions, 0, cache=cache, lattice=lattice, found=found, magnification=times)
             else:
                 both = scene.reference_positions().join(positions)
                 latents = torch.cat([scene.latents, x], dim=1)
                 out = model(
-                    latents, time, both, scene.num_references, features=scene.features, lattice=lattice, found=found
-                )
+                    latents, time, both, scene.num_references, features=scene.features, lattice=lattice, found=found,
+                    magnification=times,
+                )  # fmt: skip
         return velocity_from_data(x, out, time) if parts.settings.model.prediction == "data" else out
 
     return velocity

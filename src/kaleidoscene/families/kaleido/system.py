@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.registry import make_codec
 from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError, unknown_name
@@ -31,18 +32,41 @@ class KaleidoSystem:
         self.settings: KaleidoSettings = renderer.settings
         self.image_size = renderer.image_size
         # Buckets are cut from square views: there it is the longer side that has their angle.
-        is_bucket = self.image_size in self.settings.buckets
+        is_bucket = self.image_size in self.image_sizes[1:]
         side = (max if is_bucket else min)(self.image_size) / self.image_size[0]
         self.focal_over_height = 0.5 * side / math.tan(math.radians(self.settings.field_of_view) / 2)
 
     @property
+    def magnification(self) -> int:
+        """How many times larger its views are than the network sees them."""
+        return self.renderer.parts.magnification
+
+    @property
     def image_sizes(self) -> tuple[tuple[int, int], ...]:
-        """All sizes it was trained at."""
-        return (self.settings.image_size, *self.settings.buckets)
+        """All sizes it was trained at, so many times larger as it is to copy."""
+        times = self.magnification
+        return tuple((times * h, times * w) for h, w in (self.settings.image_size, *self.settings.buckets))
 
     def with_image_size(self, image_size: tuple[int, int]) -> KaleidoSystem:
         """The same checkpoint at another of :attr:`image_sizes`."""
         return KaleidoSystem(self.renderer.changed(image_size=image_size))
+
+    def magnified(self, times: int) -> KaleidoSystem:
+        """The same checkpoint, which copies pixels from references so many times larger than its network sees them.
+
+        Raises:
+            KaleidosceneError: It copies no pixels.
+        """
+        model = self.settings.model
+        if times != 1 and (
+            not model.reprojection_depths or model.refined_points or self.settings.codec != CodecConfig(factor=1)
+        ):
+            raise KaleidosceneError(
+                f"This model renders {max(self.settings.image_size)} pixels alone: larger views are for models that "
+                "copy pixels from references."
+            )
+        h, w = (times * side // self.magnification for side in self.image_size)
+        return KaleidoSystem(self.renderer.changed(image_size=(h, w), magnification=times))
 
     def variant(self, image_size: tuple[int, int], *, use_cache: bool | None) -> KaleidoSystem:
         """The same weights at another size, with or without kept references (None: as it is).
@@ -50,9 +74,9 @@ class KaleidoSystem:
         Raises:
             KaleidosceneError: The size is no whole number of tokens, or the model has no exact cache.
         """
-        tokens = token_grid(self.settings, self.image_size)
-        for pixels, whole, count in zip(image_size, self.image_size, tokens, strict=True):
-            if pixels % (whole // count):
+        tokens = token_grid(self.settings, self.settings.image_size)
+        for pixels, whole, count in zip(image_size, self.settings.image_size, tokens, strict=True):
+            if pixels % (self.magnification * whole // count):
                 raise KaleidosceneError(f"Images of {image_size[1]}x{image_size[0]} are no whole number of tokens.")
         return KaleidoSystem(self.renderer.changed(image_size=image_size, use_cache=use_cache))
 
@@ -89,7 +113,8 @@ class KaleidoSystem:
     def cost(self, references: int, targets: int, *, independent: bool = False) -> KaleidoCost:
         """Cost of rendering ``targets`` new views in one call; both branches of guidance are counted."""
         parts = self.renderer.parts
-        plan = KaleidoPlan(replace(self.settings, sampling=self.renderer.sampling), parts.use_cache)
+        settings = replace(self.settings, sampling=self.renderer.sampling)
+        plan = KaleidoPlan(settings, parts.use_cache, parts.magnification)
         return plan.cost(
             references, targets, independent=independent, precision=parts.precision, image_size=self.image_size
         )

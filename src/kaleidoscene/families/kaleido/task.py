@@ -20,6 +20,7 @@ from kaleidoscene.families.kaleido.batch_positions import positions_of, world_of
 from kaleidoscene.families.kaleido.checkpoint import describe
 from kaleidoscene.families.kaleido.depth_loss import KnownSurfaces, depth_losses
 from kaleidoscene.families.kaleido.initialisation import initialise
+from kaleidoscene.families.kaleido.matching import STRIDE as MATCHED_STRIDE
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.plan import token_grid
 from kaleidoscene.families.kaleido.ray_points import EXTENT, Lattice
@@ -47,7 +48,7 @@ class KaleidoLoss:
     reprojection_stride: int = 4
     """Of the lattice of pixels at which reprojection takes part in a training step; every step has another corner."""
     patch: bool = False
-    """Take as many pixels in one piece instead."""
+    """Take as many pixels in one piece instead, every second one where the network compares windows."""
     depth: float = 0.0
     """Weight of what true depths say (``depth_loss.py``), where the network refines and the data has depth."""
 
@@ -209,12 +210,13 @@ class KaleidoTask:
         stride = min(self.loss.reprojection_stride, *size)
         generator = seeded(seed, 5, step)
         if self.loss.patch:
+            step = MATCHED_STRIDE if self.settings.model.matched_windows else 1
             h, w = (side // stride for side in size)
             row, col = (
-                int(torch.randint(side - part + 1, (), generator=generator))
+                int(torch.randint(side - step * (part - 1), (), generator=generator))
                 for side, part in zip(size, (h, w), strict=True)
             )
-            return Lattice(row, col, 1, (h, w))
+            return Lattice(row, col, step, (h, w))
         row, col = torch.randint(stride, (2,), generator=generator).tolist()
         return Lattice(row, col, stride)
 

@@ -6,6 +6,8 @@ What tokens say of depths, what references show there and how much alike that is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from kaleidoscene.families.kaleido.agreement import TINY
 from kaleidoscene.families.kaleido.cells import CELLS, between_cells, between_depths, cells_of
 from kaleidoscene.families.kaleido.looking import EVIDENCE, Look, look_at
+from kaleidoscene.families.kaleido.matching import NUMBERS, Volume
 from kaleidoscene.families.kaleido.ray_points import RayPoints, Sources
 
 HIDDEN = 16
@@ -30,10 +33,21 @@ class Weighing(nn.Module):
         depths: Points that are looked at on every ray, about the place that is nearest to the origin.
         beyond: More of them, before and behind.
         contrast: Power of the shares of points; their sum on a ray stays.
+        windows: Sides of the windows in which references are compared; none: pixel by pixel alone.
     """
 
-    def __init__(self, width: int, channels: int, depths: int, beyond: int = 0, contrast: float = 1.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        channels: int,
+        depths: int,
+        beyond: int = 0,
+        contrast: float = 1.0,
+        windows: Sequence[int] = (),
+    ) -> None:
         super().__init__()
+        self.windows = tuple(windows)
+        self.matched = nn.Linear(NUMBERS * len(windows), HIDDEN, bias=False) if windows else None
         self.depths, self.contrast = depths, contrast
         self.points, self.near = depths + beyond, beyond // 4
         self.beyond = nn.Linear(width, CELLS**2 * beyond) if beyond else None
@@ -49,10 +63,10 @@ class Weighing(nn.Module):
 
         Begun with occupancies of a hundredth, whose copies are wrong, a network unlearned copying in a few steps.
         """
-        more = () if self.beyond is None else (self.beyond,)
+        more = [layer for layer in (self.beyond, self.matched) if layer is not None]
         for layer in (self.context, self.surface, self.occupancy, *more):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
         nn.init.xavier_uniform_(self.weigh.weight, gain=1 / _GAIN)
         nn.init.zeros_(self.weigh.bias)
         nn.init.constant_(self.occupancy.bias, -10 / _OCCUPANCY_GAIN)
@@ -95,6 +109,17 @@ class Weighing(nn.Module):
         *parts, more = numbers.split([near, depths, far, HIDDEN], dim=2)
         return torch.cat([*(between_depths(part, per_depth) for part in parts), more], 2)
 
+    def matched_at(
+        self, volume: Volume, places: Float[Tensor, "pixels 2"], per_depth: int
+    ) -> Float[Tensor, "batch matched targets more_points pixels"]:
+        """What windows say of the points of pixels."""
+        numbers = volume.at(places)
+        if per_depth == 1:
+            return numbers
+        depths, near, far = self._parts
+        parts = numbers.flatten(0, 1).split([near, depths, far], dim=2)
+        return torch.cat([between_depths(part, per_depth) for part in parts], 2).unflatten(0, numbers.shape[:2])
+
     def look(self, sources: Sources, points: RayPoints, *, matches: bool = True) -> Look:
         """What references show at points."""
         return look_at(sources, points, self.log_sharpness.float().exp(), matches=matches)
@@ -103,10 +128,13 @@ class Weighing(nn.Module):
         self,
         evidence: Float[Tensor, "batch evidence targets points pixels"],
         said: Float[Tensor, "batch targets numbers pixels"],
+        matched: Float[Tensor, "batch matched targets points pixels"] | None = None,
     ) -> Float[Tensor, "batch targets points pixels"]:
         """How likely there is a surface at each point, as logits."""
         # Half precision is enough here, and not for the sum of shares.
         hidden = (_GAIN * self.weigh.weight @ evidence.flatten(2)).unflatten(2, evidence.shape[2:])
+        if self.matched is not None and matched is not None:
+            hidden = hidden + (_GAIN * self.matched.weight @ matched.flatten(2)).unflatten(2, evidence.shape[2:])
         with torch.autocast(evidence.device.type, enabled=False):
             return self._logits(hidden.float(), said)
 

@@ -166,10 +166,12 @@ def kaleido_nano_places() -> KaleidoRecipe:
         settings=replace(
             base.settings, buckets=sizes[1:], lenses=(25.0, 100.0), background="any",
             model=replace(
-                base.settings.model, reprojection_beyond=16, ray_contrast=1.5, looked_at_references=10,
+                base.settings.model, reprojection_beyond=16, matched_windows=(3, 7), ray_contrast=1.5,
+                looked_at_references=10,
                 encoding=replace(base.settings.model.encoding, lens="projective"),
             ),
         ),
+        loss=replace(base.loss, patch=True),
         data=replace(
             base.data, image_size=None,
             buckets=tuple(
