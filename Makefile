@@ -1,4 +1,4 @@
-# make demo    new views of a real scanned object from three images, with the weights in the package
+# make demo    new views of a real scanned object from six images, with the weights in the package
 # make test    checks and tests
 # make check   ruff, pyright, import-linter
 
@@ -11,7 +11,7 @@ EXAMPLE := examples/captures/school_bus
 .PHONY: demo test check pytest system clean
 
 demo: $(VENV)/.core
-	$(BIN)/kaleidoscene render $(EXAMPLE) --out $(OUT) --references 0-2 --targets 3-26 --overwrite
+	$(BIN)/kaleidoscene render $(EXAMPLE) --out $(OUT) --references 0-2,27-29 --targets 3-26 --image-size 256 --overwrite
 
 test: check system pytest
 

@@ -1,4 +1,4 @@
-"""Render a textured mesh to a capture: a few scattered references, then an orbit to compare with.
+"""Render a textured mesh to a capture: scattered references, an orbit to compare with, and more references.
 
     python examples/05_render_your_own_mesh.py MESH.glb OUT
 
@@ -20,9 +20,10 @@ from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
 
-SIZE = (128, 128)
+SIZE = (256, 256)
 REFERENCES = [(35.0, 25.0), (155.0, 15.0), (275.0, 30.0)]  # azimuth, elevation in degrees
 ORBIT = [(15.0 * n, 20.0) for n in range(24)]
+MORE = [(95.0, 20.0), (215.0, 30.0), (335.0, 15.0)]  # references as well
 DISTANCE = 1.8
 
 
@@ -34,7 +35,7 @@ def cameras_at(angles: list[tuple[float, float]]) -> Cameras:
 
 
 def main(mesh: Path, out: Path) -> None:
-    cameras = cameras_at(REFERENCES + ORBIT)
+    cameras = cameras_at(REFERENCES + ORBIT + MORE)
     renders = Rasteriser(SIZE, supersampling=3).render(fit_unit_box(read_mesh(mesh)), cameras, Lighting())
     with whole_folder(out, overwrite=False) as folder:
         write_rendered_capture(folder, renders.rgba, cameras)

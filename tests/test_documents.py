@@ -109,7 +109,7 @@ def test_example_00(tmp_path, monkeypatch):
 
 def test_example_01(tmp_path, monkeypatch, capsys):
     run_example(monkeypatch, "01", BUS, tmp_path / "frusta.png")
-    assert (tmp_path / "frusta.png").exists() and "27 frames" in capsys.readouterr().out
+    assert (tmp_path / "frusta.png").exists() and "30 frames" in capsys.readouterr().out
 
 
 def test_example_02_is_a_path_that_renders(tmp_path, monkeypatch):
@@ -130,7 +130,7 @@ def test_example_03_puts_poses_right(tmp_path, monkeypatch, capsys):
     run_example(monkeypatch, "03", tmp_path / "bus", tmp_path / "fixed")
     out = capsys.readouterr().out
     assert "left out: frames [5]" in out and "converted: " in out
-    before = kaleidoscene.read_capture(BUS).select([n for n in range(27) if n != 5]).cameras.world_from_cam
+    before = kaleidoscene.read_capture(BUS).select([n for n in range(30) if n != 5]).cameras.world_from_cam
     after = kaleidoscene.read_capture(tmp_path / "fixed").cameras.world_from_cam
     between = [invert(poses[0]) @ poses for poses in (before, after)]
     torch.testing.assert_close(between[0], between[1], rtol=0, atol=1e-4)
@@ -150,7 +150,7 @@ def test_example_05(tmp_path, monkeypatch):
         if "No OpenGL" in str(error):
             pytest.skip(str(error))
         raise
-    assert len(list((tmp_path / "capture" / "images").glob("*.png"))) == 27
+    assert len(list((tmp_path / "capture" / "images").glob("*.png"))) == 30
 
 
 def test_example_06(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def decoded(page: str) -> list[Image.Image]:
 
 
 def test_a_notebook_shows_the_pictures(capture):
-    assert repr(capture) == "Capture('school_bus', nerfstudio, 27 views of 128x128, posed)"
+    assert repr(capture) == "Capture('school_bus', nerfstudio, 30 views of 256x256, posed)"
     shown = decoded(capture[:2]._repr_html_())
     assert [picture.size for picture in shown] == [(96, 96), (96, 96)]
     assert len(decoded(capture._repr_html_())) == 24

@@ -70,7 +70,7 @@ def test_a_capture_with_a_video_in_it_stays_a_capture(tmp_path):
     arguments = ["convert", str(tmp_path / "bus"), str(tmp_path / "out"), "--to", "shards"]
     assert main(arguments) == 0
     folder = ShardFolder(tmp_path / "out")
-    assert len(folder) == 1 and folder.num_views(0) == 27 and not folder.stock(0).is_video
+    assert len(folder) == 1 and folder.num_views(0) == 30 and not folder.stock(0).is_video
 
 
 def test_videos_of_one_name_are_refused_and_short_ones_do_not_block(tmp_path, capsys):

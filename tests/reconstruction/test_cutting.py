@@ -22,9 +22,8 @@ from kaleidoscene.images.undistortion import pinhole_of, undistort_image
 from kaleidoscene.reconstruction.cutting import CutOutConfig, cut_out
 from kaleidoscene.reconstruction.grab_cut import refined
 from kaleidoscene.workflows.cutting import _as_taken
-from tests.conftest import REPOSITORY
+from tests.own_captures import halved_bus
 
-BUS = REPOSITORY / "examples" / "captures" / "school_bus"
 QUICK = CutOutConfig(size=96, balls=(0.8, 1.1), rounds=1, detail=128)
 SHORT = ["--cut.size", "96", "--cut.balls", "0.8", "1.1", "--cut.rounds", "1", "--cut.detail", "128"]
 
@@ -42,9 +41,15 @@ def intersection_over_union(one, other):
 
 
 @pytest.fixture(scope="module")
-def bus():
-    """The bus of the examples in the scenery: images, cameras, true masks."""
-    capture = read_capture(BUS).select(range(0, 27, 3))
+def plain(tmp_path_factory):
+    """Nine views of the bus of the examples."""
+    return read_capture(halved_bus(tmp_path_factory.mktemp("captures") / "school_bus")).select(range(0, 27, 3))
+
+
+@pytest.fixture(scope="module")
+def bus(plain):
+    """The same in the scenery: images, cameras, true masks."""
+    capture = plain
     images, cameras = capture.images(), capture.cameras
     truth = (1 - images).amax(1) > 0.02
     return torch.where(truth[:, None], images, scenery(cameras)), cameras, truth
@@ -69,14 +74,14 @@ def test_a_body_that_views_share_mends_a_view_that_colours_mislead(bus):
     """One view has half of its background in the colours of the object."""
     images, cameras, truth = bus
     spoilt = images.clone()
-    patch = images[4].flatten(1)[:, truth[4].flatten()]
-    places = (~truth[4]).clone()
+    patch = images[6].flatten(1)[:, truth[6].flatten()]
+    places = (~truth[6]).clone()
     places[:, :64] = False
     chosen = torch.randint(patch.shape[1], (int(places.sum()),), generator=torch.Generator().manual_seed(0))
-    spoilt[4][:, places] = patch[:, chosen]
+    spoilt[6][:, places] = patch[:, chosen]
     alone = cut_out(spoilt, cameras, torch.zeros(3), replace(QUICK, rounds=0))
     together = cut_out(spoilt, cameras, torch.zeros(3), replace(QUICK, rounds=2))
-    before, after = (intersection_over_union(found.masks, truth)[4] for found in (alone, together))
+    before, after = (intersection_over_union(found.masks, truth)[6] for found in (alone, together))
     assert after > before + 0.1 and after > 0.8, (before, after)
 
 
@@ -147,7 +152,7 @@ def test_masks_lie_where_the_lens_has_put_the_object(tmp_path):
 
 
 @pytest.fixture
-def taken(bus, tmp_path):
+def taken(bus, plain, tmp_path):
     """The same as files, by a lens that bends: what a capture with cameras is."""
     images, cameras, _ = bus
     lens = Distortion.opencv(-0.4, 0.1)
@@ -158,19 +163,19 @@ def taken(bus, tmp_path):
     folder = tmp_path / "taken"
     (folder / "images").mkdir(parents=True)
     frames = []
-    for number, frame in enumerate(read_capture(BUS).select(range(0, 27, 3)).frames):
+    for number, frame in enumerate(plain.frames):
         seen = torch.nn.functional.grid_sample(
             images[number : number + 1], grid, padding_mode="border", align_corners=False
         )
         path = folder / "images" / f"{number:02d}.png"
         Image.fromarray((255 * seen[0]).round().byte().permute(1, 2, 0).numpy()).save(path)
         frames.append(replace(frame, image=path, intrinsics=matrix, distortion=lens, mask=None, depth=None))
-    capture = replace(read_capture(BUS), frames=tuple(frames), root=folder)
+    capture = replace(plain, frames=tuple(frames), root=folder)
     write_frames(folder / "transforms.json", capture)
     return folder
 
 
-def test_a_capture_with_cameras_gets_masks_that_render(taken, tmp_path, capsys):
+def test_a_capture_with_cameras_gets_masks_that_render(taken, plain, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["capture", str(taken), "--out", str(out), "--cut-out", *SHORT, "--json"]) == 0
     said = capsys.readouterr().out
@@ -181,11 +186,10 @@ def test_a_capture_with_cameras_gets_masks_that_render(taken, tmp_path, capsys):
         assert sheet.width > 9 * 60
     capture = read_capture(out)
     assert all(frame.distortion.kind == "opencv" for frame in capture.frames)
-    bus = read_capture(BUS).select(range(0, 27, 3))
-    white = bus.images()
+    white = plain.images()
     pinhole = capture.cameras.intrinsics[0].double()
     straight = torch.stack(
-        [undistort_image(image, bus.cameras.intrinsics[0], Distortion(), pinhole) for image in white]
+        [undistort_image(image, plain.cameras.intrinsics[0], Distortion(), pinhole) for image in white]
     )
     truth = (1 - straight).amax(1) > 0.02
     overlap = intersection_over_union(capture.masks()[:, 0] > 0.5, truth)

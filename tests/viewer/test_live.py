@@ -103,7 +103,7 @@ def test_the_nearest_photograph_is_shown_by_the_lens_of_the_views(bus):
         wider = replace(frame, intrinsics=frame.intrinsics * torch.tensor([[0.8], [0.8], [1.0]]).double())
         wide = replace(bus, frames=(wider, *bus.frames[1:]))
         seen = Photographs(wide, other).view(bus.cameras.world_from_cam[0].double()).image
-        kept = wide.select([0]).images()[0]
+        kept = torch.nn.functional.avg_pool2d(wide.select([0]).images()[0], 2)
         assert seen.shape == kept.shape and float((seen - kept).abs().mean()) > 0.01, "brought to the lens of the views"
 
 
