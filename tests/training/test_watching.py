@@ -58,6 +58,18 @@ def test_only_named_parts_learn(shards, tmp_path):  # noqa: F811
         make_trainer(shards, tmp_path / "none", only=("heda",))
 
 
+def test_batches_that_say_nothing_to_the_named_parts_change_nothing(shards, tmp_path):  # noqa: F811
+    """Without references nothing is copied: what weighs copies keeps its weights, and the run goes on."""
+    task = make_task(reprojection_depths=4, prediction="data")
+    before = {name: p.detach().clone() for name, p in task.model.named_parameters()}
+    trainer = make_trainer(shards, tmp_path / "run", task, only=("reprojection",), reference_dropout=1.0, steps=2)
+    trainer.train()
+    assert all(p.equal(before[name]) for name, p in trainer.model.named_parameters())
+    trainer.passes.world = World(size=2)
+    with pytest.raises(KaleidosceneError, match="--train.only reprojection: a batch says nothing to these parts"):
+        trainer.passes._backward(torch.zeros(()))
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kaleidoscene.datasets.views import Views
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.distributed import set_gradient_reduction
 from kaleidoscene.training.health import first_not_finite, not_finite_parameters
@@ -56,11 +57,21 @@ class Passes:
             share = weight / total
             # Processes average their gradients, so that each gives its part of the whole mean times their number.
             loss = losses["loss"] * (share * self.world.size).to(losses["loss"].dtype)
-            (loss if self.scaler is None else loss * self.scaler.scale).backward()
+            self._backward(loss if self.scaler is None else loss * self.scaler.scale)
             for name, value in losses.items():
                 means[name] = means.get(name, torch.zeros_like(total)) + value.detach().double() * share
             of_parts.append(torch.stack([value.detach().double() for value in losses.values()]).sum())
         return means, of_parts
+
+    def _backward(self, loss: Tensor) -> None:
+        """Nothing to do where no part that learns has a say in the loss, as those that look at references alone."""
+        if loss.requires_grad:
+            loss.backward()
+        elif self.world.size > 1:
+            raise KaleidosceneError(
+                f"--train.only {' '.join(self.config.only)}: a batch says nothing to these parts, and other processes "
+                "wait for their gradients; with --data.reference-dropout 0 all batches have references."
+            )
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Losses of a micro-batch, in the precision of the run."""

@@ -156,7 +156,8 @@ def kaleido_nano_refinement() -> KaleidoRecipe:
 def kaleido_nano_places() -> KaleidoRecipe:
     """Objects on white and places with backgrounds, by lenses of 25 to 100 degrees, in five aspect ratios.
 
-    From the default weights (``--init default --fresh reprojection.beyond``), which know one lens and white alone.
+    From the default weights (``--init default --fresh reprojection.beyond reprojection.matched``), which know one lens
+    and white alone, and compare references pixel by pixel.
     """
     base = kaleido_nano_reprojection()
     sizes, batches = ((128, 128), (96, 128), (128, 96), (80, 128), (128, 80)), (48, 64, 64, 72, 72)
