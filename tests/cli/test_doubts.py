@@ -90,6 +90,30 @@ def test_the_command_warns_and_strict_refuses(backed, tmp_path, capsys):
     assert "warning" not in capsys.readouterr().out
 
 
+def test_references_that_are_smaller_than_what_is_asked_for_are_named(backed):
+    small, bus = read_capture(backed), read_capture(BUS)[[0, 1]]
+    model = load("default").at_size(256)
+    (doubt,) = doubts_of(model, small, circle(10), masked=True)
+    assert doubt == "the references have 128 pixels on their longer side: views of 256 show no more than they do."
+    assert doubts_of(load("default"), small, circle(10), masked=True) == []
+    assert doubts_of(model, bus, bus.cameras) == [], "as large as that"
+
+
+@pytest.mark.slow
+def test_views_of_twice_the_size_go_on_where_they_were(tmp_path, capsys):
+    out = tmp_path / "out"
+    render = ["render", BUS, "--references", "0,2", "--targets", "5,14", "--out", str(out)]
+    large = [*render, "--image-size", "256"]
+    assert main(large) == 0 and "2 views of 256x256" in capsys.readouterr().out
+    assert read_capture(out).images().shape == (2, 3, 256, 256)
+    assert main(large) == 0 and "are there already" in capsys.readouterr().out
+    assert main(render) == 1 and "--overwrite" in capsys.readouterr().err, "another request"
+    objects = ["evaluate", "--benchmark", "objects", "--data", str(REPOSITORY / "examples" / "captures")]
+    more = ["--references", "1", "--metrics", "psnr", "--image-size", "256", "--out", str(tmp_path / "scores")]
+    assert main([*objects, *more]) == 0
+    assert "256x256" in capsys.readouterr().out
+
+
 def test_what_references_show_is_said_for_every_target(tmp_path, capsys):
     """A number a view, and what such views of held-out objects came out at."""
     command = ["render", BUS, "--references", "0,1", "--targets", "2,3,4", "--out", str(tmp_path / "out"), "--dry-run"]
