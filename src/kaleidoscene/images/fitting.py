@@ -138,6 +138,7 @@ def seen_boxes(
         scale_y, scale_x = height / rows, width / cols
         boxes.append((
             max(0, math.ceil(-top * scale_y - _EXACT)), max(0, math.ceil(-left * scale_x - _EXACT)),
-            min(height, math.floor((h - top) * scale_y + _EXACT)), min(width, math.floor((w - left) * scale_x + _EXACT)),
+            min(height, math.floor((h - top) * scale_y + _EXACT)),
+            min(width, math.floor((w - left) * scale_x + _EXACT)),
         ))  # fmt: skip
     return boxes
