@@ -12,7 +12,6 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.images.pixels import centre_box, resize_image
 
 _MOST_WHITE = 30  # times the image
-_EXACT = 1e-4  # of a pixel, what lenses in fp32 leave
 
 
 def fit_views(
@@ -137,8 +136,7 @@ def seen_boxes(
         top, left, rows, cols = _window(cameras[number], image_size, focal_over_height)
         scale_y, scale_x = height / rows, width / cols
         boxes.append((
-            max(0, math.ceil(-top * scale_y - _EXACT)), max(0, math.ceil(-left * scale_x - _EXACT)),
-            min(height, math.floor((h - top) * scale_y + _EXACT)),
-            min(width, math.floor((w - left) * scale_x + _EXACT)),
+            max(0, math.ceil(-top * scale_y - 1e-6)), max(0, math.ceil(-left * scale_x - 1e-6)),
+            min(height, math.floor((h - top) * scale_y + 1e-6)), min(width, math.floor((w - left) * scale_x + 1e-6)),
         ))  # fmt: skip
     return boxes
