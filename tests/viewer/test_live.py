@@ -11,6 +11,7 @@ import torch
 
 from kaleidoscene.api import load
 from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.cli.view import ViewOptions, _subject
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
 from kaleidoscene.geometry.poses import random_rigid
@@ -46,6 +47,21 @@ def test_a_film_is_what_a_rendering_gives(scene, bus):
     alone = scene.model.render(bus.select([0, 2]), cameras=scene.camera(cameras.world_from_cam[1]), plan=plan)
     torch.testing.assert_close(first.image, alone.images[0], rtol=0, atol=1e-6)
     assert first.seconds > 0
+
+
+def test_larger_views_and_their_drafts(bus, tmp_path):
+    options = ViewOptions(
+        paths=(REPOSITORY / "examples" / "captures" / "school_bus",), image_size=256, references="0,2"
+    )
+    subject = _subject(options, list(options.paths), tmp_path)
+    assert subject.load is not None and subject.load("rng").image_size == (64, 64), "which has one size"
+    live = LiveScene(subject.load("default"), bus, subject.references)
+    pose = bus.cameras.world_from_cam[5]
+    view, draft = live.view(pose), live.draft(pose)
+    assert view.image.shape == (3, 256, 256) and draft.image.shape == (3, 128, 128)
+    torch.testing.assert_close(draft.image, view.image[:, ::2, ::2], rtol=0, atol=0.05)
+    with pytest.raises(KaleidosceneError, match="models of rae3d render 64 alone"):
+        _subject(replace(options, model="rae3d"), list(options.paths), tmp_path).load("rae3d")
 
 
 def test_a_view_is_as_high_as_the_window():

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import tyro
 
-from kaleidoscene.api import load
+from kaleidoscene.api import Model, load
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.common import parse
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.registry import shipped_models
+from kaleidoscene.rendering.system import Magnifying
 from kaleidoscene.training.checkpoint_folders import newest_samples
 from kaleidoscene.viewer.comparison import TRUTH
 from kaleidoscene.viewer.export import export
@@ -40,6 +41,9 @@ class ViewOptions:
     """Views of the capture to render from, for example 0,8,16; by default as 'render' chooses them."""
     num_references: int | None = None
     """How many, where none are named."""
+    image_size: int | None = None
+    """Pixels on the longer side of new views, a multiple of the model's own (see 'kaleidoscene render'); models of the
+    window that cannot do that keep their size."""
     out: Path = Path("view")
     """Folder for what is saved and rendered from the page; nothing else is written."""
     export: Path | None = None
@@ -88,10 +92,12 @@ def _subject(options: ViewOptions, paths: list[Path], scratch: Path) -> Subject:
         raise KaleidosceneError("--compare is for the window; a page of --export has no new views.")
     if options.compare is not None and quiet:
         raise KaleidosceneError("--compare holds something against the views of a model: give a capture and --model.")
-    loaded = functools.cache(lambda name: load(name, device=options.device))
+    loaded = functools.cache(functools.partial(_loaded, options, name))
     if is_scene:
-        if options.references or options.num_references or options.compare:
-            raise KaleidosceneError(f"{path}: a scene file is of all its photographs; it takes no other references.")
+        if options.references or options.num_references or options.compare or options.image_size:
+            raise KaleidosceneError(
+                f"{path}: a scene file is of all its photographs at one size; it takes no other references."
+            )
         made = loaded("rng" if name == "none" else name).open_scene(path)
         capture, references = made.photographs(scratch), tuple(range(len(made.images)))
     else:
@@ -105,6 +111,13 @@ def _subject(options: ViewOptions, paths: list[Path], scratch: Path) -> Subject:
         names=tuple(dict.fromkeys((name, *shipped_models()))), against=against, made=made,
         beside=tuple(read_capture(other) for other in others),
     )  # fmt: skip
+
+
+def _loaded(options: ViewOptions, first: str, name: str) -> Model:
+    """A model at the size that is asked for; only the ``first`` one must have it."""
+    model = load(name, device=options.device)
+    sized = name == first or isinstance(model.system, Magnifying)
+    return model.at_size(options.image_size) if sized else model
 
 
 def _export(window: Window, options: ViewOptions, others: list[Path]) -> None:
