@@ -98,12 +98,13 @@ class Model:
         Raises:
             KaleidosceneError: They are no such multiple, or the model copies no pixels.
         """
-        own = max(self.system.image_size)
-        if pixels is None or pixels == own:
+        magnifies = isinstance(self.system, Magnifying)
+        own = max(self.system.image_size) // (self.system.magnification if magnifies else 1)
+        if pixels is None or pixels == max(self.system.image_size):
             return self
         if pixels < own or pixels % own:
             raise KaleidosceneError(f"Views of {pixels} pixels: expected a multiple of {own}, what this model renders.")
-        if not isinstance(self.system, Magnifying):
+        if not magnifies:
             raise KaleidosceneError(f"Views of {pixels} pixels: models of {self.system.family} render {own} alone.")
         return Model(self.system.magnified(pixels // own), self.device)
 

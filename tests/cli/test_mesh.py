@@ -195,6 +195,7 @@ def test_surfaces_are_scored_and_a_second_start_goes_on(objects, tmp_path, capsy
     assert main(other) == 1 and "an evaluation of baseline:hull" in capsys.readouterr().err
     for more, wanted in (
         (["--metrics", "psnr"], "--metrics is not for the benchmark gso-3d"),
+        (["--image-size", "256"], "--image-size is not for the benchmark gso-3d"),
         (["--references", "3", "3"], "--references must be different positive numbers"),
         (["--scenes", "buss"], "scene in"),
     ):

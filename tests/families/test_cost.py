@@ -17,6 +17,7 @@ from tests.conftest import CAUSAL, tiny_config
     "changes",
     [
         dict(), dict(window=2), dict(depth=5, kv_heads=2), dict(reprojection_depths=200),
+        dict(latent_channels=3, patch_size=16, reprojection_depths=40, matched_windows=(3, 5, 7)),
         dict(latent_channels=3, patch_size=16, reprojection_depths=20, refined_points=9),
     ],
 )  # fmt: skip

@@ -145,6 +145,8 @@ def test_sizes_by_the_longer_side():
     model = Model(system())
     assert model.at_size(None) is model and model.at_size(24) is model
     assert model.at_size(48).image_size == (32, 48)
+    assert model.at_size(48).at_size(72).image_size == (48, 72), "multiples are those of the size of training"
+    assert model.at_size(48).at_size(24).image_size == SIZE and model.at_size(48).at_size(None).image_size == (32, 48)
     assert model.at_size(72).for_shape(cameras((100, 80))).image_size == (60, 48), "portrait"
     for pixels in (12, 36, 0, -24):
         with pytest.raises(KaleidosceneError, match="expected a multiple of 24"):

@@ -36,7 +36,7 @@ class RenderOptions(RequestOptions):
     """'default', a checkpoint or run folder, or a hub id."""
     image_size: int | None = None
     """Pixels on the longer side, a multiple of the model's own (default weights: 128): what references show is copied
-    at this size, what none shows is painted at the model's size and enlarged. Twice the size takes 3 to 6 times as
+    at this size, what none shows is painted at the model's size and enlarged. Twice the size takes 4 to 5 times as
     long."""
     mode: RenderMode | None = None
     """joint: targets see each other; independent: they do not; autoregressive: they become references. By default what

@@ -92,12 +92,12 @@ def _subject(options: ViewOptions, paths: list[Path], scratch: Path) -> Subject:
         raise KaleidosceneError("--compare is for the window; a page of --export has no new views.")
     if options.compare is not None and quiet:
         raise KaleidosceneError("--compare holds something against the views of a model: give a capture and --model.")
+    if options.image_size is not None and (quiet or is_scene):
+        raise KaleidosceneError("--image-size is for new views of a capture: give one and --model.")
     loaded = functools.cache(functools.partial(_loaded, options, name))
     if is_scene:
-        if options.references or options.num_references or options.compare or options.image_size:
-            raise KaleidosceneError(
-                f"{path}: a scene file is of all its photographs at one size; it takes no other references."
-            )
+        if options.references or options.num_references or options.compare:
+            raise KaleidosceneError(f"{path}: a scene file is of all its photographs; it takes no other references.")
         made = loaded("rng" if name == "none" else name).open_scene(path)
         capture, references = made.photographs(scratch), tuple(range(len(made.images)))
     else:

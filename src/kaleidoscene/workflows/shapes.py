@@ -44,7 +44,7 @@ HULL, FIELD = "hull", "radiance-field"
 _BASELINES = (HULL, *WITH_DEPTH)
 _OF_VIEWS = (
     "expect_scenes", "metrics", "metric_weights", "scale_sweep", "sweep_axes", "adherence", "joint", "steps",
-    "guidance",
+    "guidance", "image_size",
 )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from kaleidoscene.families.kaleido.cells import CELLS
 from kaleidoscene.families.kaleido.config import HEAD_DIM, KaleidoConfig
 from kaleidoscene.families.kaleido.lookups import seconds_of_lookups
+from kaleidoscene.families.kaleido.matching import NUMBERS
+from kaleidoscene.families.kaleido.matching import STRIDE as WINDOW_STRIDE
 from kaleidoscene.families.kaleido.outlines import SEVERAL
 from kaleidoscene.families.kaleido.ray_bias import CHANNELS as RAY_CHANNELS
 from kaleidoscene.families.kaleido.refinement import MATCH
@@ -23,10 +25,12 @@ _CELL_NUMBERS = 60
 # those inside of outlines, those near to what a coarse pass found, and those that are both. A coarse pass alone takes a
 # quarter of what it takes to look at one point a depth; of places nearly all points are looked at after it.
 _INSIDE, _NEAR, _BOTH, _COARSE, _EVERYWHERE = 0.33, 0.28, 0.22, 0.25, 0.9
-# The same of windows in which references are compared.
-_WINDOWS = 0.25
 # fp32 numbers of a point while it is asked whether to look at it.
 _ASKED = 20
+# The same of a point of a view's windows, beside what they say.
+_WINDOW_NUMBERS = 8
+# Copies of the latents of views that are held at once, with what the allocator keeps (benchmarks/magnification.md).
+_PICTURES = 8
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
 # (benchmarks/render_memory.md) and rounded up.
 _LIVE_STREAMS = 14
@@ -92,6 +96,7 @@ def forward_flops(config: KaleidoConfig, request: Request) -> int:
     ends = 2 * 2 * width * config.patch_channels
     if config.ray_points:
         token, pixel = reprojection_flops(width, config.latent_channels, config.ray_points)
+        pixel += 2 * NUMBERS * len(config.matched_windows) * HIDDEN * config.ray_points
         pixel *= config.points_per_depth * request.magnification
         if config.refined_points:
             cell = refinement_cell_flops(config.ray_points)
@@ -129,9 +134,9 @@ def reprojection_lookups(
     if config.coarse_to_fine:
         near = _EVERYWHERE if config.reprojection_beyond else _NEAR
         share = _BOTH if inside else near + _COARSE / (config.points_per_depth * magnification)
-    # Windows are asked at one pixel of four, as large as in training.
-    windows = targets * grid[0] * grid[1] * config.patch_size**2 * config.ray_points * (seen + 2)
-    return round(share * lookups + (windows * _WINDOWS if config.matched_windows else 0))
+    # Windows are asked at some pixels of the size of training.
+    windows = targets * grid[0] * grid[1] * config.patch_size**2 // WINDOW_STRIDE**2 * config.ray_points * (seen + 2)
+    return round(share * lookups) + (windows if config.matched_windows else 0)
 
 
 def _points(config: KaleidoConfig, magnification: int) -> int:
@@ -158,6 +163,10 @@ def activation_bytes(config: KaleidoConfig, request: Request) -> int:
         band = max(band, cells + cells * _CELL_NUMBERS // POINT_NUMBERS)
     asked = _ASKED * min(FEWER * BAND, points) if config.outlines or config.coarse_to_fine else 0
     if config.coarse_to_fine:  # of one view its shares, which of them are large, and what is near to those
-        asked += 3 * view_pixels // 4 * config.ray_points * (per_depth if config.outlines else 1)
+        asked += 5 * view_pixels // 4 * config.ray_points * (per_depth if config.outlines else 1)
+    if config.matched_windows:  # of one view, at its size in training
+        view = request.grid[0] * request.grid[1] * config.patch_size**2 // WINDOW_STRIDE**2
+        asked += (2 * NUMBERS * len(config.matched_windows) + _WINDOW_NUMBERS) * view * config.ray_points
+    pictures = _PICTURES * (request.batch * request.queries + request.keys) * view_pixels * config.latent_channels
     context = CELLS**2 * tokens * (config.ray_points + HIDDEN) if config.ray_points else 0
-    return 4 * (network + context + asked + band * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels))
+    return 4 * (network + context + asked + pictures + band * (POINT_NUMBERS + POINT_CHANNELS * config.latent_channels))

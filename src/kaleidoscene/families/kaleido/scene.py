@@ -61,7 +61,7 @@ class KaleidoScene:
         """``times`` copies of each scene, next to each other."""
 
         def repeat(x: Tensor) -> Tensor:
-            return x.repeat_interleave(times, 0)
+            return x.expand(times, *x.shape[1:]) if len(x) == 1 else x.repeat_interleave(times, 0)  # no copies of one
 
         cameras = self.cameras
         return replace(
