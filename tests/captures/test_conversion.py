@@ -11,11 +11,12 @@ from PIL import Image
 from kaleidoscene.api import load
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import pinhole_capture
-from kaleidoscene.captures.conversion.points import point_cloud, write_ply
+from kaleidoscene.captures.conversion.points import point_cloud
 from kaleidoscene.captures.conversion.tools import WRITERS
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.captures.frames import Frame, PointCloud
+from kaleidoscene.captures.ply import write_ply
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.from_captures import ShardConfig, scene_of, write_shards
 from kaleidoscene.datasets.shards import ShardFolder

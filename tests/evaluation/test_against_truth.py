@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kaleidoscene.captures.conversion.points import write_ply
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
 from kaleidoscene.captures.frames import PointCloud
+from kaleidoscene.captures.ply import write_ply
 from kaleidoscene.cli.main import main
 from tests.conftest import REPOSITORY
 

@@ -18,7 +18,7 @@ from kaleidoscene.captures.frames import Frame, PointCloud
 from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.normalisation import focus_point, mean_centre
+from kaleidoscene.geometry.origin import SeenDepths, scene_origin
 from kaleidoscene.geometry.upright import rotation_between
 from kaleidoscene.geometry.view import Z_UP, mean_up
 from kaleidoscene.images.files import read_thumbnail
@@ -277,16 +277,21 @@ class Capture:
     def origin(self) -> Float[Tensor, " 3"]:
         """The point that networks take as origin, in world units.
 
-        The object's middle, or where the cameras of the whole capture look, or their mean; a selection keeps it.
+        The object's middle, or where the cameras of the whole capture look, as far as its points or depth bounds have
+        anything there (``geometry/origin.py``), or the cameras' mean; a selection keeps it.
         """
         if self.centre is not None:
             return self.centre
-        if self.centred == "object":
-            return torch.zeros(3)
-        try:
-            return focus_point(self.cameras)
-        except KaleidosceneError:
-            return mean_centre(self.cameras)
+        return torch.zeros(3) if self.centred == "object" else self._scene_origin
+
+    @cached_property
+    def _scene_origin(self) -> Float[Tensor, " 3"]:
+        bounds, seen = [frame.bounds for frame in self.frames if frame.bounds is not None], None
+        if len(bounds) == len(self):
+            seen = SeenDepths.between(bounds)
+        elif self.points is not None:
+            seen = SeenDepths.of_points(self.cameras, self.points.positions)
+        return scene_origin(self.cameras, seen)
 
     def up(self) -> Float[Tensor, " 3"]:
         """The direction that counts as up, in world axes.

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import write_images
-from kaleidoscene.captures.conversion.points import write_ply
 from kaleidoscene.captures.formats import colmap
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
+from kaleidoscene.captures.ply import write_ply
 from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 

@@ -12,10 +12,11 @@ from rich.progress import Progress
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import pinhole_capture
-from kaleidoscene.captures.conversion.points import point_cloud, write_ply
+from kaleidoscene.captures.conversion.points import point_cloud
 from kaleidoscene.captures.conversion.tools import WRITERS, dropped
 from kaleidoscene.captures.formats.re10k import camera_files
 from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.ply import write_ply
 from kaleidoscene.datasets.clips import clips_of, videos_in
 from kaleidoscene.datasets.from_captures import (
     LEFT_OUT,

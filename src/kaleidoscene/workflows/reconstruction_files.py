@@ -13,8 +13,8 @@ from jaxtyping import Float
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from kaleidoscene.captures.conversion.points import write_ply
 from kaleidoscene.captures.frames import PointCloud
+from kaleidoscene.captures.ply import write_ply
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.upright import rotation_between

@@ -1,17 +1,13 @@
-"""Point clouds of captures, as PLY."""
+"""Point clouds of captures."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.frames import PointCloud
 from kaleidoscene.geometry.rays import unproject
-from kaleidoscene.serialisation import save_aside
 
 _POINTS_A_FRAME = 20_000
 
@@ -37,21 +33,3 @@ def _unprojected(capture: Capture, number: int) -> tuple[Tensor, Tensor]:
     chosen = known[:: max(1, len(known) // _POINTS_A_FRAME)]
     colours = (image.movedim(0, -1).reshape(-1, 3)[chosen] * 255).round().to(torch.uint8)
     return world.reshape(-1, 3)[chosen], colours
-
-
-def write_ply(path: Path, cloud: PointCloud) -> None:
-    """Write a binary PLY with float positions and, where there are some, normals, 8-bit colours and confidence."""
-    columns: dict[str, Tensor] = dict(zip("xyz", cloud.positions.float().T, strict=True))
-    if cloud.normals is not None:
-        columns |= zip(("nx", "ny", "nz"), cloud.normals.float().T, strict=True)
-    if cloud.colours is not None:
-        columns |= zip(("red", "green", "blue"), cloud.colours.T, strict=True)
-    if cloud.confidence is not None:
-        columns["confidence"] = cloud.confidence.float()
-    kinds = {name: ("uchar", "u1") if x.dtype == torch.uint8 else ("float", "<f4") for name, x in columns.items()}
-    rows = np.empty(len(cloud), dtype=[(name, kind) for name, (_, kind) in kinds.items()])
-    for name, column in columns.items():
-        rows[name] = column.numpy()
-    properties = "".join(f"property {word} {name}\n" for name, (word, _) in kinds.items())
-    start = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(rows)}\n{properties}end_header\n"
-    save_aside(path, lambda file: file.write(start.encode() + rows.tobytes()))

@@ -10,9 +10,10 @@ import torch
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import pinhole_capture, write_images
-from kaleidoscene.captures.conversion.points import point_cloud, write_ply
+from kaleidoscene.captures.conversion.points import point_cloud
 from kaleidoscene.captures.formats import colmap, llff, transforms_json
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
+from kaleidoscene.captures.ply import write_ply
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.poses import field_of_view
 from kaleidoscene.geometry.rays import project

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture, Centred
 from kaleidoscene.captures.findings import Finding
-from kaleidoscene.captures.frames import Frame
+from kaleidoscene.captures.frames import Frame, PointCloud
+from kaleidoscene.captures.ply import read_ply
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.files import inside, is_absolute, read_json, rerooted
 from kaleidoscene.geometry.distortion import Distortion
@@ -70,11 +71,21 @@ def read(path: Path) -> Capture:
             *notes,
             f"{moved} frames name files by absolute paths of another machine; those that end alike are taken",
         )
-    findings = _findings(path, document)
+    points, findings = _points(path, document), _findings(path, document)
     kind = "blender" if blender else "nerfstudio"
     return Capture(
-        path.parent.name, kind, path, tuple(read_frames), _centred(document, blender), notes=notes, findings=findings,
+        path.parent.name, kind, path, tuple(read_frames), _centred(document, blender), points=points, notes=notes,
+        findings=findings,
     )  # fmt: skip
+
+
+def _points(path: Path, document: dict[str, Any]) -> PointCloud | None:
+    """Those of the file that is named for them, where there is one."""
+    name = document.get("ply_file_path")
+    if not isinstance(name, str) or not name:
+        return None
+    file = inside(path.parent, name, what="ply_file_path")
+    return read_ply(file) if file.is_file() else None
 
 
 def _factor(root: Path, named: list[Path]) -> int:
