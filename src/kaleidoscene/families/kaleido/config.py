@@ -102,6 +102,9 @@ class KaleidoConfig:
     matched_windows: tuple[int, ...] = ()
     """Sides of windows, in pixels of half the resolution, in which references are compared at points of rays
     (``matching.py``); none: they are compared pixel by pixel alone."""
+    blending_angle: float | None = None
+    """Degrees off the ray of a pixel at which a reference counts for a quarter in the colour of a point; None:
+    directions count softly, as in the evidence. It may be chosen after training."""
     looked_at_references: int = 0
     """References that a target is copied from, those whose cameras are nearest to its own; 0: all. Attention sees all
     of them in either case."""
@@ -146,6 +149,11 @@ class KaleidoConfig:
             raise ValueError(
                 "looked_at_references must be at least 0, and belongs to reprojection_depths, got "
                 f"{self.looked_at_references}."
+            )
+        if self.blending_angle is not None and not (1 <= self.blending_angle < 90 and self.reprojection_depths):
+            raise ValueError(
+                "blending_angle must lie between 1 and 90 degrees, and belongs to reprojection_depths, got "
+                f"{self.blending_angle}."
             )
         if self.points_per_depth < 1 or (self.points_per_depth > 1 and self.refined_points):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,7 +37,14 @@ class Look:
     matches: Float[Tensor, "batch matches targets depths pixels"] | None = None
 
 
-def look_at(sources: Sources, points: RayPoints, sharpness: Tensor, *, matches: bool = True) -> Look:
+def look_at(
+    sources: Sources,
+    points: RayPoints,
+    sharpness: Tensor,
+    *,
+    matches: bool = True,
+    blending_angle: float | None = None,
+) -> Look:
     """What references show at points; their features as well, where they have some and ``matches`` is set.
 
     Args:
@@ -44,6 +52,8 @@ def look_at(sources: Sources, points: RayPoints, sharpness: Tensor, *, matches: 
         points: The points.
         sharpness: How soon a point that is away from the surface of a reference is not on it.
         matches: Whether features are asked for.
+        blending_angle: Radians off a ray at which a reference counts for a quarter in the colour. Where an error of
+            depth shifts what is copied, it does so least from references that look along the ray.
     """
     none = torch.zeros_like(points.square)
     agreement = Agreement.of_none(none, sources.latents.shape[2])
@@ -52,7 +62,8 @@ def look_at(sources: Sources, points: RayPoints, sharpness: Tensor, *, matches: 
     for view in points.seen_from(sources if matches else replace(sources, features=None)):
         offset = (view.along - view.surface) * sharpness
         on_surface = 1 / (1 + offset.square())
-        own_weight = view.weight * (on_surface + 0.05)
+        near = view.weight if blending_angle is None else view.seen * _closeness(view.cosines, blending_angle)
+        own_weight = near * (on_surface + 0.05)
         own, copied = own + own_weight, torch.addcmul(copied, own_weight[:, None], view.colours)
         there = torch.addcmul(there, view.weight, on_surface)
         free = torch.addcmul(free, view.weight, torch.sigmoid(-offset))
@@ -71,3 +82,8 @@ def look_at(sources: Sources, points: RayPoints, sharpness: Tensor, *, matches: 
         found = torch.cat([mean, square - mean.square()], 1)
     evidence = torch.cat([colours, *(number[:, None] for number in speaks)], 1)
     return Look(colours, evidence, agreement.count > 0, agreement.count, alike[0], found)
+
+
+def _closeness(cosines: Tensor, angle: float) -> Tensor:
+    """1 along a ray, a quarter ``angle`` radians off, and from there on falling with its fourth power."""
+    return (1 + (1 - cosines).clamp_min(0) / (1 - math.cos(angle))).square().reciprocal()

@@ -54,7 +54,7 @@ class Kaleido(nn.Module):
                 config.width, config.latent_channels, depths,
                 beyond=config.reprojection_beyond, contrast=config.ray_contrast, references=config.looked_at_references,
                 points_per_depth=config.points_per_depth, coarse_to_fine=config.coarse_to_fine,
-                windows=config.matched_windows,
+                windows=config.matched_windows, blending_angle=config.blending_angle,
             )  # fmt: skip
         points = config.refined_points
         self.refinement = Refinement(config.latent_channels, points, config.looked_at_references) if points else None

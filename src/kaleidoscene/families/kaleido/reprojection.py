@@ -54,6 +54,7 @@ class Reprojection(Weighing):
             between them: copies that are shifted against each other blend.
         coarse_to_fine: Where no gradient is wanted, look closely only where a coarse pass found something.
         windows: In which references are compared, as :class:`Weighing` has them.
+        blending_angle: As there.
     """
 
     def __init__(
@@ -68,8 +69,9 @@ class Reprojection(Weighing):
         points_per_depth: int = 1,
         coarse_to_fine: bool = False,
         windows: Sequence[int] = (),
+        blending_angle: float | None = None,
     ) -> None:
-        super().__init__(width, channels, depths, beyond, contrast, windows)
+        super().__init__(width, channels, depths, beyond, contrast, windows, blending_angle)
         self.references, self.points_per_depth, self.coarse_to_fine = references, points_per_depth, coarse_to_fine
 
     def forward(

@@ -6,6 +6,7 @@ What tokens say of depths, what references show there and how much alike that is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +35,7 @@ class Weighing(nn.Module):
         beyond: More of them, before and behind.
         contrast: Power of the shares of points; their sum on a ray stays.
         windows: Sides of the windows in which references are compared; none: pixel by pixel alone.
+        blending_angle: Degrees off a ray at which a reference counts for a quarter in a colour (``looking.py``).
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class Weighing(nn.Module):
         beyond: int = 0,
         contrast: float = 1.0,
         windows: Sequence[int] = (),
+        blending_angle: float | None = None,
     ) -> None:
         super().__init__()
+        self.blending_angle = None if blending_angle is None else math.radians(blending_angle)
         self.windows = tuple(windows)
         self.matched = nn.Linear(NUMBERS * len(windows), HIDDEN, bias=False) if windows else None
         self.depths, self.contrast = depths, contrast
@@ -122,7 +126,8 @@ class Weighing(nn.Module):
 
     def look(self, sources: Sources, points: RayPoints, *, matches: bool = True) -> Look:
         """What references show at points."""
-        return look_at(sources, points, self.log_sharpness.float().exp(), matches=matches)
+        sharpness = self.log_sharpness.float().exp()
+        return look_at(sources, points, sharpness, matches=matches, blending_angle=self.blending_angle)
 
     def occupancies(
         self,

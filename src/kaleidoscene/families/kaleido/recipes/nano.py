@@ -168,7 +168,7 @@ def kaleido_nano_places() -> KaleidoRecipe:
             base.settings, buckets=sizes[1:], lenses=(25.0, 100.0), background="any",
             model=replace(
                 base.settings.model, reprojection_beyond=16, matched_windows=(3, 7), ray_contrast=1.5,
-                looked_at_references=10,
+                blending_angle=2.5, looked_at_references=4,
                 encoding=replace(base.settings.model.encoding, lens="projective"),
             ),
         ),
