@@ -1,4 +1,7 @@
-"""Real places: views between references that are far apart, by weights and baselines, all at 128 px and 49.1 degrees.
+"""Real places: views between references that are far apart, by weights and baselines.
+
+All at 128 x 128 px and 49.1 degrees, cropped or padded with white to them, or by the photographs' own lens and shape at
+128 px on the longer side (``--own-lens``), which the default weights cannot take.
 
 python -m benchmarks.places CAPTURE [CAPTURE ...] --models baseline:nearest baseline:plane-sweep default places
 """
@@ -14,6 +17,7 @@ import kaleidoscene
 from kaleidoscene.evaluation.baselines import make_baseline
 from kaleidoscene.evaluation.protocols import FirstViews
 from kaleidoscene.evaluation.run import HeldOutObject, evaluate, means
+from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.images.fitting import fit_views
 from kaleidoscene.nn.positions import NOMINAL_FOCAL
 from kaleidoscene.rendering.renderer import Renderer
@@ -21,12 +25,18 @@ from kaleidoscene.rendering.renderer import Renderer
 SIZE, TARGETS = (128, 128), 10
 
 
-def held_out(path: Path, most: int) -> tuple[HeldOutObject, FirstViews, int]:
-    """A capture with its references first, each as far as can be from those before it, and how many there are."""
+def held_out(path: Path, most: int, model: kaleidoscene.Model | None = None) -> tuple[HeldOutObject, FirstViews, int]:
+    """A capture with its references first, each as far as can be from those before it, and how many there are.
+
+    Its lens and shape are those of ``model``, by default one lens and a square.
+    """
     capture = kaleidoscene.read_capture(path)
     taken = torch.linspace(0, len(capture) - 1, min(len(capture), 2 * most + TARGETS)).round().long().unique()
     capture = capture.select(taken.tolist()).recentred()
-    images, cameras = fit_views(capture.images(), capture.cameras, SIZE, NOMINAL_FOCAL)
+    if model is None:
+        images, cameras = fit_views(capture.images(), capture.cameras, SIZE, NOMINAL_FOCAL)
+    else:
+        images, cameras = model.for_shape(capture.cameras).prepare(capture)
     targets = [round(place) for place in torch.linspace(1, len(taken) - 2, TARGETS).tolist()]
     free = [number for number in range(len(taken)) if number not in targets]
     order = [free[len(free) // 2]]
@@ -38,17 +48,19 @@ def held_out(path: Path, most: int) -> tuple[HeldOutObject, FirstViews, int]:
     return HeldOutObject(path.name, images[chosen], cameras[chosen]), protocol, len(order)
 
 
-def renderer_of(name: str) -> Renderer:
+def renderer_of(name: str, cameras: Cameras) -> Renderer:
     if name.startswith("baseline:"):
-        return make_baseline(name.removeprefix("baseline:"), SIZE)
-    return kaleidoscene.load(name).system.renderer
+        return make_baseline(name.removeprefix("baseline:"), cameras.image_size)
+    return kaleidoscene.load(name).for_shape(cameras).system.renderer
 
 
-def main(captures: list[Path], models: list[str], counts: list[int]) -> None:
+def main(captures: list[Path], models: list[str], counts: list[int], own_lens: bool) -> None:
     for path in captures:
-        scene, protocol, references = held_out(path, max(counts))
+        scene, protocol, references = held_out(path, max(counts), kaleidoscene.load("places") if own_lens else None)
         for name in models:
-            scores = means(evaluate(renderer_of(name), [scene], protocol, [n for n in counts if n <= references]))
+            scores = means(
+                evaluate(renderer_of(name, scene.cameras), [scene], protocol, [n for n in counts if n <= references])
+            )
             shown = " / ".join(f"{numbers['psnr']:.2f} dB {numbers['ssim']:.3f}" for numbers in scores.values())
             print(f"{path.name}, {name}, {', '.join(map(str, scores))} references: {shown}", flush=True)
 
@@ -60,5 +72,6 @@ if __name__ == "__main__":
         "--models", nargs="+", default=["baseline:nearest", "baseline:plane-sweep", "default", "places"]
     )
     parser.add_argument("--references", type=int, nargs="+", default=[1, 3, 9])
+    parser.add_argument("--own-lens", action="store_true")
     options = parser.parse_args()
-    main(options.captures, options.models, options.references)
+    main(options.captures, options.models, options.references, options.own_lens)
