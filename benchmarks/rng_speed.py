@@ -28,13 +28,15 @@ SIZE = (256, 256)
 TERA = 1e12
 
 
-def random_dinov2(patch_size: int) -> ResizedDinoV2:
+def random_dinov2(patch_size: int, *, base: bool = False) -> ResizedDinoV2:
+    """The large one, or the base one."""
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel  # noqa: PLC0415  an extra
 
-    large = Dinov2WithRegistersConfig(
-        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, patch_size=14, image_size=518
+    width, depth, heads = (768, 12, 12) if base else (1024, 24, 16)
+    config = Dinov2WithRegistersConfig(
+        hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, patch_size=14, image_size=518
     )
-    return ResizedDinoV2(Dinov2WithRegistersModel(large), patch_size)
+    return ResizedDinoV2(Dinov2WithRegistersModel(config), patch_size)
 
 
 def paper_rows(config: RngConfig, counts: list[int]) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories as paths
 from kaleidoscene.geometry.camera_path import read_camera_path, write_camera_path
+from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import rotation_angle
 from kaleidoscene.geometry.rays import project
 from tests.conftest import ring
@@ -89,6 +90,26 @@ def test_spline_meets_its_keyframes():
 def test_unknown_preset_names_the_near_one(view):
     with pytest.raises(KaleidosceneError, match="did you mean 'orbit'"):
         paths.preset("orbitt", view, 3)
+
+
+@pytest.mark.parametrize(("name", "far"), [("spiral", 0.25), ("lemniscate", 0.4)])
+def test_circles_stay_where_cameras_of_a_capture_stand(view, name, far):
+    """A film goes a few steps past what is far away: a quarter of that distance leaves all that it shows."""
+    poses = view.camera.world_from_cam.repeat(5, 1, 1)
+    poses[:, :3, 3] += 0.02 * torch.arange(5.0)[:, None] * poses[:, :3, 0]
+    cameras = Cameras(poses, view.camera.intrinsics.expand(5, 3, 3), view.camera.image_size)
+    film = paths.View.of(cameras, centre=view.centre)
+    assert film.reach == pytest.approx(0.04, rel=1e-4)
+
+    def beside(start: paths.View, **options: float) -> float:
+        moved = paths.PRESETS[name](start, 40, **options).centres - start.camera.centres
+        return float((moved @ start.camera.world_from_cam[:3, :3])[:, :2].norm(dim=-1).max())
+
+    assert beside(film) == pytest.approx(0.04, rel=1e-3)
+    assert beside(view) == pytest.approx(far * view.distance, rel=1e-3), "those around an object stand far apart"
+    assert beside(film, radius=0.1) == pytest.approx(0.1 * film.distance, rel=1e-3), "what is said is done"
+    alone = paths.View.of(Cameras(poses[:1], film.camera.intrinsics[None], film.camera.image_size), centre=view.centre)
+    assert alone.reach is None and beside(alone) == pytest.approx(far * alone.distance, rel=1e-3)
 
 
 def test_zero_frames_are_refused(view):

@@ -108,25 +108,35 @@ def rings(start: Start, *, azimuths: int = 12, elevations: Sequence[float] = (-3
     return Cameras.concatenate([orbit(view, azimuths, elevation=elevation) for elevation in elevations])
 
 
-def spiral(start: Start, frames: int, *, turns: float = 2.0, radius: float = 0.25, depth: float = 0.2) -> Cameras:
+def spiral(
+    start: Start, frames: int, *, turns: float = 2.0, radius: float | None = None, depth: float | None = None
+) -> Cameras:
     """Circles in the image plane with a swing along the optical axis, looking at the centre (LLFF's path).
 
     Args:
         start: Where the path starts.
         frames: Number of cameras.
         turns: Number of circles.
-        radius: Of the circles, in distances to the centre.
-        depth: Swing along the axis, in distances to the centre.
+        radius: Of the circles, in distances to the centre; by default a quarter, or less where the cameras of the
+            capture stand closer together.
+        depth: Swing along the axis, in distances to the centre; by default 0.8 of the radius.
     """
     view = as_view(start)
+    radius = view.within_reach(0.25) if radius is None else radius
+    depth = 0.8 * radius if depth is None else depth
     phase = 2 * math.pi * turns * _fractions(frames, view, closed=True)
     offsets = torch.stack([radius * phase.cos(), radius * phase.sin(), depth * (phase / (2 * turns)).sin()], -1)
     return _offset_path(view, view.distance * offsets)
 
 
-def lemniscate(start: Start, frames: int, *, radius: float = 0.4) -> Cameras:
-    """A lying figure eight in the image plane, looking at the centre; ``radius`` in distances to the centre."""
+def lemniscate(start: Start, frames: int, *, radius: float | None = None) -> Cameras:
+    """A lying figure eight in the image plane, looking at the centre.
+
+    ``radius`` is in distances to the centre; by default 0.4, or less where the cameras of the capture stand closer
+    together.
+    """
     view = as_view(start)
+    radius = view.within_reach(0.4) if radius is None else radius
     phase = 2 * math.pi * _fractions(frames, view, closed=True)
     scale = view.distance * radius / (1 + phase.sin() ** 2)
     offsets = torch.stack([scale * phase.cos(), scale * phase.sin() * phase.cos(), torch.zeros_like(phase)], dim=-1)

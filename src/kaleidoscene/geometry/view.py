@@ -20,11 +20,20 @@ _NO_DISTANCE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Where a path starts: a single camera, the point it moves about and the direction that counts as up."""
+    """Where a path starts: a single camera, the point it moves about and the direction that counts as up.
+
+    Attributes:
+        camera: Without batch axes.
+        centre: In world units.
+        up: In world axes.
+        reach: How far the cameras of a capture stand from their middle, the farthest tenth left out; None if there is
+            one alone, or all stand at one place.
+    """
 
     camera: Cameras
     centre: Float[Tensor, " 3"]
     up: Float[Tensor, " 3"]
+    reach: float | None = None
 
     @classmethod
     def of(cls, cameras: Cameras, *, centre: Tensor | None = None, up: Tensor | None = None, start: int = 0) -> View:
@@ -45,12 +54,18 @@ class View:
             raise KaleidosceneError(f"Camera {start} does not exist: there are {len(cameras)}.")
         if centre is None:
             centre = focus_point(cameras) if len(cameras) > 1 else _nearest_on_axis(cameras[0])
-        return cls(cameras[start], centre, mean_up(cameras) if up is None else up)
+        distances = (cameras.centres - cameras.centres.mean(0)).norm(dim=-1)
+        reach = float(distances.quantile(0.9)) or None
+        return cls(cameras[start], centre, mean_up(cameras) if up is None else up, reach)
 
     @property
     def distance(self) -> float:
         """From the camera to the centre."""
         return float((self.camera.centres - self.centre).norm())
+
+    def within_reach(self, radius: float) -> float:
+        """A radius in distances to the centre, or that to which the cameras of the capture reach, if it is less."""
+        return radius if self.reach is None else min(radius, self.reach / self.distance)
 
 
 @runtime_checkable
