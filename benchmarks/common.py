@@ -8,7 +8,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -31,7 +31,7 @@ def median_seconds(function: Callable[[], object], *, repeats: int = 5, warmup: 
     return statistics.median(times)
 
 
-def interleaved_medians(functions: dict[str, Callable[[], object]], *, repeats: int = 5) -> dict[str, float]:
+def interleaved_medians(functions: Mapping[str, Callable[[], object]], *, repeats: int = 5) -> dict[str, float]:
     """Median times of calls that take turns, so that a drift of the machine meets all of them."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():

@@ -98,15 +98,15 @@ class Model:
         Raises:
             KaleidosceneError: They are no such multiple, or the model copies no pixels.
         """
-        magnifies = isinstance(self.system, Magnifying)
-        own = max(self.system.image_size) // (self.system.magnification if magnifies else 1)
-        if pixels is None or pixels == max(self.system.image_size):
+        system, now = self.system, max(self.system.image_size)
+        own = now // (system.magnification if isinstance(system, Magnifying) else 1)
+        if pixels is None or pixels == now:
             return self
         if pixels < own or pixels % own:
             raise KaleidosceneError(f"Views of {pixels} pixels: expected a multiple of {own}, what this model renders.")
-        if not magnifies:
+        if not isinstance(system, Magnifying):
             raise KaleidosceneError(f"Views of {pixels} pixels: models of {self.system.family} render {own} alone.")
-        return Model(self.system.magnified(pixels // own), self.device)
+        return Model(system.magnified(pixels // own), self.device)
 
     def for_shape(self, cameras: Cameras) -> Model:
         """The same model at that of its image sizes whose aspect ratio is nearest to that of some cameras."""

@@ -34,7 +34,7 @@ def read_ply(path: Path) -> PointCloud:
         if order == "=":
             rows = np.loadtxt(body.decode("ascii").splitlines()[:count], dtype=fields, ndmin=1)
         else:
-            rows = np.frombuffer(body, np.dtype(fields).newbyteorder(order), count)
+            rows = np.frombuffer(body, [(name, order + kind) for name, kind in fields], count)
         if len(rows) < count:
             raise ValueError(f"{len(rows)} of {count} vertices")
         positions = np.stack([rows[axis].astype(np.float64) for axis in "xyz"], 1)
