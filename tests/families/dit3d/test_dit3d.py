@@ -198,6 +198,31 @@ def test_a_scene_of_nothing_is_drawn_for_its_cameras_alone():
     torch.testing.assert_close(made(1, seen=moved).images, first.images, rtol=0, atol=1e-4)
 
 
+def test_a_scene_grows_by_what_was_rendered_of_it():
+    """The same as if it had been given, in the same world; what was given says which way it is made."""
+    cameras, images = ring(6, SIZE, batch=(1,)), torch.rand(1, 3, 3, *SIZE)
+    renderer, seeds = tiny_renderer(decode_from=2), seeds_of(5, range(3))
+    scene = renderer.expect(renderer.encode(images[:, :1], cameras[:, :1]), cameras[:, 1:])
+    first = renderer.render(scene, cameras[:, 3:], seeds=seeds)
+    grown = renderer.extend(scene, images[:, 1:], cameras[:, 1:3], keep=[0])
+    assert (grown.num_references, grown.generated) == (3, 2) and not grown.drawn
+    found = renderer.render(grown, cameras[:, 3:], seeds=seeds).images
+    assert not torch.allclose(found, first.images, atol=1e-3), "it was drawn anew"
+    drawing = tiny_renderer(decode_from=None)
+    given = drawing.encode(images, cameras[:, :3])
+    given = replace(given, seen=replace(given.seen, world=scene.seen.world), poses=scene.poses)
+    torch.testing.assert_close(found, drawing.render(given, cameras[:, 3:], seeds=seeds).images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(renderer.render(scene, cameras[:, 3:], seeds=seeds).images, first.images), "unchanged"
+    # The older of the two rendered views gives way to a newer one.
+    again = renderer.extend(grown, images[:, :1], cameras[:, 4:5], keep=[0, 2])
+    assert (again.num_references, again.generated) == (3, 2)
+    assert again.seen.images is not None and again.seen.images.equal(images[:, [0, 2, 0]])
+    assert again.cameras.world_from_cam.equal(cameras.world_from_cam[:, [0, 2, 4]])
+    assert renderer.settings.route(again.num_references - again.generated) == "diffusion"
+    with pytest.raises(KaleidosceneError, match="the model renders"):
+        renderer.extend(scene, torch.rand(1, 1, 3, 8, 8), ring(1, (8, 8), batch=(1,)), keep=[0])
+
+
 def test_what_is_seen_enough_is_decoded():
     cameras, images = ring(5, SIZE, batch=(1,)), torch.rand(1, 2, 3, *SIZE)
     renderer, said = tiny_renderer(decode_from=2), []

@@ -23,11 +23,18 @@ from kaleidoscene.geometry.rays import plucker_rays
 from kaleidoscene.nn.precision import Precision, autocast
 from kaleidoscene.randomness import draw_noise, seeded
 from kaleidoscene.rendering.capabilities import Capabilities
-from kaleidoscene.rendering.renderer import OnStep, PlainRenderer, Rendering, Scene, check_targets, request_seed
+from kaleidoscene.rendering.renderer import (
+    OnStep,
+    PlainRenderer,
+    Rendering,
+    Scene,
+    check_references,
+    check_targets,
+    request_seed,
+)
 
 CAPABILITIES = Capabilities(
-    needs_cameras=True, renders_depth=True, renders_points=True, samples=True, generates=True,
-    takes_back_views=False, any_lens=True,
+    needs_cameras=True, renders_depth=True, renders_points=True, samples=True, generates=True, any_lens=True
 )  # fmt: skip
 _NOISE = 34
 
@@ -41,11 +48,13 @@ class Dit3dScene:
         poses: Of targets, in the world of the references; None where they are not known.
         drawn: Scenes of the autoencoder by the seed of the request that they were drawn for; of None, what is decoded
             without drawing.
+        generated: How many of the references were rendered (:meth:`Dit3dRenderer.extend`).
     """
 
     seen: Rae3dScene
     poses: Cameras | None = None
     drawn: dict[int | None, Rae3dScene] = field(default_factory=dict)
+    generated: int = 0
 
     @property
     def num_references(self) -> int:
@@ -102,7 +111,7 @@ class Dit3dRenderer(PlainRenderer):
         if scene.poses is not None:
             return scene
         world = RelativeWorld.of(scene.cameras, cameras)
-        return Dit3dScene(replace(scene.seen, world=world), self._some_of(cameras))
+        return Dit3dScene(replace(scene.seen, world=world), self._some_of(cameras), generated=scene.generated)
 
     def imagine(self, cameras: Cameras) -> Dit3dScene:
         """A scene of which nothing is seen, for targets ``(batch, targets)``; its world is that of the first."""
@@ -114,6 +123,31 @@ class Dit3dRenderer(PlainRenderer):
         """Those of targets that stand in the condition."""
         count, most = cameras.batch_shape[1], self.settings.sampling.poses
         return cameras[:, sorted({round(n * (count - 1) / max(most - 1, 1)) for n in range(min(most, count))})]
+
+    def extend(
+        self, scene: Scene, images: Float[Tensor, "batch new 3 h w"], cameras: Cameras, *, keep: Sequence[int]
+    ) -> Dit3dScene:
+        """A scene that is drawn anew, with views that were rendered of it as further references (ours).
+
+        Its world, the poses in its condition and the noise of a request stay; so does the way it is made, which is told
+        by the references that were given.
+
+        Args:
+            scene: As it was.
+            images: Rendered views.
+            cameras: Theirs.
+            keep: References of it that stay, the given ones first.
+        """
+        assert isinstance(scene, Dit3dScene) and scene.seen.images is not None
+        check_references(images, cameras, self.image_size)
+        old, given = list(keep), scene.num_references - scene.generated
+        together = torch.cat([scene.seen.images[:, old], images.to(scene.seen.images)], dim=1)
+        known = scene.cameras[:, old]
+        poses = torch.cat([known.world_from_cam, cameras.world_from_cam.to(known.world_from_cam)], dim=1)
+        lenses = torch.cat([known.intrinsics, cameras.intrinsics.to(known.intrinsics)], dim=1)
+        seen = replace(scene.seen, images=together, cameras=Cameras(poses, lenses, known.image_size))
+        generated = images.shape[1] + sum(number >= given for number in old)
+        return Dit3dScene(seen, scene.poses, generated=generated)
 
     @torch.no_grad()
     def render(
@@ -137,7 +171,7 @@ class Dit3dRenderer(PlainRenderer):
         assert isinstance(scene, Dit3dScene)
         check_targets(cameras, seeds)
         scene = self.expect(scene, cameras)
-        drawn = self.settings.route(scene.num_references) == "diffusion"
+        drawn = self.settings.route(scene.num_references - scene.generated) == "diffusion"
         seed = request_seed(seeds) if drawn else None
         if seed not in scene.drawn:
             own = self.autoencoder.renderer
