@@ -8,9 +8,12 @@ import torch
 from PIL import Image
 
 from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.captures.frames import PointCloud
 from kaleidoscene.captures.ply import read_ply, write_ply
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.view import View, as_view
+from tests.conftest import ring
 from tests.geometry.test_origin import cloud
 
 XYZ = "property float x\nproperty double y\nproperty float z\n"
@@ -66,11 +69,13 @@ def test_files_of_others(tmp_path, order):
         "ply\nformat ascii 1.0\nelement vertex 1\nproperty list uchar int x\nend_header\n1 2",
         f"ply\nformat ascii 1.0\nelement vertex many\n{XYZ}end_header\n1 2 3",
         f"ply\nformat ascii 1.0\nelement vertex -1\n{XYZ}end_header\n1 2 3",
+        f"ply\nformat binary_little_endian 1.0\nelement vertex {10**26}\n{XYZ}end_header\n1 2 3",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
     ],
 )  # fmt: skip
 def test_what_is_none_is_refused(tmp_path, text):
     (tmp_path / "a.ply").write_text(text)
-    with pytest.raises(KaleidosceneError, match=r"a\.ply: not a PLY file with points"):
+    with pytest.raises(KaleidosceneError, match=r"a\.ply: "):
         read_ply(tmp_path / "a.ply")
 
 
@@ -93,6 +98,47 @@ def test_points_beside_cameras_say_where_a_walk_looks(tmp_path):
     assert capture.points is not None and len(capture.points) == 4000
     assert capture.origin()[2] == pytest.approx(13.8, rel=0.05) and capture.origin()[0] == pytest.approx(0.5, abs=0.01)
     assert capture.select([1]).origin().equal(capture.origin())
-    (tmp_path / "points.ply").write_text("ply")
-    with pytest.raises(KaleidosceneError, match="not a PLY file"):
-        read_capture(tmp_path)
+    assert not capture.findings
+    # Absolute paths of another machine, as for images.
+    (tmp_path / "transforms.json").write_text(json.dumps({**document, "ply_file_path": "/home/she/room/points.ply"}))
+    assert len(read_capture(tmp_path).points or ()) == 4000
+    for name, said in (
+        ("../points.ply", "leads out of"),
+        ("none.ply", "No such file"),
+        ("0.png", "0.png"),
+        (7, "no name"),
+    ):
+        (tmp_path / "transforms.json").write_text(json.dumps({**document, "ply_file_path": name}))
+        without = read_capture(tmp_path)
+        (finding,) = without.findings
+        assert without.points is None and without.origin().tolist() == [0.5, 0.0, 0.0]
+        assert (finding.severity, finding.kind) == ("warning", "points") and said in finding.value
+
+
+def test_what_sensors_and_editors_write(tmp_path):
+    """Points that are not finite, comments in any letters, and blank lines."""
+    colour = "property uchar red\nproperty uchar green\nproperty uchar blue\n"
+    comment = "comment H\u00e4user, the end_header comes later"
+    head = f"ply\nformat ascii 1.0\n{comment}\nelement vertex 3\n{XYZ}{colour}end_header\n"
+    (tmp_path / "a.ply").write_text(f"{head}\n1 2 3 4 5 6\nnan 0 0 1 1 1\n\n7 8 9 10 11 12\n", encoding="latin-1")
+    found = read_ply(tmp_path / "a.ply")
+    assert found.positions.tolist() == [[1, 2, 3], [7, 8, 9]]
+    assert found.colours is not None and found.colours.tolist() == [[4, 5, 6], [10, 11, 12]]
+    (tmp_path / "b.ply").write_text(f"ply\nformat ascii 1.0\nelement vertex 0\n{XYZ}end_header\n")
+    assert len(read_ply(tmp_path / "b.ply")) == 0
+
+
+def test_selections_know_where_all_cameras_stand(tmp_path):
+    """In whatever world, and so how wide a path about the first of them may be."""
+    for number in range(5):
+        Image.new("RGB", (26, 18)).save(tmp_path / f"{number}.png")
+    write_cameras(tmp_path / "transforms.json", [f"{n}.png" for n in range(5)], ring(5, (18, 26)), centred="scene")
+    whole = read_capture(tmp_path)
+    torch.testing.assert_close(whole.standpoints(), whole.cameras.centres.double())
+    one = whole.select([3])
+    assert one.standpoints().equal(whole.standpoints()) and as_view(one).reach == pytest.approx(
+        View.of(whole.cameras, start=3).reach
+    )
+    for moved, all_of_them in ((one.recentred(), whole.recentred()), (one.upright(), whole.upright())):
+        torch.testing.assert_close(moved.standpoints(), all_of_them.exact_cameras.centres)
+        torch.testing.assert_close(moved.exact_cameras.centres, all_of_them.exact_cameras.centres[3:4])

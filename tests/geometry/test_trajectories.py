@@ -106,6 +106,9 @@ def test_circles_stay_where_cameras_of_a_capture_stand(view, name, far):
         return float((moved @ start.camera.world_from_cam[:3, :3])[:, :2].norm(dim=-1).max())
 
     assert beside(film) == pytest.approx(0.04, rel=1e-3)
+    ahead = cameras.centres + torch.linspace(-1, 1, 5)[:, None] * view.camera.directions
+    drive = paths.View.of(cameras[:1], centre=view.centre, standpoints=ahead)
+    assert drive.reach == pytest.approx(0.04, rel=1e-3), "what they went ahead does not count"
     assert beside(view) == pytest.approx(far * view.distance, rel=1e-3), "those around an object stand far apart"
     assert beside(film, radius=0.1) == pytest.approx(0.1 * film.distance, rel=1e-3), "what is said is done"
     alone = paths.View.of(Cameras(poses[:1], film.camera.intrinsics[None], film.camera.image_size), centre=view.centre)

@@ -18,7 +18,7 @@ from kaleidoscene.captures.frames import Frame, PointCloud
 from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.origin import SeenDepths, scene_origin
+from kaleidoscene.geometry.origin import scene_origin
 from kaleidoscene.geometry.upright import rotation_between
 from kaleidoscene.geometry.view import Z_UP, mean_up
 from kaleidoscene.images.files import read_thumbnail
@@ -45,6 +45,7 @@ class Capture:
             background; ``scene``: the origin means nothing.
         centre: Of a scene, if it is known from more views than these; see :meth:`origin`.
         upward: Likewise; see :meth:`up`.
+        stands: Likewise; see :meth:`standpoints`.
         points: Points of the scene, where the files have some.
         notes: What the reader decided, left out or estimated.
         findings: What the reader found fault with.
@@ -57,6 +58,7 @@ class Capture:
     centred: Centred = "scene"
     centre: Float[Tensor, " 3"] | None = None
     upward: Float[Tensor, " 3"] | None = None
+    stands: Float[Tensor, "all_views 3"] | None = None
     points: PointCloud | None = None
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -174,35 +176,30 @@ class Capture:
         frames = tuple(self.frames[index] for index in chosen)
         if not self.is_posed:
             return replace(self, frames=frames)
-        return replace(self, frames=frames, centre=self.origin(), upward=self.up())
+        return replace(self, frames=frames, centre=self.origin(), upward=self.up(), stands=self.standpoints())
 
     def recentred(self) -> Capture:
         """The capture with :meth:`origin` at the world's origin."""
-        origin = self.origin().double()
-
-        def moved(frame: Frame) -> Frame:
-            assert frame.world_from_cam is not None
-            pose = frame.world_from_cam.clone()
-            pose[:3, 3] -= origin.to(pose)
-            return replace(frame, world_from_cam=pose)
-
-        points = self.points and replace(
-            self.points, positions=self.points.positions - origin.to(self.points.positions)
-        )
-        return replace(self, frames=tuple(map(moved, self.frames)), centre=torch.zeros(3), points=points)
+        move = torch.eye(4, dtype=torch.float64)
+        move[:3, 3] = -self.origin().double()
+        return replace(self._moved(move), centre=torch.zeros(3))
 
     def upright(self) -> Capture:
         """The capture in the world of its object: :meth:`origin` at the world's origin, :meth:`up` its z axis."""
-        centred = self.recentred()
         turn = torch.eye(4, dtype=torch.float64)
         turn[:3, :3] = rotation_between(self.up().double(), torch.tensor(Z_UP, dtype=torch.float64))
+        return replace(self.recentred()._moved(turn), centred="object", upward=None)
 
-        def turned(frame: Frame) -> Frame:
+    def _moved(self, world: Float[Tensor, "4 4"]) -> Capture:
+        """Frames, points and standpoints in another world."""
+
+        def moved(frame: Frame) -> Frame:
             assert frame.world_from_cam is not None
-            return replace(frame, world_from_cam=turn @ frame.world_from_cam.double())
+            return replace(frame, world_from_cam=world @ frame.world_from_cam.double())
 
-        points = centred.points and centred.points.turned(turn[:3, :3])
-        return replace(centred, frames=tuple(map(turned, centred.frames)), centred="object", upward=None, points=points)
+        stands = self.standpoints().double() @ world[:3, :3].T + world[:3, 3]
+        points = self.points and self.points.moved(world)
+        return replace(self, frames=tuple(map(moved, self.frames)), points=points, stands=stands)
 
     def images(self, *, masked: bool = False, only: Sequence[int] | None = None) -> Float[Tensor, "views 3 h w"]:
         """All images as :attr:`cameras` see them, RGB in [0, 1], on white where they are transparent.
@@ -275,10 +272,10 @@ class Capture:
         return image[:, top : top + h, left : left + w]
 
     def origin(self) -> Float[Tensor, " 3"]:
-        """The point that networks take as origin, in world units.
+        """The point that networks take as origin, in world units; a selection keeps it.
 
-        The object's middle, or where the cameras of the whole capture look, as far as its points or depth bounds have
-        anything there (``geometry/origin.py``), or the cameras' mean; a selection keeps it.
+        The object's middle, or what the cameras of the whole capture, its points and depth bounds tell
+        (:func:`kaleidoscene.geometry.origin.scene_origin`).
         """
         if self.centre is not None:
             return self.centre
@@ -286,12 +283,9 @@ class Capture:
 
     @cached_property
     def _scene_origin(self) -> Float[Tensor, " 3"]:
-        bounds, seen = [frame.bounds for frame in self.frames if frame.bounds is not None], None
-        if len(bounds) == len(self):
-            seen = SeenDepths.between(bounds)
-        elif self.points is not None:
-            seen = SeenDepths.of_points(self.cameras, self.points.positions)
-        return scene_origin(self.cameras, seen)
+        bounds = [frame.bounds for frame in self.frames if frame.bounds is not None]
+        points = None if self.points is None else self.points.positions
+        return scene_origin(self.cameras, points=points, bounds=bounds if len(bounds) == len(self) else None)
 
     def up(self) -> Float[Tensor, " 3"]:
         """The direction that counts as up, in world axes.
@@ -302,3 +296,7 @@ class Capture:
         if self.upward is not None:
             return self.upward
         return torch.tensor(Z_UP) if self.centred == "object" else mean_up(self.cameras)
+
+    def standpoints(self) -> Float[Tensor, "all_views 3"]:
+        """Where the cameras of the whole capture stand, world units."""
+        return self.exact_cameras.centres if self.stands is None else self.stands

@@ -90,8 +90,8 @@ class PointCloud:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def turned(self, rotation: Float[Tensor, "3 3"]) -> PointCloud:
-        """Positions and normals turned about the world's origin."""
-        turn = rotation.T.to(self.positions)
+    def moved(self, world: Float[Tensor, "4 4"]) -> PointCloud:
+        """Positions and normals in another world, by a rigid transform."""
+        turn, offset = world[:3, :3].T.to(self.positions), world[:3, 3].to(self.positions)
         normals = None if self.normals is None else self.normals @ turn
-        return replace(self, positions=self.positions @ turn, normals=normals)
+        return replace(self, positions=self.positions @ turn + offset, normals=normals)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kaleidoscene.captures.frames import PointCloud
-from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.files import unreadable
 from kaleidoscene.serialisation import save_aside
 
 _KINDS = {
@@ -18,39 +19,43 @@ _KINDS = {
     "float32": "f4", "float64": "f8",
 }  # fmt: skip
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "="}
-_END = b"end_header"
+_END = re.compile(rb"^end_header[ \t]*\r?\n", re.MULTILINE)
 
 
 def read_ply(path: Path) -> PointCloud:
     """Positions, and colours where there are some, of the vertices of a PLY file, text or binary.
+
+    Normals and confidence are left alone, and so are points that are not finite (sensors have some).
 
     Raises:
         KaleidosceneError: No PLY whose vertices come first and have x, y and z, or a truncated one.
     """
     try:
         data = path.read_bytes()
-        head, order, count, fields = _header(data)
-        body = data[data.index(b"\n", head) + 1 :]
+        if (end := _END.search(data)) is None:
+            raise ValueError("it has no header")
+        order, count, fields = _header(data[: end.start()])
+        body = data[end.end() :]
         if order == "=":
-            rows = np.loadtxt(body.decode("ascii").splitlines()[:count], dtype=fields, ndmin=1)
+            lines = [line for line in body.decode("latin-1").splitlines() if line.strip()][:count]
+            rows = np.loadtxt(lines, dtype=fields, ndmin=1) if lines else np.empty(0, fields)
         else:
             rows = np.frombuffer(body, [(name, order + kind) for name, kind in fields], count)
         if len(rows) < count:
             raise ValueError(f"{len(rows)} of {count} vertices")
         positions = np.stack([rows[axis].astype(np.float64) for axis in "xyz"], 1)
-        names = ("red", "green", "blue")
+        names, kept = ("red", "green", "blue"), np.isfinite(positions).all(1)
         colours = None
         if all(name in (rows.dtype.names or ()) and rows.dtype[name].itemsize == 1 for name in names):
-            colours = torch.from_numpy(np.stack([rows[name].astype(np.uint8) for name in names], 1))
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise KaleidosceneError(f"{path}: not a PLY file with points ({error}).") from error
-    return PointCloud(torch.from_numpy(positions), colours)
+            colours = torch.from_numpy(np.stack([rows[name].astype(np.uint8) for name in names], 1)[kept])
+    except (OSError, ValueError, KeyError, IndexError, OverflowError) as error:
+        raise unreadable(path, "PLY file with points", error) from error
+    return PointCloud(torch.from_numpy(positions[kept]), colours)
 
 
-def _header(data: bytes) -> tuple[int, str, int, list[tuple[str, str]]]:
-    """Where it ends, the byte order, and number and properties of the vertices."""
-    end = data.index(_END)
-    lines = [line.split() for line in data[:end].decode("ascii").splitlines()]
+def _header(data: bytes) -> tuple[str, int, list[tuple[str, str]]]:
+    """The byte order, and number and properties of the vertices."""
+    lines = [line.split() for line in data.decode("latin-1").splitlines()]
     if not lines or lines[0] != ["ply"]:
         raise ValueError("it does not begin with 'ply'")
     order = next((line[1] for line in lines if line[:1] == ["format"]), "no format")
@@ -58,10 +63,10 @@ def _header(data: bytes) -> tuple[int, str, int, list[tuple[str, str]]]:
     first, *others = elements
     if lines[first][1] != "vertex":
         raise ValueError(f"its first element is {lines[first][1]}")
-    properties = [line for line in lines[first:][: (others or [len(lines)])[0] - first] if line[:1] == ["property"]]
-    if (count := int(lines[first][2])) < 1:
+    if (count := int(lines[first][2])) < 0:
         raise ValueError(f"{count} vertices")
-    return end, _ORDERS[order], count, [(line[2], _KINDS[line[1]]) for line in properties]
+    properties = [line for line in lines[first : (others or [len(lines)])[0]] if line[:1] == ["property"]]
+    return _ORDERS[order], count, [(line[2], _KINDS[line[1]]) for line in properties]
 
 
 def write_ply(path: Path, cloud: PointCloud) -> None:

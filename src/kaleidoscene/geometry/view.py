@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,7 +15,8 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import focus_point
 
 Z_UP = (0.0, 0.0, 1.0)
-_NO_DISTANCE = 1e-9
+# Of cameras that stand in one place, and how far beside each other they stand then, in distances to the centre.
+_NO_DISTANCE, _LEAST_REACH = 1e-9, 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,8 @@ class View:
         camera: Without batch axes.
         centre: In world units.
         up: In world axes.
-        reach: How far the cameras of a capture stand from their middle, the farthest tenth left out; None if there is
-            one alone, or all stand at one place.
+        reach: How far beside each other cameras of the capture stand: from their middle, across the axis of this one,
+            the farthest tenth left out. None if there is one alone, or all stand in one line of sight.
     """
 
     camera: Cameras
@@ -36,7 +37,15 @@ class View:
     reach: float | None = None
 
     @classmethod
-    def of(cls, cameras: Cameras, *, centre: Tensor | None = None, up: Tensor | None = None, start: int = 0) -> View:
+    def of(
+        cls,
+        cameras: Cameras,
+        *,
+        centre: Tensor | None = None,
+        up: Tensor | None = None,
+        start: int = 0,
+        standpoints: Tensor | None = None,
+    ) -> View:
         """The view of camera ``start``.
 
         Args:
@@ -46,6 +55,7 @@ class View:
             up: Up in world axes; by default the mean of the cameras' own up directions, laid on a world axis that is
                 within 30 degrees of it.
             start: Which camera.
+            standpoints: Where all cameras of the capture stand ``(views, 3)``; by default where these do.
 
         Raises:
             KaleidosceneError: There is no such camera, or no centre can be told.
@@ -54,9 +64,11 @@ class View:
             raise KaleidosceneError(f"Camera {start} does not exist: there are {len(cameras)}.")
         if centre is None:
             centre = focus_point(cameras) if len(cameras) > 1 else _nearest_on_axis(cameras[0])
-        distances = (cameras.centres - cameras.centres.mean(0)).norm(dim=-1)
-        reach = float(distances.quantile(0.9)) or None
-        return cls(cameras[start], centre, mean_up(cameras) if up is None else up, reach)
+        stand = cameras.centres if standpoints is None else standpoints
+        offsets, axis = stand - stand.mean(0), cameras[start].directions
+        beside = (offsets - (offsets @ axis)[:, None] * axis).norm(dim=-1)
+        made, reach = cls(cameras[start], centre, mean_up(cameras) if up is None else up), float(beside.quantile(0.9))
+        return replace(made, reach=reach) if reach > _LEAST_REACH * made.distance else made
 
     @property
     def distance(self) -> float:
@@ -65,7 +77,7 @@ class View:
 
     def within_reach(self, radius: float) -> float:
         """A radius in distances to the centre, or that to which the cameras of the capture reach, if it is less."""
-        return radius if self.reach is None else min(radius, self.reach / self.distance)
+        return radius if self.reach is None or not self.distance else min(radius, self.reach / self.distance)
 
 
 @runtime_checkable
@@ -85,6 +97,10 @@ class Posed(Protocol):
         """The direction that counts as up, world axes."""
         ...
 
+    def standpoints(self) -> Tensor:
+        """Where all cameras stand of what these are a selection of, ``(views, 3)``, world units."""
+        ...
+
 
 Start = View | Cameras | Posed
 """Where a path may start: a view, or cameras or a capture, of which the first view is taken."""
@@ -97,7 +113,8 @@ def as_view(start: Start) -> View:
     if isinstance(start, Cameras):
         return View.of(start)
     like = start.cameras.centres
-    view = View.of(start.cameras, centre=start.origin().to(like), up=start.up().to(like))
+    centre, up, standpoints = start.origin().to(like), start.up().to(like), start.standpoints().to(like)
+    view = View.of(start.cameras, centre=centre, up=up, standpoints=standpoints)
     if view.distance < _NO_DISTANCE:
         raise KaleidosceneError(
             "The cameras stand at the point that they are about, so that there is nothing to go around: give a path of "

@@ -10,6 +10,7 @@ from kaleidoscene.machine import measure_speed
 from kaleidoscene.memory import available_bytes
 from kaleidoscene.rendering.cost import Cost
 from kaleidoscene.rendering.ordering import RenderPlan
+from kaleidoscene.rendering.system import Routed
 from kaleidoscene.training.cost import Placement
 from kaleidoscene.training.recipe import Recipe
 
@@ -149,6 +150,8 @@ def describe_rendering(
     for first in range(0, targets, chunk):
         grown = references + first if plan.mode == "autoregressive" else references
         known = max(references, min(grown, plan.max_references))
+        if isinstance(model.system, Routed):  # goes the way of what was given, in every chunk anew
+            known = references
         independent = plan.mode == "independent"
         cost = model.system.cost(known, min(chunk, targets - first), independent=independent)
         whole = cost if whole is None else whole.followed_by(cost)

@@ -212,7 +212,7 @@ def test_a_scene_grows_by_what_was_rendered_of_it():
     given = drawing.encode(images, cameras[:, :3])
     given = replace(given, seen=replace(given.seen, world=scene.seen.world), poses=scene.poses)
     torch.testing.assert_close(found, drawing.render(given, cameras[:, 3:], seeds=seeds).images, rtol=0, atol=1e-5)
-    torch.testing.assert_close(renderer.render(scene, cameras[:, 3:], seeds=seeds).images, first.images), "unchanged"
+    torch.testing.assert_close(renderer.render(scene, cameras[:, 3:], seeds=seeds).images, first.images)  # as it was
     # The older of the two rendered views gives way to a newer one.
     again = renderer.extend(grown, images[:, :1], cameras[:, 4:5], keep=[0, 2])
     assert (again.num_references, again.generated) == (3, 2)

@@ -71,7 +71,8 @@ def read(path: Path) -> Capture:
             *notes,
             f"{moved} frames name files by absolute paths of another machine; those that end alike are taken",
         )
-    points, findings = _points(path, document), _findings(path, document)
+    points, missing = _points(path, document)
+    findings = (*_findings(path, document), *missing)
     kind = "blender" if blender else "nerfstudio"
     return Capture(
         path.parent.name, kind, path, tuple(read_frames), _centred(document, blender), points=points, notes=notes,
@@ -79,13 +80,24 @@ def read(path: Path) -> Capture:
     )  # fmt: skip
 
 
-def _points(path: Path, document: dict[str, Any]) -> PointCloud | None:
-    """Those of the file that is named for them, where there is one."""
+def _points(path: Path, document: dict[str, Any]) -> tuple[PointCloud | None, tuple[Finding, ...]]:
+    """Those of the file that is named for them, or why there are none."""
     name = document.get("ply_file_path")
-    if not isinstance(name, str) or not name:
-        return None
-    file = inside(path.parent, name, what="ply_file_path")
-    return read_ply(file) if file.is_file() else None
+    if name is None:
+        return None, ()
+    try:
+        if not isinstance(name, str) or not name:
+            raise KaleidosceneError(f"{path}: ply_file_path is no name: {name!r}.")
+        if is_absolute(name) and (here := rerooted(path.parent, name)) is not None:
+            name = here
+        points = read_ply(inside(path.parent, name, what="ply_file_path"))
+    except KaleidosceneError as error:
+        return None, (Finding(
+            "warning", "points", None, f"there are no points: {str(error).removesuffix('.')}",
+            "where axes are nearly parallel nobody knows how far away anything is",
+            "bring the points along, or take ply_file_path out of the file",
+        ),)  # fmt: skip
+    return (points if len(points) else None), ()
 
 
 def _factor(root: Path, named: list[Path]) -> int:

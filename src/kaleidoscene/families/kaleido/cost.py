@@ -30,7 +30,7 @@ _ASKED = 20
 # The same of a point of a view's windows, beside what they say.
 _WINDOW_NUMBERS = 8
 # Copies of the latents of views that are held at once, with what the allocator keeps (benchmarks/magnification.md).
-_PICTURES = 8
+_PICTURES = 12
 # Peak of one block's activations, in residual streams of one fp32 token; measured over several sizes
 # (benchmarks/render_memory.md) and rounded up.
 _LIVE_STREAMS = 14
