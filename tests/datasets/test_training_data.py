@@ -1,7 +1,6 @@
 """View sampling, augmentation and batches."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.transforms import Augmentation, augment, mirror_world
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.geometry.poses import rotation_angle
 from kaleidoscene.geometry.rays import project
 from kaleidoscene.images.pixels import resize_image
 from tests.conftest import ring
@@ -89,37 +87,6 @@ def test_augmentation_is_one_for_all_views_and_none_is_none():
     for seed in range(10):
         images, _, _ = augment(equal, cameras, Augmentation(), torch.Generator().manual_seed(seed))
         assert images[0].equal(images[2])
-
-
-def test_photographs_differ_from_view_to_view_and_others_do_not():
-    rgba, cameras = torch.rand(1, 4, 10, 16).expand(40, -1, -1, -1).clone(), ring(40, (10, 16))
-    rgba[:, 3] = 1
-    only = replace(Augmentation.none(), photographs=1.0)
-    made, moved, _ = augment(rgba, cameras, only, torch.Generator().manual_seed(0))
-    assert moved is not None and made.min() >= 0 and made.max() <= 1
-    brightness = (made / rgba[:, :3].clamp_min(0.2)).mean((1, 2, 3)).log()
-    assert 0.03 < brightness.std() < 0.1, "exposure"
-    colour = (made.mean((2, 3)) / made.mean((1, 2, 3))[:, None]).log()
-    assert 0.005 < colour.std(0).mean() < 0.03, "white balance"
-    turned = rotation_angle(moved.world_from_cam[:, :3, :3], cameras.world_from_cam[:, :3, :3]).rad2deg()
-    assert 0.15 < turned.mean() < 0.4 and turned.max() < 1
-    shifted = (moved.centres - cameras.centres).norm(dim=-1) / cameras.centres.norm(dim=-1)
-    assert 0.002 < shifted.mean() < 0.006
-    again, _, _ = augment(rgba, cameras, only, torch.Generator().manual_seed(0))
-    assert again.equal(made)
-    rgba[3, 3, 2, 2] = 0.5  # an object that is cut out
-    plain, same, _ = augment(rgba, cameras, only, torch.Generator().manual_seed(0))
-    assert same is cameras and plain[0].equal(rgba[0, :3])
-
-
-def test_without_photographs_nothing_more_is_drawn():
-    """Runs go on as they began."""
-    rgba, cameras = torch.ones(3, 4, 10, 16), ring(3, (10, 16))
-    drawn = torch.Generator().manual_seed(5)
-    augment(rgba, cameras, Augmentation.none(), drawn)
-    alone = torch.Generator().manual_seed(5)
-    torch.rand(4, generator=alone)
-    assert torch.rand((), generator=drawn) == torch.rand((), generator=alone)
 
 
 def scenes(number, views=5, size=(6, 10)):
