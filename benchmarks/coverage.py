@@ -3,8 +3,8 @@
     python -m benchmarks.coverage CAPTURES --model places [--references 1 2 3 5 9]
 
 CAPTURES is what ``kaleidoscene synthesize --captures`` writes, of scenes that nothing was trained or chosen on but for
-this. Views from 10 on are targets. The thirds of the views that are shown least, more and most make three bands; each
-line is one of ``held_out_psnr`` in the settings of weights: largest share, quartiles of PSNR.
+this. Views from 10 on are targets. The thirds of the views that are shown least, more and most make three bands, fewer
+where many are shown whole; each line is one of ``held_out_psnr`` in the settings of weights: largest share, quartiles of PSNR.
 """
 
 import argparse
@@ -34,8 +34,8 @@ def main(captures: Path, name: str, counts: list[int]) -> None:
             shares.append(coverage(thing.cameras[given], thing.cameras[targets], torch.zeros(3)))
             scores.append(psnr(made, thing.images[targets]))
     share, score = torch.cat(shares), torch.cat(scores).double()
-    limits = [float(share.quantile(band / BANDS)) for band in range(1, BANDS)]
-    limits = [0.0, *(round(limit, 1) for limit in limits), 1.0]
+    thirds = [round(float(share.quantile(band / BANDS)), 1) for band in range(1, BANDS)]
+    limits = sorted({0.0, *thirds, 1.0})
     for low, high in itertools.pairwise(limits):
         inside = score[(share > low if low else share >= 0) & (share <= high)]
         quartiles = inside.quantile(inside.new_tensor([0.25, 0.75])).tolist()

@@ -115,7 +115,7 @@ def test_views_of_twice_the_size_go_on_where_they_were(tmp_path, capsys):
 
 
 def test_what_references_show_is_said_for_every_target(tmp_path, capsys):
-    """A number a view, and what such views of held-out objects came out at."""
+    """A number a view, and what such views of held-out scenes came out at."""
     command = ["render", BUS, "--references", "0,1", "--targets", "2,3,4", "--out", str(tmp_path / "out"), "--dry-run"]
     assert main([*command, "--json"]) == 0
     said = capsys.readouterr().out

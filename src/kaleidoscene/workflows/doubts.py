@@ -110,7 +110,7 @@ def expectations(model: Model, shown: Float[Tensor, " targets"]) -> list[str]:
     band = next((band for band in bands if mean <= band[0]), None)
     if band is None:
         return [sentence]
-    return [f"{sentence} Half of such views of held-out objects came out at {band[1]:.0f} to {band[2]:.0f} dB."]
+    return [f"{sentence} Half of such views of held-out scenes came out at {band[1]:.0f} to {band[2]:.0f} dB."]
 
 
 def background_doubts(model: Model, references: Capture, *, masked: bool = False) -> list[str]:

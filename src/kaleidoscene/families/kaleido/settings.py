@@ -48,7 +48,7 @@ class KaleidoSettings:
             asked of it (and can be cached), or all views' (paper).
         sampling: How views are drawn by default.
         background: What was behind the objects that it was trained on.
-        held_out_psnr: Of views of held-out objects, by the share of them that references show
+        held_out_psnr: Of views of held-out scenes, by the share of them that references show
             (``geometry/coverage.py``): largest share, lower and upper quartile of PSNR in dB; known of shipped weights.
         render_plan: Which targets go into one call by default: as many as it was trained with, or each by itself.
     """
