@@ -4,7 +4,8 @@
 
 CAPTURES is what ``kaleidoscene synthesize --captures`` writes, of scenes that nothing was trained or chosen on but for
 this. Views from 10 on are targets. The thirds of the views that are shown least, more and most make three bands, fewer
-where many are shown whole; each line is one of ``held_out_psnr`` in the settings of weights: largest share, quartiles of PSNR.
+where many are shown whole; each line is one of ``held_out_psnr`` in the settings of weights: largest share, quartiles
+of PSNR.
 """
 
 import argparse

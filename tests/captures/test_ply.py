@@ -1,6 +1,7 @@
 """Points of captures, as PLY, and what their cameras are centred on."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.captures.frames import PointCloud
 from kaleidoscene.captures.ply import read_ply, write_ply
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.geometry.view import View, as_view
 from tests.conftest import ring
 from tests.geometry.test_origin import cloud
@@ -132,7 +134,10 @@ def test_selections_know_where_all_cameras_stand(tmp_path):
     """In whatever world, and so how wide a path about the first of them may be."""
     for number in range(5):
         Image.new("RGB", (26, 18)).save(tmp_path / f"{number}.png")
-    write_cameras(tmp_path / "transforms.json", [f"{n}.png" for n in range(5)], ring(5, (18, 26)), centred="scene")
+    somewhere = random_rigid(generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    cameras = ring(5, (18, 26)).to(torch.float64)
+    cameras = replace(cameras, world_from_cam=somewhere @ cameras.world_from_cam)
+    write_cameras(tmp_path / "transforms.json", [f"{n}.png" for n in range(5)], cameras, centred="scene")
     whole = read_capture(tmp_path)
     torch.testing.assert_close(whole.standpoints(), whole.cameras.centres.double())
     one = whole.select([3])
