@@ -31,9 +31,11 @@ def test_written_clouds_are_read(tmp_path):
         write_ply(tmp_path / name, made)
         found = read_ply(tmp_path / name)
         torch.testing.assert_close(found.positions, made.positions.float().double(), rtol=0, atol=0)
-        assert (found.colours is None) == (made.colours is None)
-        if made.colours is not None and found.colours is not None:
-            assert found.colours.equal(made.colours)
+        for kind in ("colours", "normals", "confidence"):
+            kept, written = getattr(found, kind), getattr(made, kind)
+            assert (kept is None) == (written is None)
+            if written is not None:
+                torch.testing.assert_close(kept, written if kind == "colours" else written.float().double())
 
 
 @pytest.mark.parametrize("order", [">", "<"])

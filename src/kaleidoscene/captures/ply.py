@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,14 @@ _KINDS = {
     "float32": "f4", "float64": "f8",
 }  # fmt: skip
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "="}
+_AXES, _NORMALS, _COLOURS = ("x", "y", "z"), ("nx", "ny", "nz"), ("red", "green", "blue")
 _END = re.compile(rb"^end_header[ \t]*\r?\n", re.MULTILINE)
 
 
 def read_ply(path: Path) -> PointCloud:
-    """Positions, and colours where there are some, of the vertices of a PLY file, text or binary.
+    """Vertices of a PLY file, text or binary: positions and, where there are some, what :func:`write_ply` writes.
 
-    Normals and confidence are left alone, and so are points that are not finite (sensors have some).
+    Points that are not finite are left out (sensors have some).
 
     Raises:
         KaleidosceneError: No PLY whose vertices come first and have x, y and z, or a truncated one.
@@ -43,14 +45,29 @@ def read_ply(path: Path) -> PointCloud:
             rows = np.frombuffer(body, [(name, order + kind) for name, kind in fields], count)
         if len(rows) < count:
             raise ValueError(f"{len(rows)} of {count} vertices")
-        positions = np.stack([rows[axis].astype(np.float64) for axis in "xyz"], 1)
-        names, kept = ("red", "green", "blue"), np.isfinite(positions).all(1)
-        colours = None
-        if all(name in (rows.dtype.names or ()) and rows.dtype[name].itemsize == 1 for name in names):
-            colours = torch.from_numpy(np.stack([rows[name].astype(np.uint8) for name in names], 1)[kept])
+        positions = _columns(rows, _AXES)
+        if positions is None:
+            raise ValueError("no x, y and z")
+        finite = np.isfinite(positions).all(1)
+        rows, positions = rows[finite], positions[finite]
+        bytes_each = all(rows.dtype[name].itemsize == 1 for name in _COLOURS if name in (rows.dtype.names or ()))
+        colours = _columns(rows, _COLOURS) if bytes_each else None
+        normals, confidence = _columns(rows, _NORMALS), _columns(rows, ("confidence",))
     except (OSError, ValueError, KeyError, IndexError, OverflowError) as error:
         raise unreadable(path, "PLY file with points", error) from error
-    return PointCloud(torch.from_numpy(positions[kept]), colours)
+    return PointCloud(
+        torch.from_numpy(positions),
+        None if colours is None else torch.from_numpy(colours.astype(np.uint8)),
+        None if normals is None else torch.from_numpy(normals),
+        None if confidence is None else torch.from_numpy(confidence[:, 0]),
+    )
+
+
+def _columns(rows: np.ndarray, names: Sequence[str]) -> np.ndarray | None:
+    """Properties of vertices beside each other, if all are there."""
+    if not set(names) <= set(rows.dtype.names or ()):
+        return None
+    return np.stack([rows[name].astype(np.float64) for name in names], 1)
 
 
 def _header(data: bytes) -> tuple[str, int, list[tuple[str, str]]]:
@@ -71,11 +88,11 @@ def _header(data: bytes) -> tuple[str, int, list[tuple[str, str]]]:
 
 def write_ply(path: Path, cloud: PointCloud) -> None:
     """Write a binary PLY with float positions and, where there are some, normals, 8-bit colours and confidence."""
-    columns: dict[str, Tensor] = dict(zip("xyz", cloud.positions.float().T, strict=True))
+    columns: dict[str, Tensor] = dict(zip(_AXES, cloud.positions.float().T, strict=True))
     if cloud.normals is not None:
-        columns |= zip(("nx", "ny", "nz"), cloud.normals.float().T, strict=True)
+        columns |= zip(_NORMALS, cloud.normals.float().T, strict=True)
     if cloud.colours is not None:
-        columns |= zip(("red", "green", "blue"), cloud.colours.T, strict=True)
+        columns |= zip(_COLOURS, cloud.colours.T, strict=True)
     if cloud.confidence is not None:
         columns["confidence"] = cloud.confidence.float()
     kinds = {name: ("uchar", "u1") if x.dtype == torch.uint8 else ("float", "<f4") for name, x in columns.items()}

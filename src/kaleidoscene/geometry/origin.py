@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,17 +46,21 @@ class SeenDepths:
     @classmethod
     def of_points(cls, cameras: Cameras, points: Float[Tensor, "points 3"]) -> SeenDepths:
         """Of points of the scene, without the hundredth at either end; nothing of views that see few."""
-        some = points.double()[:: max(1, math.ceil(len(points) / _LOOKED_AT))]
-        cameras, (h, w), rows = cameras.to(torch.float64), cameras.image_size, []
-        for number in range(len(cameras)):
-            pixels, depth = project(cameras[number], some)
-            seen = (depth > 0) & ((pixels >= 0) & (pixels < pixels.new_tensor([w, h]))).all(-1)
-            rows.append(_spread(depth[seen]))
+        rows = [_spread(depths) for depths in depths_in_views(cameras, points)]
         return cls(*torch.stack(rows).unbind(-1))
 
     def hold(self, depths: Float[Tensor, " views"]) -> Bool[Tensor, " views"]:
         """Whether depths lie among them."""
         return (depths >= self.near) & (depths <= self.far)
+
+
+def depths_in_views(cameras: Cameras, points: Float[Tensor, "points 3"]) -> Iterator[Float[Tensor, " seen"]]:
+    """Depths of the points that each view sees, if nothing hides any, in world units; of large clouds some points."""
+    some = points.double()[:: max(1, math.ceil(len(points) / _LOOKED_AT))]
+    cameras, (h, w) = cameras.to(torch.float64), cameras.image_size
+    for number in range(len(cameras)):
+        pixels, depth = project(cameras[number], some)
+        yield depth[(depth > 0) & ((pixels >= 0) & (pixels < pixels.new_tensor([w, h]))).all(-1)]
 
 
 def _spread(depths: Float[Tensor, " points"]) -> Float[Tensor, "3"]:

@@ -15,8 +15,8 @@ from kaleidoscene.captures.formats import colmap, llff, transforms_json
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
 from kaleidoscene.captures.ply import write_ply
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.geometry.origin import depths_in_views
 from kaleidoscene.geometry.poses import field_of_view
-from kaleidoscene.geometry.rays import project
 from kaleidoscene.serialisation import write_json
 
 
@@ -93,13 +93,8 @@ def _bounds(capture: Capture) -> list[tuple[float, float]]:
     if cloud is None:
         distances = (capture.exact_cameras.centres - capture.origin().double()).norm(dim=-1).tolist()
         return [(0.5 * distance, 1.5 * distance) for distance in distances]
-    points = cloud.positions.double()[:: max(1, len(cloud.positions) // 5000)]
-    pixels, depth = project(capture.exact_cameras, points.expand(len(capture), -1, -1))
-    h, w = capture.common_size
-    seen = (depth > 0) & (pixels >= 0).all(-1) & (pixels[..., 0] < w) & (pixels[..., 1] < h)
     bounds = []
-    for number in range(len(capture)):
-        mine = depth[number][seen[number]]
+    for number, mine in enumerate(depths_in_views(capture.exact_cameras, cloud.positions)):
         if not len(mine):
             raise KaleidosceneError(
                 f"{capture.name}: frame {number} sees none of the points, so it has no depth bounds."
