@@ -33,6 +33,24 @@ def test_fused_and_explicit_attention_agree_in_values_and_gradients(masked):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_bias_is_added_to_logits_in_values_and_gradients(masked):
+    q = torch.randn(BATCH, HEADS, QUERIES, DIM, dtype=torch.float64, requires_grad=True)
+    k, v = (torch.randn(BATCH, HEADS, KEYS, DIM, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    bias = torch.randn(1, HEADS, QUERIES, KEYS, dtype=torch.float64, requires_grad=True)
+    hidden = torch.zeros_like(bias[0, 0]).masked_fill(torch.eye(QUERIES, KEYS).bool(), -torch.inf) if masked else 0
+    found = attend(q, k, v, scale=0.3, bias=bias + hidden)
+    logits = 0.3 * torch.einsum("bhqd,bhkd->bhqk", q, k) + bias + hidden
+    expected = torch.einsum("bhqk,bhkd->bhqd", logits.exp() / logits.exp().sum(-1, keepdim=True), v)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(found)
+    pairs = (torch.autograd.grad((x * weight).sum(), (q, k, v, bias)) for x in (found, expected))
+    for ours, theirs in zip(*pairs, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ValueError, match="a mask or a bias"):
+        attend(q, k, v, scale=0.3, bias=bias, mask=torch.ones(1, 1, 1, KEYS, dtype=torch.bool))
+
+
 @pytest.mark.parametrize("rows", [1, QUERIES])
 def test_groups_folded_into_queries_change_nothing(rows):
     """What GPUs get where a mask and grouped heads meet; here on this device, in values and gradients."""

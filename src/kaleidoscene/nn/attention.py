@@ -23,6 +23,7 @@ def attend(
     *,
     scale: float,
     mask: Bool[Tensor, "batch_or_1 1 queries_or_1 keys"] | None = None,
+    bias: Float[Tensor, "batch_or_1 heads queries keys"] | None = None,
 ) -> Float[Tensor, "batch heads queries dim"]:
     """Softmax attention; ``mask`` is True where a query may attend, every query needs one such key.
 
@@ -34,7 +35,12 @@ def attend(
         v: Values.
         scale: Factor on the logits.
         mask: Visibility of keys, or None where everything may be seen.
+        bias: Added to the scaled logits; not beside a mask, which it can hold.
     """
+    if bias is not None:
+        if mask is not None:
+            raise ValueError("attend takes a mask or a bias, not both.")
+        return attend_with_bias(q, k, v, scale=scale, bias=bias)
     if _has_tangent(q, k, v):  # no fused kernel knows forward mode
         return attend_explicitly(q, k, v, scale=scale, mask=mask)
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and mask is None:
@@ -47,6 +53,21 @@ def attend(
     if grouped and mask is not None and q.device.type == "cuda":
         return attend_folded(q, k, v, scale=scale, mask=mask)
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
+
+
+def attend_with_bias(
+    q: Float[Tensor, "batch heads queries dim"],
+    k: Float[Tensor, "batch heads keys dim"],
+    v: Float[Tensor, "batch heads keys dim"],
+    *,
+    scale: float,
+    bias: Float[Tensor, "batch_or_1 heads queries keys"],
+) -> Float[Tensor, "batch heads queries dim"]:
+    """The same with ``bias`` added to the logits, in its own precision where the weights are kept."""
+    if q.device.type == "cpu":
+        weights = torch.softmax((q * scale) @ k.mT + bias, dim=-1)
+        return weights.to(v.dtype) @ v
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=scale)
 
 
 def attend_folded(

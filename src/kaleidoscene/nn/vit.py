@@ -40,9 +40,11 @@ class ViTAttention(nn.Module):
             q, k = rotate(q, angles), rotate(k, angles)
         return q.to(v.dtype), k.to(v.dtype), v
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Float[Tensor, "batch tokens width"]:
+    def mix(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
         """What the queries take of the values."""
-        out = attend(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
+        out = attend(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask, bias=bias)
         return self.out(out.transpose(1, 2).flatten(2))
 
 
@@ -92,6 +94,7 @@ class ViTBlock(nn.Module):
         angles: Float[Tensor, "tokens dim"] | None = None,
         earlier: KeysAndValues | None = None,
         mask: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> tuple[Float[Tensor, "batch tokens width"], KeysAndValues]:
         """Update every token.
 
@@ -100,11 +103,12 @@ class ViTBlock(nn.Module):
             angles: Places of the tokens.
             earlier: Keys and values that stand before those of ``x``; they see nothing and are not changed.
             mask: True where a query may attend, over the keys of ``earlier`` and ``x``.
+            bias: Added to the logits of the same keys.
 
         Returns:
             The tokens, and the keys and values of ``x`` as attention met them.
         """
         q, k, v = self.attention.project(self.attention_norm(x), angles)
         keys, values = (k, v) if earlier is None else (torch.cat([earlier[0], k], 2), torch.cat([earlier[1], v], 2))
-        x = x + self.attention_scale(self.attention.mix(q, keys, values, mask))
+        x = x + self.attention_scale(self.attention.mix(q, keys, values, mask, bias))
         return x + self.mlp_scale(self.mlp(self.mlp_norm(x))), (k, v)

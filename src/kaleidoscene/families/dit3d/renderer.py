@@ -221,5 +221,5 @@ class Dit3dRenderer(PlainRenderer):
             )
             features = torch.cat([own.features(images), unknown], dim=1) if refs else unknown
         with autocast(images.device, own.precision):
-            tokens = own.model.encode(torch.cat([images, blank], dim=1), rays, visible, features)
+            tokens = own.model.encode(torch.cat([images, blank], dim=1), rays, visible, features, world.bounds.to(rays))
         return self.autoencoder.statistics.enter(tokens)

@@ -67,6 +67,8 @@ class Rae3dConfig:
         encoder: Of images.
         decoder: ``full``: latents see the tokens of the view that is decoded (paper), so that every view is a sequence
             of its own; ``causal``: they see latents alone, so that their keys and values serve all views (ours).
+        located: Latents stand for places around what the cameras look at, and attention prefers what is near
+            (:mod:`kaleidoscene.families.rae3d.places`; ours).
         points: Head of the decoder of points; None: without that decoder.
         point_layers: The four layers it looks at.
         discriminator: For the adversarial loss; rendering does without it.
@@ -81,6 +83,7 @@ class Rae3dConfig:
     mlp_ratio: float = 4.0
     encoder: EncoderConfig = EncoderConfig()
     decoder: Literal["full", "causal"] = "full"
+    located: bool = False
     points: DPTConfig | None = DPTConfig()
     point_layers: tuple[int, int, int, int] = (3, 7, 11, 15)
     discriminator: DiscriminatorConfig | None = None
@@ -91,6 +94,8 @@ class Rae3dConfig:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}.")
         if min(self.tokens, self.neck_depth, self.decoder_depth) < 1:
             raise ValueError("tokens, neck_depth and decoder_depth must be at least 1.")
+        if self.located and self.heads < 2:
+            raise ValueError("located latents need at least two heads: the first does not look at places.")
         rising = list(self.point_layers) == sorted(set(self.point_layers))
         if self.points is not None and not (rising and self.point_layers[-1] < self.decoder_depth):
             raise ValueError(f"point_layers must rise and lie in 0..{self.decoder_depth - 1}, got {self.point_layers}.")

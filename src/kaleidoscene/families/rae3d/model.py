@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.rae3d.config import Rae3dConfig
+from kaleidoscene.families.rae3d.decoders import Blocks, Decoder, PointDecoder
 from kaleidoscene.families.rae3d.discriminator import make_heads
-from kaleidoscene.nn.dpt import DPTHead
-from kaleidoscene.nn.patches import patchify, unpatchify
+from kaleidoscene.families.rae3d.places import Nearness, points_outside, rays_inside
+from kaleidoscene.nn.patches import patchify
 from kaleidoscene.nn.precision import exact
-from kaleidoscene.nn.vit import KeysAndValues, ViTBlock
 
 RAY_CHANNELS = 7
 """Direction and moment of a pixel's ray, and whether its view is seen."""
@@ -82,10 +82,11 @@ class Rae3d(nn.Module):
         target_rays: Float[Tensor, "batch targets th tw 6"],
         features: Float[Tensor, "batch views tokens feature"] | None = None,
         noise: Float[Tensor, "batch latents width"] | None = None,
+        bounds: Float[Tensor, "batch 4"] | None = None,
     ) -> Decoded:
         """Encode, disturb, decode: a step of training."""
-        tokens = self.encode(images, rays, visible, features)
-        return self.decode(tokens if noise is None else tokens + noise, target_rays)
+        tokens = self.encode(images, rays, visible, features, bounds)
+        return self.decode(tokens if noise is None else tokens + noise, target_rays, bounds)
 
     def encode(
         self,
@@ -93,6 +94,7 @@ class Rae3d(nn.Module):
         rays: Float[Tensor, "batch views h w 6"],
         visible: Bool[Tensor, "batch views"],
         features: Float[Tensor, "batch views tokens feature"] | None = None,
+        bounds: Float[Tensor, "batch 4"] | None = None,
     ) -> Float[Tensor, "batch latents width"]:
         """Tokens of scenes, each of mean 0 and variance 1 over its channels.
 
@@ -101,30 +103,51 @@ class Rae3d(nn.Module):
             rays: Pluecker coordinates ``(d, o x d)`` of their pixels.
             visible: Views that are seen; of the others the pose alone counts.
             features: Tokens of a frozen encoder, where the network has none of its own.
+            bounds: Middle and half of the side of the cube that located latents stand in, in the world of the rays;
+                others do not look at it.
         """
+        rays, near = self._placed(rays, bounds)
+        bias = None if near is None else near.together(len(rays)).of_all
         tokens = self.embedder.views(images, rays, visible, features).flatten(1, 2)
         latents = self.latents.to(tokens.dtype).expand(len(tokens), -1, -1)
-        x = self.neck(torch.cat([latents, tokens], dim=1))[0][:, : self.config.tokens]
+        x = self.neck(torch.cat([latents, tokens], dim=1), bias=bias)[0][:, : self.config.tokens]
         return nn.functional.layer_norm(exact(x), (self.config.width,))
 
     def decode(
-        self, tokens: Float[Tensor, "batch latents width"], rays: Float[Tensor, "batch targets h w 6"]
+        self,
+        tokens: Float[Tensor, "batch latents width"],
+        rays: Float[Tensor, "batch targets h w 6"],
+        bounds: Float[Tensor, "batch 4"] | None = None,
     ) -> Decoded:
         """Views of scenes, none of which sees another.
 
         Args:
             tokens: Of the scenes.
             rays: Pluecker coordinates of the target pixels.
+            bounds: As the tokens were made with.
         """
         batch_shape, size = (rays.shape[0], rays.shape[1]), (rays.shape[2], rays.shape[3])
         grid = self.grid(size)
+        rays, near = self._placed(rays, bounds)
         targets = self.embedder.rays_of(rays, None).flatten(0, 1)
-        images, hidden = (x.unflatten(0, batch_shape) for x in self.images(tokens, targets, grid))
+        images, hidden = (x.unflatten(0, batch_shape) for x in self.images(tokens, targets, grid, near))
         kept = hidden if self.training and self.discriminator is not None else None
         if self.points is None:
             return Decoded(images, hidden=kept)
-        points, confidence = (x.unflatten(0, batch_shape) for x in self.points(tokens, targets, grid))
+        points, confidence = (x.unflatten(0, batch_shape) for x in self.points(tokens, targets, grid, near))
+        if bounds is not None and near is not None:
+            points = points_outside(points, bounds)
         return Decoded(images, points, confidence, kept)
+
+    def _placed(self, rays: Tensor, bounds: Float[Tensor, "batch 4"] | None) -> tuple[Tensor, Nearness | None]:
+        """Rays and what attention is told of them, in the world of the cube where latents are located in one."""
+        config = self.config
+        if not config.located:
+            return rays, None
+        if bounds is None:
+            raise ValueError("Located latents stand in a cube, whose bounds must be given.")
+        rays = rays_inside(rays, bounds)
+        return rays, Nearness.of(config.tokens, rays, config.patch_size, config.heads)
 
     def judge(self, shown: Sequence[Tensor]) -> Float[Tensor, "n places"]:
         """How real views look, place by place, to the discriminator.
@@ -181,91 +204,3 @@ class Embedder(nn.Module):
         channel = shown[..., None, None, None].expand(*rays.shape[:4], 1)
         full = torch.cat([rays, channel], dim=-1).movedim(-1, 2)
         return self.rays(patchify(full, self.config.patch_size))
-
-
-class Blocks(nn.Module):
-    """Pre-norm transformer blocks over one sequence, or over targets that see latents (method C.1, C.2)."""
-
-    def __init__(self, config: Rae3dConfig, depth: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList([
-            ViTBlock(config.width, config.heads, mlp_ratio=config.mlp_ratio) for _ in range(depth)
-        ])  # fmt: skip
-
-    def forward(
-        self, x: Float[Tensor, "batch tokens width"], earlier: Sequence[KeysAndValues] | None = None
-    ) -> tuple[Tensor, list[Tensor], list[KeysAndValues]]:
-        """The tokens at the end and behind every block, and the keys and values of every block."""
-        behind, kept = [], []
-        for number, block in enumerate(self.blocks):
-            x, own = block(x, None, None if earlier is None else earlier[number])
-            behind.append(x)
-            kept.append(own)
-        return x, behind, kept
-
-
-class Decoder(nn.Module):
-    """Latents and rays of a view to its image."""
-
-    def __init__(self, config: Rae3dConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.blocks = Blocks(config, config.decoder_depth)
-        self.norm = nn.LayerNorm(config.width)
-        self.out = nn.Linear(config.width, 3 * config.patch_size**2)
-
-    def forward(
-        self, latents: Tensor, rays: Tensor, grid: tuple[int, int]
-    ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n tokens width"]]:
-        """Images of ``n`` views, as many for each scene, and what the last matrix was applied to."""
-        x = self.norm(behind_blocks(self.blocks, latents, rays, self.config.decoder)[-1])
-        return 0.5 + 0.5 * unpatchify(exact(self.out(x)), self.config.patch_size, grid), x
-
-
-class PointDecoder(nn.Module):
-    """Latents and rays of a view to a world point for every pixel, with a confidence."""
-
-    def __init__(self, config: Rae3dConfig) -> None:
-        super().__init__()
-        assert config.points is not None
-        self.config = config
-        self.blocks = Blocks(config, config.decoder_depth)
-        self.head = DPTHead(config.width, config.patch_size, 4, config.points)
-
-    def forward(
-        self, latents: Tensor, rays: Tensor, grid: tuple[int, int]
-    ) -> tuple[Float[Tensor, "n h w 3"], Float[Tensor, "n h w"]]:
-        """Points and confidence of ``n`` views, as many for each scene."""
-        behind = behind_blocks(self.blocks, latents, rays, self.config.decoder)
-        dense = self.head([behind[number] for number in self.config.point_layers], grid)
-        places = dense[:, :3]
-        return (places.sign() * places.abs().expm1()).movedim(1, -1), 1 + dense[:, 3].exp()
-
-
-def behind_blocks(
-    blocks: Blocks,
-    latents: Float[Tensor, "batch latents width"],
-    rays: Float[Tensor, "views tokens width"],
-    kind: str,
-) -> list[Float[Tensor, "views tokens width"]]:
-    """Tokens of views behind every block, each view with the latents of its scene.
-
-    Args:
-        blocks: Of a decoder.
-        latents: Of scenes.
-        rays: Tokens of the views of all scenes, as many for each, scene by scene.
-        kind: ``full`` or ``causal``, see :class:`kaleidoscene.families.rae3d.config.Rae3dConfig`.
-    """
-    views, count = len(rays) // len(latents), latents.shape[1]
-    latents = latents.to(rays.dtype)
-    if kind == "full":
-        together = torch.cat([latents.repeat_interleave(views, 0), rays], dim=1)
-        return [x[:, count:] for x in blocks(together)[1]]
-    _, _, kept = blocks(latents)
-    repeated = [(_for_views(k, views), _for_views(v, views)) for k, v in kept]
-    return blocks(rays, repeated)[1]
-
-
-def _for_views(x: Float[Tensor, "batch heads tokens dim"], views: int) -> Tensor:
-    """The same scene for every view; without a copy where there is one scene."""
-    return x.expand(views, -1, -1, -1) if len(x) == 1 else x.repeat_interleave(views, 0)

@@ -67,21 +67,21 @@ def rae3d_paper() -> Rae3dRecipe:
 
 
 def rae3d_nano() -> Rae3dRecipe:
-    """For a CPU: 64 px, 64 tokens, one to seven given views with depth; from ``rae3d-nano-images`` (--init)."""
+    """For a CPU: 64 px, 128 tokens, one to seven given views with depth; from ``rae3d-nano-images`` (--init)."""
     return Rae3dRecipe(
         settings=Rae3dSettings(
             model=Rae3dConfig(
-                # Patches of 16 px and 64 tokens: four times the scenes a second (benchmarks/rae3d_training.md).
-                width=192, heads=6, patch_size=16, tokens=64, neck_depth=6, decoder_depth=4, decoder="causal",
-                encoder=EncoderConfig(kind="image"), points=DPTConfig(channels=(32, 48, 64, 64), fused=24, last=12),
-                point_layers=(0, 1, 2, 3),
+                # Tokens that stand for places learn ten times as fast (benchmarks/rae3d_training.md).
+                width=192, heads=6, patch_size=8, tokens=128, neck_depth=6, decoder_depth=4, decoder="causal",
+                located=True, encoder=EncoderConfig(kind="image"), point_layers=(0, 1, 2, 3),
+                points=DPTConfig(channels=(32, 48, 64, 64), fused=24, last=12),
             ),
             image_size=(64, 64), field_of_view=49.1, background="white",
         ),
         # Differences of neighbours make white the easiest answer to begin with: they count a tenth.
         loss=Rae3dLoss(background=1.0, gradients=0.1, noise=0.1),
         data=BatchConfig(
-            batch_size=64, depth=True, reference_dropout=0.0, augmentation=Augmentation(random_background=0.0),
+            batch_size=32, depth=True, reference_dropout=0.0, augmentation=Augmentation(random_background=0.0),
             sampling=ViewSampling(views=8, kind="uniform", masking="drop", max_targets=3),
         ),
         synthetic=SyntheticScenes(

@@ -33,7 +33,7 @@ CAPABILITIES = Capabilities(
 )  # fmt: skip
 
 NOTHING_MET = 0.01
-"""Points whose coordinates in the world of the first view sum up to less are background."""
+"""Points whose coordinates in the world of the first view sum up to less are background, of latents without places."""
 
 
 class Rae3dRenderer(PlainRenderer):
@@ -94,7 +94,7 @@ class Rae3dRenderer(PlainRenderer):
         rays = self._rays(scene, scene.cameras)
         visible = torch.ones(rays.shape[:2], dtype=torch.bool, device=rays.device)
         with autocast(rays.device, self.precision):
-            tokens = self.model.encode(scene.images, rays, visible, features)
+            tokens = self.model.encode(scene.images, rays, visible, features, scene.world.bounds.to(rays))
         return replace(scene, tokens=tokens)
 
     @torch.no_grad()
@@ -120,7 +120,7 @@ class Rae3dRenderer(PlainRenderer):
         rays, step, parts = self._rays(scene, cameras), self.settings.targets_at_once, []
         for some in in_chunks(rays.shape[1], step, on_step):
             with autocast(rays.device, self.precision):
-                parts.append(self.model.decode(scene.tokens, rays[:, some]))
+                parts.append(self.model.decode(scene.tokens, rays[:, some], scene.world.bounds.to(rays)))
         images = torch.cat([part.images for part in parts], dim=1).clamp(0, 1)
         if self.settings.model.points is None:
             return Rendering(images, cameras)
@@ -130,10 +130,17 @@ class Rae3dRenderer(PlainRenderer):
         points, confidence = (
             torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("points", "confidence")
         )
-        met = points.abs().sum(-1) > NOTHING_MET
+        met = self._met(points, scene)
         points = scene.world.leave_points(points)
         depth = depth_along_axis(cameras, points)
         return Rendering(images, cameras, depth.clamp_min(0) * met, points, confidence)
+
+    def _met(self, points: Float[Tensor, "batch targets h w 3"], scene: Rae3dScene) -> Tensor:
+        """Which points are of something: the background's are pulled to the first camera, the origin."""
+        if not self.settings.model.located:
+            return points.abs().sum(-1) > NOTHING_MET
+        middle = scene.world.bounds.to(points)[:, None, None, None, :3]
+        return points.norm(dim=-1) > (points - middle).norm(dim=-1)
 
     def _rays(self, scene: Rae3dScene, cameras: Cameras) -> Tensor:
         return plucker_rays(scene.world.enter(cameras).to(torch.float32).to(self.device))

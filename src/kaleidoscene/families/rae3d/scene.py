@@ -46,7 +46,7 @@ def pack(scene: Rae3dScene) -> dict[str, Tensor]:
     """A scene whose tokens are made, as tensors by name."""
     assert scene.tokens is not None
     return {
-        "tokens": scene.tokens, "first": scene.world.first, "scale": scene.world.scale,
+        "tokens": scene.tokens, "first": scene.world.first, "scale": scene.world.scale, "bounds": scene.world.bounds,
         "poses": scene.cameras.world_from_cam, "intrinsics": scene.cameras.intrinsics,
     }  # fmt: skip
 
@@ -65,7 +65,7 @@ def unpack(tensors: Mapping[str, Tensor], config: Rae3dConfig, image_size: tuple
     """
     try:
         tokens, cameras = tensors["tokens"], Cameras(tensors["poses"], tensors["intrinsics"], image_size)
-        world = RelativeWorld(tensors["first"], tensors["scale"])
+        world = RelativeWorld(tensors["first"], tensors["scale"], tensors["bounds"])
     except KeyError as error:
         raise KaleidosceneError(f"The scene has no {error.args[0]!r}.") from error
     if tuple(tokens.shape[1:]) != (config.tokens, config.width):

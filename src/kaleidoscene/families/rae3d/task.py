@@ -56,11 +56,13 @@ def tokens_of(
         raise KaleidosceneError("3DRAE makes tokens of views with cameras.")
     images = views.images
     with no_autocast(images):
-        inside = RelativeWorld.of(views.cameras).enter(views.cameras)
+        world = RelativeWorld.of(views.cameras)
+        inside = world.enter(views.cameras)
         rays = plucker_rays(inside.to(images.device).to(torch.float32))
     if visible is None:
         visible = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
-    return model.encode(images, rays, visible, None if features is None else features(images))
+    shown = None if features is None else features(images)
+    return model.encode(images, rays, visible, shown, world.bounds.to(rays))
 
 
 class Rae3dTask(PlainTask):
@@ -125,7 +127,8 @@ class Rae3dTask(PlainTask):
             raise KaleidosceneError("3DRAE hides no views by masks: data.sampling.masking must be drop or none.")
         images, device = views.images, views.images.device
         with no_autocast(images):  # geometry stays exact
-            inside = RelativeWorld.of(cameras[:, :n], cameras[:, n:]).enter(cameras)
+            world = RelativeWorld.of(cameras[:, :n], cameras[:, n:])
+            inside = world.enter(cameras)
             rays = plucker_rays(inside.to(device).to(torch.float32))
         numbers = views.numbers or tuple(range(len(images)))
         visible = self._visible(numbers, n, seed).to(device)
@@ -133,12 +136,12 @@ class Rae3dTask(PlainTask):
         own = some_again(numbers, n, images.shape[1], share=self.loss.repeated, seed=seed, stream=_AGAIN)
         scene = torch.arange(len(own))[:, None]
         decoded = self.model(
-            images[:, :n], rays[:, :n], visible, rays[scene, own], features, self._noise(numbers, seed, device)
+            images[:, :n], rays[:, :n], visible, rays[scene, own], features, self._noise(numbers, seed, device),
+            world.bounds.to(rays),
         )
         depth = None
         if views.depth is not None:
-            scale = RelativeWorld.of(cameras[:, :n], cameras[:, n:]).scale
-            depth = views.depth[scene, own] / scale.to(views.depth)[:, None, None, None]
+            depth = views.depth[scene, own] / world.scale.to(views.depth)[:, None, None, None]
         with no_autocast(images):
             terms = self._terms(decoded, images[scene, own], inside[scene, own], depth)
             if self.loss.adversarial:

@@ -12,6 +12,8 @@ from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import invert, rigid, transform_points
 
 _NO_DISTANCE = 1e-6
+# How much the point in front of the first view counts, and half of the cube's side in distances of the cameras.
+_SLIGHTLY, _HALF_SIDE = 1e-3, 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,18 +24,25 @@ class RelativeWorld:
         first: Of the first view, in the given world.
         scale: Given units in a unit of the relative world: the distance of the farthest view from the first; 1 where
             all stand in one place.
+        bounds: Middle and half of the side of a cube around what all look at, in the relative world: what located
+            latents stand in (ours).
     """
 
     first: Float[Tensor, "batch 4 4"]
     scale: Float[Tensor, " batch"]
+    bounds: Float[Tensor, "batch 4"]
 
     @classmethod
     def of(cls, references: Cameras, targets: Cameras | None = None) -> RelativeWorld:
         """The world of references ``(batch, views)`` and, where they are known, targets."""
         first = references.world_from_cam[:, 0]
-        centres = [cameras.centres for cameras in (references, targets) if cameras is not None]
-        farthest = (torch.cat(centres, dim=1) - first[:, None, :3, 3]).norm(dim=-1).amax(1)
-        return cls(first, torch.where(farthest > _NO_DISTANCE, farthest, 1.0))
+        given = [cameras for cameras in (references, targets) if cameras is not None]
+        to_first = invert(first)
+        centres = transform_points(to_first, torch.cat([cameras.centres for cameras in given], dim=1))
+        axes = torch.cat([cameras.directions for cameras in given], dim=1) @ first[:, :3, :3]
+        farthest = centres.norm(dim=-1).amax(1)
+        scale = torch.where(farthest > _NO_DISTANCE, farthest, 1.0)
+        return cls(first, scale, _looked_at(centres / scale[:, None, None], axes))
 
     def enter(self, cameras: Cameras) -> Cameras:
         """Cameras ``(batch, views)`` of the given world in the world of the first view."""
@@ -46,3 +55,20 @@ class RelativeWorld:
         """Points of the world of the first view in the given one."""
         scaled = points.flatten(1, -2) * self.scale.to(points)[:, None, None]
         return transform_points(self.first.to(points), scaled).reshape(points.shape)
+
+
+def _looked_at(
+    centres: Float[Tensor, "batch views 3"], axes: Float[Tensor, "batch views 3"]
+) -> Float[Tensor, "batch 4"]:
+    """Middle and half of the side of a cube around what views of the relative world look at.
+
+    The middle is nearest to all axes in the least-squares sense, and by a little to a point in front of the first view,
+    which tells it where axes are parallel.
+    """
+    eye = torch.eye(3, dtype=axes.dtype, device=axes.device)
+    off_axis = eye - axes[..., :, None] * axes[..., None, :]
+    ahead = eye[2] * _SLIGHTLY
+    right = (off_axis @ centres[..., None]).mean(1)[..., 0] + ahead
+    middle = torch.linalg.solve(off_axis.mean(1) + _SLIGHTLY * eye, right)
+    distance = (centres - middle[:, None]).norm(dim=-1).mean(1)
+    return torch.cat([middle, _HALF_SIDE * distance[:, None]], dim=-1)
