@@ -41,6 +41,8 @@ class GenerateOptions:
     """Denoising steps; by default the model's."""
     seed: int = 0
     """Of the first sample; each further one has the next."""
+    label: int | None = None
+    """Class of the objects, of models that were trained with class labels; by default any."""
     device: str = "cpu"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     depth: bool = False
@@ -70,6 +72,7 @@ def main(argv: list[str]) -> None:
         out=options.out, name=options.model, model=model, samples=options.samples, frames=options.frames,
         elevation=options.elevation, distance=options.distance, seed=options.seed, fps=options.fps,
         overwrite=options.overwrite, depth=options.depth, precision=options.precision,
+        label=options.label,
     )  # fmt: skip
     seconds, made = _run(generation)
     h, w = model.image_size

@@ -32,7 +32,7 @@ class ViewSampling:
     Attributes:
         views: V, the views of a scene in training.
         kind: ``exponential`` halves the probability with every further reference (eq. 5, truncated to 1..V-1);
-            ``uniform`` draws N from 1..V-1; ``fixed`` has N = V // 2.
+            ``uniform`` draws N from 1..V-1; ``fixed`` has N = V // 2 (of a single view none).
         rate: lambda of the exponential; the paper's is ln 2.
         masking: Random attention masking: n ~ U{1..N} references and m ~ U{1..M} targets stay. ``scene`` draws for
             every scene and masks (paper, open choice E9); ``drop`` draws once a batch and leaves hidden views out,
@@ -48,7 +48,8 @@ class ViewSampling:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.views < 2:
+        single = self.views == 1 and self.kind == "fixed" and self.masking == "none"  # a target, and no reference
+        if self.views < 2 and not single:
             raise ValueError(f"A training scene needs at least 2 views, got {self.views}.")
 
     def of(self, views: int | None) -> ViewSampling:

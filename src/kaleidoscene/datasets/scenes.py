@@ -29,6 +29,7 @@ class TrainingScene:
         mask: Share of the pixel that is not background.
         depth: Along the optical axis, in world units.
         latents: In place of images, where they were made ahead.
+        label: Of its class, where scenes are sorted into some.
     """
 
     key: str
@@ -38,6 +39,7 @@ class TrainingScene:
     mask: Float[Tensor, "views h w"]
     depth: Float[Tensor, "views h w"] | None
     latents: StoredLatents | None = None
+    label: int | None = None
 
 
 def prepare_scene(
@@ -72,7 +74,7 @@ def prepare_scene(
     mask, depth = rgba[:, 3], None if scene.depth is None else torch.from_numpy(scene.depth)
     if mirrored:
         mask, depth = mask.flip(-1), None if depth is None else depth.flip(-1)
-    prepared = TrainingScene(scene.key, images, cameras, times, mask, depth)
+    prepared = TrainingScene(scene.key, images, cameras, times, mask, depth, label=scene.label)
     return prepared if size is None else fit_scene(prepared, size)
 
 
@@ -93,7 +95,7 @@ def _made_ahead(
         )
     count = len(scene.rgba)
     nothing = torch.zeros(count, 3, 0, 0)
-    return TrainingScene(scene.key, nothing, scene.cameras, times, nothing[:, 0], None, latents)
+    return TrainingScene(scene.key, nothing, scene.cameras, times, nothing[:, 0], None, latents, scene.label)
 
 
 def fit_scene(scene: TrainingScene, size: tuple[int, int]) -> TrainingScene:
@@ -111,4 +113,5 @@ def fit_scene(scene: TrainingScene, size: tuple[int, int]) -> TrainingScene:
     if depth is not None:  # not averaged: there is nothing between an object and its background
         depth = torch.nn.functional.interpolate(cut(depth)[:, None], size, mode="nearest-exact")[:, 0]
     cameras = None if scene.cameras is None else scene.cameras.crop(top, left, height, width).resize(*size)
-    return TrainingScene(scene.key, resize_image(cut(scene.images), size), cameras, scene.times, mask, depth)
+    images = resize_image(cut(scene.images), size)
+    return TrainingScene(scene.key, images, cameras, scene.times, mask, depth, label=scene.label)

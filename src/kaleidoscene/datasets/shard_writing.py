@@ -84,6 +84,8 @@ def _members(scene: StoredScene, image_format: ImageFormat) -> list[tuple[str, b
         meta["intrinsics"] = scene.cameras.intrinsics.tolist()
     if scene.times is not None:
         meta["times"] = scene.times
+    if scene.label is not None:
+        meta["label"] = scene.label
     if scene.depth is not None:
         meta["depth_max"] = float(scene.depth.max())
     members = [(f"{scene.key}.{SCENE}", json.dumps(meta).encode())]

@@ -155,7 +155,7 @@ class ShardFolder:
             raise ValueError(f"{where}: {error}") from None
         if latents is None and images.shape[1:3] != (h, w):
             cameras = cameras.resize(*images.shape[1:3])
-        return StoredScene(key, images, cameras, depths, latents=latents)
+        return StoredScene(key, images, cameras, depths, latents=latents, label=meta.get("label"))
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,9 @@ def stacked(scenes: list[TrainingScene], counts: Counts, *, depth: bool) -> View
     if bool(videos.any()):
         times = torch.stack([torch.zeros(count) if scene.times is None else scene.times for scene in scenes])
         times = times[:, counts.dropped :]
+    labels = [scene.label for scene in scenes if scene.label is not None]
+    if labels and len(labels) < len(scenes):
+        raise KaleidosceneError("Sources with labels and without cannot be mixed in a batch.")
     latents = [scene.latents for scene in scenes if scene.latents is not None]
     if latents and len(latents) < len(scenes):
         raise KaleidosceneError(
@@ -75,4 +78,5 @@ def stacked(scenes: list[TrainingScene], counts: Counts, *, depth: bool) -> View
         if latents and latents[0].features is not None
         else None,
         dropped_cameras=dropped,
+        labels=torch.tensor(labels) if labels else None,
     )

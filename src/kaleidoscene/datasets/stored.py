@@ -58,6 +58,7 @@ class StoredScene:
         depth: Distance along the optical axis in world units, 0 where there is nothing.
         times: Frame numbers of the views of a video; None for a 3D scene.
         latents: What a codec made of the views ahead; ``rgba`` is then empty.
+        label: Of what is shown, where scenes are sorted into classes.
     """
 
     key: str
@@ -66,6 +67,7 @@ class StoredScene:
     depth: Float[np.ndarray, "views h w"] | None = None
     times: tuple[int, ...] | None = None
     latents: StoredLatents | None = None
+    label: int | None = None
 
     def __post_init__(self) -> None:
         if (self.cameras is None) == (self.times is None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kaleidoscene.geometry.cameras import Cameras
@@ -32,6 +32,7 @@ class Views:
         damaged: Scenes that could not be read and were replaced, with the reason.
         dropped_cameras: Cameras of references that were left out of all scenes of the batch (for guidance), which tell
             the unit of the world as they would in rendering.
+        labels: Classes of the scenes, where they are sorted into some.
 
     Raises:
         ValueError: Tensors of different scenes, views or sizes stand together.
@@ -52,6 +53,7 @@ class Views:
     step: int = 0
     damaged: tuple[str, ...] = ()
     dropped_cameras: Cameras | None = None
+    labels: Int[Tensor, " batch"] | None = None
 
     def __post_init__(self) -> None:
         batch, views = self.images.shape[:2]
@@ -83,5 +85,5 @@ class Views:
             self, images=self.images.to(device), times=move(self.times),
             is_video=self.is_video.to(device), present=move(self.present), depth=move(self.depth), mask=move(self.mask),
             latents=None if self.latents is None else (self.latents[0].to(device), self.latents[1].to(device)),
-            features=move(self.features),
+            features=move(self.features), labels=move(self.labels),
         )  # fmt: skip

@@ -187,8 +187,16 @@ class Routed(Protocol):
 class Imagining(Protocol):
     """A renderer that draws scenes of nothing (``Capabilities.generates``)."""
 
-    def imagine(self, cameras: Cameras) -> Scene:
-        """A scene without references for targets ``(batch, targets)``."""
+    def imagine(self, cameras: Cameras, label: int | None = None) -> Scene:
+        """A scene without references for targets ``(batch, targets)``.
+
+        Args:
+            cameras: Of the targets.
+            label: Class of what is to be drawn; None: any.
+
+        Raises:
+            KaleidosceneError: The model has no labels, or not this one.
+        """
         ...
 
 

@@ -28,12 +28,13 @@ from kaleidoscene.datasets.from_captures import (
     write_shards,
 )
 from kaleidoscene.datasets.latents import NOTE, LatentConfig, write_latents
+from kaleidoscene.datasets.pictures import CLASSES, class_folders, pictures_of, read_lenses
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.machine import check_device
-from kaleidoscene.serialisation import write_aside
+from kaleidoscene.serialisation import write_aside, write_json
 
 # Sources without a scene that are named on the screen.
 _NAMED = 20
@@ -51,7 +52,8 @@ class ConversionOptions:
     """ply writes the point cloud alone, as a file: from the capture's points or its depth maps; latents takes shards
     and makes the autoencoder's part of training ahead."""
     format: str | None = None
-    """Read the capture as this format instead of detecting it."""
+    """Read the capture as this format instead of detecting it; for shards also 'classes': single pictures in a folder
+    for each class, to scenes of one view with a label."""
     undistort: bool = False
     """Write pinhole images of one size (PNG) in place of the originals and their distortion."""
     shards: ShardConfig = ShardConfig()
@@ -75,7 +77,7 @@ def convert(options: ConversionOptions) -> list[Path]:
 
 def _convert(options: ConversionOptions) -> list[Path]:
     if options.to == "shards":
-        return _to_shards(options)
+        return _classes_to_shards(options) if options.format == "classes" else _to_shards(options)
     if options.to == "latents":
         return _to_latents(options)
     capture = read_capture(options.source, format=options.format)
@@ -166,6 +168,23 @@ def _to_shards(options: ConversionOptions) -> list[Path]:
         reasons = [f"{name}: {reason}" for name, reason in unreadable.items()]
         write_aside(files[-1], "".join(f"{line}\n" for line in short + reasons))
     return files
+
+
+def _classes_to_shards(options: ConversionOptions) -> list[Path]:
+    """Pictures in folders of classes; a class is a source, and its place among all is the label."""
+    config, folders = options.shards, class_folders(options.source)
+    if config.least_views != 1:
+        raise KaleidosceneError("--shards.least-views is for captures; pictures are scenes of one view.")
+    lenses, labels = read_lenses(options.source), {folder: number for number, folder in enumerate(folders)}
+    with Progress(transient=True) as bar:
+        task = bar.add_task("writing shards", total=len(folders))
+        for done, _ in write_shards(
+            folders, options.destination, config, lambda folder: pictures_of(folder, labels[folder], lenses, config)
+        ):
+            bar.update(task, completed=done)
+    write_json(options.destination / CLASSES, [folder.name for folder in folders])
+    print(f"{len(ShardFolder(options.destination))} pictures of {len(folders)} classes.")
+    return [options.destination / name for name in (MANIFEST, CLASSES)]
 
 
 def _name(source: Path) -> str:

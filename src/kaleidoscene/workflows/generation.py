@@ -46,6 +46,7 @@ class Generation:
         overwrite: Replace samples of another request.
         depth: Write depth maps, and name them in transforms.json.
         precision: Of matrix products.
+        label: Class of all of them; None: any.
     """
 
     out: Path
@@ -60,6 +61,7 @@ class Generation:
     overwrite: bool
     depth: bool = False
     precision: str = "fp32"
+    label: int | None = None
 
     @property
     def cameras(self) -> Cameras:
@@ -104,12 +106,13 @@ class Generation:
             "sampling": model.system.method_note, "image_size": list(model.image_size), "seed": seed, "fps": self.fps,
             "precision": self.precision,
             "cameras": self.cameras.world_from_cam.tolist(), **({"depth": True} if self.depth else {}),
+            **({} if self.label is None else {"label": self.label}),
         }  # fmt: skip
 
     def _write(self, folder: Path, seed: int, on_step: OnStep | None) -> None:
         renderer, cameras = self.model.system.renderer, self.cameras
         assert isinstance(renderer, Imagining)
-        scene = renderer.imagine(cameras.reshape(1, self.frames))
+        scene = renderer.imagine(cameras.reshape(1, self.frames), self.label)
         writer = FrameWriter(folder, cameras, centred="object", fps=self.fps)
         depths: list[torch.Tensor] = []
         for chunk in render_in_order(

@@ -34,6 +34,8 @@ class Dit3dOptions:
 
     autoencoder: str | None = None
     """Name, folder or hub id of the 3DRAE whose tokens are drawn."""
+    classes: int | None = None
+    """Classes of the labels that training scenes have; 0: none are asked for. By default those of the recipe."""
     train: TrainConfig = TrainConfig()
     data: BatchConfig = BatchConfig()
     loss: Dit3dLoss = Dit3dLoss()
@@ -60,6 +62,8 @@ class Dit3dRecipe(PlainRecipe):
         settings = self.settings
         if options.autoencoder is not None:
             settings = replace(settings, autoencoder=options.autoencoder)
+        if options.classes is not None:
+            settings = replace(settings, model=replace(settings.model, classes=options.classes))
         return replace(
             self, settings=settings, train=options.train, data=options.data, loss=options.loss,
             synthetic=options.synthetic,
@@ -98,5 +102,6 @@ class Dit3dRecipe(PlainRecipe):
             return Dit3dTask(self.settings, self.loss, autoencoder)
 
     def read_weights(self, folder: Path) -> dict[str, Tensor]:
-        """Weights of a 3DDiT checkpoint."""
-        return read_weights(folder)
+        """Weights of a 3DDiT checkpoint, without the labels of the first stage where none are asked for any more."""
+        weights = read_weights(folder)
+        return {name: x for name, x in weights.items() if self.settings.model.classes or name != "labels.weight"}

@@ -15,6 +15,11 @@ from kaleidoscene.families.dit3d.settings import Dit3dSettings
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.optim import OptimConfig
 
+IMAGENET = 1000
+"""Its classes."""
+SINGLE = ViewSampling(views=1, kind="fixed", masking="none")
+"""A picture is all that there is of a scene."""
+
 
 def _paper(model: Dit3dConfig) -> Dit3dRecipe:
     return Dit3dRecipe(
@@ -47,12 +52,36 @@ def dit3d_xl_views() -> Dit3dRecipe:
     return _paper(dit3d_xl())
 
 
+def _images(views: Dit3dRecipe) -> Dit3dRecipe:
+    """The paper's first stage of a size: single pictures with the labels of ImageNet, of which poses alone are told."""
+    return replace(
+        views, settings=replace(views.settings, model=replace(views.settings.model, classes=IMAGENET)),
+        loss=replace(views.loss, all_hidden=1.0),
+        data=replace(views.data, sampling=SINGLE),
+    )  # fmt: skip
+
+
+def dit3d_s_images() -> Dit3dRecipe:
+    """The paper's first stage, size S: pictures with class labels, 80K steps; needs --shards and --autoencoder."""
+    return _images(dit3d_s_views())
+
+
+def dit3d_b_images() -> Dit3dRecipe:
+    """The paper's first stage, size B; needs --shards and --autoencoder."""
+    return _images(dit3d_b_views())
+
+
+def dit3d_xl_images() -> Dit3dRecipe:
+    """The paper's first stage, size XL; needs --shards and --autoencoder."""
+    return _images(dit3d_xl_views())
+
+
 def dit3d_nano() -> Dit3dRecipe:
     """For a CPU: over the tokens of ``rae3d-nano``; needs its statistics (examples/09_token_statistics.py)."""
     return Dit3dRecipe(
         settings=Dit3dSettings(
             model=Dit3dConfig(
-                depth=6, width=256, heads=4, tokens=64, channels=192, head_depth=2, head_width=384, head_heads=6
+                depth=6, width=256, heads=4, tokens=128, channels=192, head_depth=2, head_width=384, head_heads=6
             ),
             image_size=(64, 64), field_of_view=49.1,
         ),
@@ -90,6 +119,9 @@ def dit3d_debug() -> Dit3dRecipe:
 RECIPES: dict[str, Callable[[], Dit3dRecipe]] = {
     "dit3d-debug": dit3d_debug,
     "dit3d-nano": dit3d_nano,
+    "dit3d-s-images": dit3d_s_images,
+    "dit3d-b-images": dit3d_b_images,
+    "dit3d-xl-images": dit3d_xl_images,
     "dit3d-s-views": dit3d_s_views,
     "dit3d-b-views": dit3d_b_views,
     "dit3d-xl-views": dit3d_xl_views,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.dit3d.checkpoint import Autoencoder
 from kaleidoscene.families.dit3d.model import Dit3d
 from kaleidoscene.families.dit3d.settings import Dit3dSettings
@@ -49,12 +50,14 @@ class Dit3dScene:
         drawn: Scenes of the autoencoder by the seed of the request that they were drawn for; of None, what is decoded
             without drawing.
         generated: How many of the references were rendered (:meth:`Dit3dRenderer.extend`).
+        label: Class of what is to be drawn; None: any.
     """
 
     seen: Rae3dScene
     poses: Cameras | None = None
     drawn: dict[int | None, Rae3dScene] = field(default_factory=dict)
     generated: int = 0
+    label: int | None = None
 
     @property
     def num_references(self) -> int:
@@ -113,11 +116,24 @@ class Dit3dRenderer(PlainRenderer):
         world = RelativeWorld.of(scene.cameras, cameras)
         return Dit3dScene(replace(scene.seen, world=world), self._some_of(cameras), generated=scene.generated)
 
-    def imagine(self, cameras: Cameras) -> Dit3dScene:
-        """A scene of which nothing is seen, for targets ``(batch, targets)``; its world is that of the first."""
+    def imagine(self, cameras: Cameras, label: int | None = None) -> Dit3dScene:
+        """A scene of which nothing is seen, for targets ``(batch, targets)``; its world is that of the first.
+
+        Args:
+            cameras: Of the targets.
+            label: Class of what is to be drawn; None: any.
+
+        Raises:
+            KaleidosceneError: The network has no labels, or not this one.
+        """
+        classes = self.settings.model.classes
+        if label is not None and not classes:
+            raise KaleidosceneError("This model was not trained with class labels, and draws whatever comes.")
+        if label is not None and not 0 <= label < classes:
+            raise KaleidosceneError(f"Class labels run from 0 to {classes - 1}, got {label}.")
         blank = torch.zeros(cameras.batch_shape[0], 0, 3, *self.image_size, device=self.autoencoder.renderer.device)
         seen = Rae3dScene(blank, cameras[:, :0], RelativeWorld.of(cameras), None)
-        return Dit3dScene(seen, self._some_of(cameras))
+        return Dit3dScene(seen, self._some_of(cameras), label=label)
 
     def _some_of(self, cameras: Cameras) -> Cameras:
         """Those of targets that stand in the condition."""
@@ -147,7 +163,7 @@ class Dit3dRenderer(PlainRenderer):
         lenses = torch.cat([known.intrinsics, cameras.intrinsics.to(known.intrinsics)], dim=1)
         seen = replace(scene.seen, images=together, cameras=Cameras(poses, lenses, known.image_size))
         generated = images.shape[1] + sum(number >= given for number in old)
-        return Dit3dScene(seen, scene.poses, generated=generated)
+        return Dit3dScene(seen, scene.poses, generated=generated, label=scene.label)
 
     @torch.no_grad()
     def render(
@@ -187,16 +203,19 @@ class Dit3dRenderer(PlainRenderer):
         noise = draw_noise((batch, config.tokens, config.channels), generators).to(poses_alone)
         times = shift(torch.linspace(1, 0, sampling.steps + 1, dtype=torch.float64), config.shift)
         field_of = self._velocity(poses_alone)
-        if scene.num_references:
+        if scene.label is not None:
+            field_of = guide(self._velocity(poses_alone, scene.label), field_of, sampling.guidance)
+        elif scene.num_references:
             field_of = guide(self._velocity(self._condition(scene, seen=True)), field_of, sampling.guidance)
         done = None if on_step is None else (lambda step: on_step(step, sampling.steps))
         tokens = self.autoencoder.statistics.leave(integrate(field_of, noise, times, on_step=done))
         return replace(scene.seen, tokens=tokens)
 
-    def _velocity(self, condition: Tensor) -> Velocity:
-        labels = None
-        if self.settings.model.classes:
-            labels = condition.new_full((len(condition),), self.settings.model.classes, dtype=torch.long)
+    def _velocity(self, condition: Tensor, label: int | None = None) -> Velocity:
+        """The field under a condition; without a label that of any class."""
+        labels, classes = None, self.settings.model.classes
+        if classes:
+            labels = condition.new_full((len(condition),), classes if label is None else label, dtype=torch.long)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             with autocast(x.device, self.precision):

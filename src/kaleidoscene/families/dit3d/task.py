@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from kaleidoscene.datasets.views import Views
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.dit3d.checkpoint import Autoencoder, describe
 from kaleidoscene.families.dit3d.initialisation import initialise
 from kaleidoscene.families.dit3d.model import Dit3d
@@ -23,7 +24,7 @@ from kaleidoscene.nn.precision import no_autocast
 from kaleidoscene.randomness import draw_noise, seeded
 from kaleidoscene.training.task import PlainTask
 
-_HIDING, _TIME, _NOISE = 31, 32, 33
+_HIDING, _TIME, _NOISE, _NAMELESS = 31, 32, 33, 35
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +34,19 @@ class Dit3dLoss:
     Attributes:
         hidden_share: Smallest and largest share of the views of a scene that are not seen.
         all_hidden: Share of the scenes of which no view is seen.
+        label_dropout: Share of the scenes whose label is left out, of networks that have labels.
     """
 
     hidden_share: tuple[float, float] = (0.6, 0.9)
     all_hidden: float = 0.1
+    label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         low, high = self.hidden_share
         if not (0 <= low <= high <= 1 and 0 <= self.all_hidden <= 1):
             raise ValueError("hidden_share and all_hidden are shares from 0 to 1.")
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout is a share from 0 to 1, got {self.label_dropout}.")
 
 
 class Dit3dTask(PlainTask):
@@ -82,7 +87,7 @@ class Dit3dTask(PlainTask):
             seed: With the place of a scene in the run it tells time, noise and what is hidden.
 
         Raises:
-            KaleidosceneError: There are no cameras.
+            KaleidosceneError: There are no cameras, or no labels for a network that has some.
         """
         numbers = views.numbers or tuple(range(len(views.images)))
         device, config = views.images.device, self.settings.model
@@ -92,7 +97,7 @@ class Dit3dTask(PlainTask):
             t = shift(uniform, config.shift).to(device)
             noise = draw_noise(tuple(data.shape), [seeded(seed, _NOISE, number) for number in numbers]).to(device)
             disturbed = interpolate(data, noise, t)
-        found = self.model(disturbed, t, condition)
+        found = self.model(disturbed, t, condition, self.labels(views, numbers, seed))
         with no_autocast(views.images):
             loss = (found - velocity(data, noise)).square().mean()
         return {"loss": loss}
@@ -104,6 +109,28 @@ class Dit3dTask(PlainTask):
         both = (tokens_of(network, views, shown, features) for shown in (None, visible))
         data, condition = (self.autoencoder.statistics.enter(tokens) for tokens in both)
         return data, condition
+
+    def labels(self, views: Views, numbers: tuple[int, ...], seed: int) -> Int[Tensor, " batch"] | None:
+        """Classes of scenes, some of which are left out; None for a network without labels.
+
+        Raises:
+            KaleidosceneError: The network has labels and the scenes have none, or others.
+        """
+        classes = self.settings.model.classes
+        if not classes:
+            return None
+        if views.labels is None:
+            raise KaleidosceneError(
+                f"A network of {classes} classes learns from scenes with labels: 'kaleidoscene convert PICTURES SHARDS "
+                "--to shards --format classes' makes some."
+            )
+        if not 0 <= int(views.labels.min()) <= int(views.labels.max()) < classes:
+            raise KaleidosceneError(
+                f"Labels run from {int(views.labels.min())} to {int(views.labels.max())}, the network has {classes} "
+                f"classes, counted from 0."
+            )
+        draws = torch.stack([torch.rand((), generator=seeded(seed, _NAMELESS, number)) for number in numbers])
+        return torch.where((draws < self.loss.label_dropout).to(views.labels.device), classes, views.labels)
 
     def visible(self, numbers: tuple[int, ...], views: int, seed: int) -> Bool[Tensor, "batch views"]:
         """Which views are seen: a few, or none."""

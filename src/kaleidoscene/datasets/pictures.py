@@ -1,0 +1,94 @@
+"""Single pictures in folders of classes (ImageNet's layout) to training scenes of one view with a label.
+
+What 3DDiT learns from first (section 3.3, appendix B): how scenes look in general. A label is the place of a folder
+among all, in the order of their names, as ImageNet counts its classes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.formats.photos import intrinsics_of, photographs
+from kaleidoscene.datasets.from_captures import ShardConfig, scene_of
+from kaleidoscene.datasets.stored import StoredScene
+from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.files import natural_key
+from kaleidoscene.images.files import list_images
+
+CLASSES = "classes.json"
+"""Beside the shards: names of the classes, by label."""
+LENSES = "lenses.json"
+"""Beside the folders, if lenses are known: degrees across each picture by its path, ``CLASS/PICTURE``."""
+
+
+def class_folders(source: Path) -> list[Path]:
+    """Folders of classes, by label.
+
+    Raises:
+        KaleidosceneError: There are none, one has no pictures, or pictures lie beside them.
+    """
+    if not source.is_dir():
+        raise KaleidosceneError(f"{source}: pictures with labels are a folder with a folder for each class.")
+    if beside := list_images(source):
+        raise KaleidosceneError(f"{beside[0]}: lies beside the folders of classes, and belongs to none.")
+    folders = sorted(path for path in source.iterdir() if path.is_dir() and path.name[0] != ".")
+    if not folders:
+        raise KaleidosceneError(f"{source}: no folders of classes here.")
+    for folder in folders:
+        if not list_images(folder):
+            raise KaleidosceneError(f"{folder}: no pictures of this class.")
+    return folders
+
+
+def read_lenses(source: Path) -> dict[str, float]:
+    """Degrees across pictures by ``CLASS/PICTURE``; of pictures that are not named, EXIF tells, or a guess.
+
+    Raises:
+        KaleidosceneError: The file does not say angles by name.
+    """
+    path = source / LENSES
+    if not path.is_file():
+        return {}
+    try:
+        lenses = {str(name): float(angle) for name, angle in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise KaleidosceneError(f"{path}: not a table of degrees across pictures by CLASS/PICTURE ({error}).") from None
+    for name, angle in lenses.items():
+        if not 1 <= angle <= 175:
+            raise KaleidosceneError(f"{path}: {name} is {angle:g} degrees across, expected 1 to 175.")
+        if not (source / name).is_file():
+            raise KaleidosceneError(f"{path}: names {name}, which is not there.")
+    return lenses
+
+
+def pictures_of(folder: Path, label: int, lenses: dict[str, float], config: ShardConfig) -> Iterator[StoredScene]:
+    """The pictures of a class, each a scene whose only camera is its world.
+
+    Args:
+        folder: Of the class.
+        label: Of the class.
+        lenses: See :func:`read_lenses`.
+        config: How scenes are stored.
+
+    Raises:
+        KaleidosceneError: A picture does not read.
+    """
+    for path in sorted(list_images(folder), key=natural_key):
+        capture = photographs(path.stem, folder, [path])
+        frame = capture.frames[0]
+        if frame.image_size is None:
+            raise KaleidosceneError(f"{path}: cannot be read as a picture.")
+        angle = lenses.get(f"{folder.name}/{path.name}")
+        if angle is not None:
+            focal = frame.image_size[1] / 2 / math.tan(math.radians(angle) / 2)
+            frame = replace(frame, intrinsics=intrinsics_of(focal, frame.image_size))
+        posed = replace(frame, world_from_cam=torch.eye(4, dtype=torch.float64))
+        scene = scene_of(Capture(path.stem, "photos", folder, (posed,)), f"{folder.name}-{path.name}", config)
+        yield replace(scene, label=label)
