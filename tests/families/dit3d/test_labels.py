@@ -1,4 +1,4 @@
-"""The first stage of 3DDiT: single pictures with the labels of their classes, from folders to a run and its successor."""
+"""The first stage of 3DDiT: single pictures with the labels of their classes, from folders to the run after it."""
 
 import json
 import runpy
