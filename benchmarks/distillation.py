@@ -12,9 +12,9 @@ from kaleidoscene.evaluation.held_out import read_objects
 from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.evaluation.protocols import FirstViews
 from kaleidoscene.evaluation.run import HeldOutObject, Score, evaluate
-from kaleidoscene.families.kaleido.distillation import Distillation
 from kaleidoscene.families.kaleido.recipes import RECIPES
 from kaleidoscene.families.kaleido.system import KaleidoSystem
+from kaleidoscene.flow.distillation import Distillation
 from kaleidoscene.flow.schedules import Schedule
 from kaleidoscene.training.run import RunOptions
 from kaleidoscene.workflows.training import train

@@ -7,10 +7,11 @@ import torch
 
 from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.pixel import PixelCodec
-from kaleidoscene.families.kaleido.distillation import Distillation, KaleidoDistillation, student_settings
+from kaleidoscene.families.kaleido.distillation import KaleidoDistillation, student_settings
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.settings import KaleidoSettings, SamplingConfig
 from kaleidoscene.families.kaleido.task import KaleidoLoss
+from kaleidoscene.flow.distillation import Distillation
 from kaleidoscene.flow.path import interpolate
 from kaleidoscene.flow.schedules import Schedule
 from kaleidoscene.randomness import seeded

@@ -312,7 +312,7 @@ def test_a_network_that_says_nothing_has_the_loss_of_noise_and_data(batch):
     task = made_task()
     for p in task.model.last.parameters():
         nn.init.zeros_(p)
-    data = task._tokens(batch, torch.ones(4, 5, dtype=torch.bool))[0]
+    data = task.tokens_of(batch, torch.ones(4, 5, dtype=torch.bool))[0]
     expected = 1 + float(data.square().mean())
     found = sum(task.losses(batch, seed)["loss"].item() for seed in range(30)) / 30
     assert found == pytest.approx(expected, rel=0.05)
@@ -329,7 +329,7 @@ class Watched(Oracle):
 def test_the_true_velocity_has_no_loss_and_times_are_shifted(batch):
     """The path leads from data to noise; the middle of uniform times comes to lie where the shift says."""
     task = made_task()
-    task.model = Watched(task._tokens(batch, torch.ones(4, 5, dtype=torch.bool))[0])
+    task.model = Watched(task.tokens_of(batch, torch.ones(4, 5, dtype=torch.bool))[0])
     task.model.asked = []
     losses = [float(task.losses(batch, seed)["loss"]) for seed in range(150)]
     assert max(losses) < 1e-3

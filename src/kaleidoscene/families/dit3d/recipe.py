@@ -13,11 +13,14 @@ from torch import Tensor
 
 from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
-from kaleidoscene.families.checkpoints import read_weights
-from kaleidoscene.families.dit3d.checkpoint import FAMILY, load_autoencoder
+from kaleidoscene.families.checkpoints import read_weights, resolve
+from kaleidoscene.families.dit3d.checkpoint import FAMILY, load_autoencoder, load_model
+from kaleidoscene.families.dit3d.distillation import Dit3dDistillation, student_settings
 from kaleidoscene.families.dit3d.plan import Dit3dPlan, flops_of, parameters_of
 from kaleidoscene.families.dit3d.settings import Dit3dSettings
 from kaleidoscene.families.dit3d.task import Dit3dLoss, Dit3dTask
+from kaleidoscene.families.students import NO_DISTILLATION, check_student, check_teacher, identity_of
+from kaleidoscene.flow.distillation import Distillation
 from kaleidoscene.rendering.cost import Plan
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.cost import Placement, TrainingCost
@@ -34,6 +37,8 @@ class Dit3dOptions:
 
     autoencoder: str | None = None
     """Name, folder or hub id of the 3DRAE whose tokens are drawn."""
+    distil: Distillation = NO_DISTILLATION
+    """Learn to follow a trained model in fewer steps; start from its weights with --init."""
     classes: int | None = None
     """Classes of the labels that training scenes have; 0: none are asked for. By default those of the recipe."""
     train: TrainConfig = TrainConfig()
@@ -48,6 +53,7 @@ class Dit3dRecipe(PlainRecipe):
 
     settings: Dit3dSettings
     loss: Dit3dLoss = Dit3dLoss()
+    distil: Distillation = NO_DISTILLATION
 
     family = FAMILY
     remark = "without the autoencoder"
@@ -55,7 +61,9 @@ class Dit3dRecipe(PlainRecipe):
     @property
     def options(self) -> Dit3dOptions:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What a command line may change."""
-        return Dit3dOptions(train=self.train, data=self.data, loss=self.loss, synthetic=self.synthetic)
+        return Dit3dOptions(
+            train=self.train, data=self.data, loss=self.loss, synthetic=self.synthetic, distil=self.distil
+        )
 
     def changed(self, options: Dit3dOptions) -> Dit3dRecipe:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The recipe with other options."""
@@ -66,7 +74,7 @@ class Dit3dRecipe(PlainRecipe):
             settings = replace(settings, model=replace(settings.model, classes=options.classes))
         return replace(
             self, settings=settings, train=options.train, data=options.data, loss=options.loss,
-            synthetic=options.synthetic,
+            synthetic=options.synthetic, distil=options.distil,
         )  # fmt: skip
 
     @property
@@ -75,8 +83,13 @@ class Dit3dRecipe(PlainRecipe):
         return Dit3dPlan(self.settings)
 
     def identity(self) -> dict[str, Any]:
-        """The loss."""
-        return {"loss": self.loss}
+        """Loss, and what a student follows."""
+        return {"loss": self.loss, **identity_of(self.distil)}
+
+    def check_start(self, init: str | None, *, resumes: bool, has_shards: bool) -> None:
+        """Raise if a student has nothing to begin from."""
+        del has_shards
+        check_student(self.distil, init, resumes=resumes)
 
     def training_costs(self, placement: Placement) -> Sequence[TrainingCost]:
         """Cost of a step."""
@@ -98,8 +111,14 @@ class Dit3dRecipe(PlainRecipe):
     def make_task(self, device: str) -> Dit3dTask:
         """The task of a run, its network still without weights."""
         autoencoder = load_autoencoder(self.settings.autoencoder, self.settings.model, device)
+        if self.distil.teacher is None:
+            with torch.device("meta"):
+                return Dit3dTask(self.settings, self.loss, autoencoder)
+        teacher, theirs = load_model(resolve(self.distil.teacher))
+        check_teacher(self.distil, theirs.model, self.settings.model)
+        student = student_settings(self.settings, self.distil)
         with torch.device("meta"):
-            return Dit3dTask(self.settings, self.loss, autoencoder)
+            return Dit3dDistillation(student, self.loss, autoencoder, teacher, self.distil)
 
     def read_weights(self, folder: Path) -> dict[str, Tensor]:
         """Weights of a 3DDiT checkpoint, without the labels of the first stage where none are asked for any more."""

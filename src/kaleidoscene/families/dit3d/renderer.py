@@ -18,7 +18,6 @@ from kaleidoscene.families.rae3d.scene import Rae3dScene
 from kaleidoscene.families.rae3d.world import RelativeWorld
 from kaleidoscene.flow.guidance import guide
 from kaleidoscene.flow.solvers import Velocity, integrate
-from kaleidoscene.flow.timesteps import shift
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import plucker_rays
 from kaleidoscene.nn.precision import Precision, autocast
@@ -201,7 +200,7 @@ class Dit3dRenderer(PlainRenderer):
         batch = len(poses_alone)
         generators = [seeded(seed, _NOISE, number) for number in range(batch)]
         noise = draw_noise((batch, config.tokens, config.channels), generators).to(poses_alone)
-        times = shift(torch.linspace(1, 0, sampling.steps + 1, dtype=torch.float64), config.shift)
+        times = self.settings.times(sampling.steps)
         field_of = self._velocity(poses_alone)
         if scene.label is not None:
             field_of = guide(self._velocity(poses_alone, scene.label), field_of, sampling.guidance)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from kaleidoscene.families.dit3d.config import Dit3dConfig
+from kaleidoscene.flow.timesteps import shift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,10 @@ class Dit3dSettings:
     image_size: tuple[int, int] = (224, 224)
     field_of_view: float = 50.0
     sampling: Dit3dSampling = Dit3dSampling()
+
+    def times(self, steps: int) -> Float[Tensor, " knots"]:
+        """Knots of sampling in so many steps, from noise to data, fp64 (method C.6)."""
+        return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), self.model.shift)
 
     def route(self, references: int) -> str:
         """``decode`` or ``diffusion``, see :class:`kaleidoscene.rendering.system.Routed`."""

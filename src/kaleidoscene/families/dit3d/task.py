@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from kaleidoscene.datasets.views import Views
@@ -91,19 +92,27 @@ class Dit3dTask(PlainTask):
         """
         numbers = views.numbers or tuple(range(len(views.images)))
         device, config = views.images.device, self.settings.model
-        data, condition = self._tokens(views, self.visible(numbers, views.images.shape[1], seed).to(device))
+        data, condition = self.tokens_of(views, self.visible(numbers, views.images.shape[1], seed).to(device))
         with no_autocast(views.images):
             uniform = torch.stack([torch.rand((), generator=seeded(seed, _TIME, number)) for number in numbers])
             t = shift(uniform, config.shift).to(device)
-            noise = draw_noise(tuple(data.shape), [seeded(seed, _NOISE, number) for number in numbers]).to(device)
+            noise = self.noise(data, numbers, seed)
             disturbed = interpolate(data, noise, t)
         found = self.model(disturbed, t, condition, self.labels(views, numbers, seed))
         with no_autocast(views.images):
             loss = (found - velocity(data, noise)).square().mean()
         return {"loss": loss}
 
+    def noise(
+        self, like: Float[Tensor, "batch latents channels"], numbers: Sequence[int], seed: int
+    ) -> Float[Tensor, "batch latents channels"]:
+        """Of each scene its own."""
+        return draw_noise(tuple(like.shape), [seeded(seed, _NOISE, number) for number in numbers]).to(like)
+
     @torch.no_grad()
-    def _tokens(self, views: Views, visible: Tensor) -> tuple[Tensor, Tensor]:
+    def tokens_of(
+        self, views: Views, visible: Bool[Tensor, "batch views"]
+    ) -> tuple[Float[Tensor, "batch latents channels"], Float[Tensor, "batch latents channels"]]:
         """Tokens of scenes that are seen from all sides, and of what is seen of them, of mean 0 and variance 1."""
         network, features = self.autoencoder.renderer.model, self.autoencoder.renderer.features
         both = (tokens_of(network, views, shown, features) for shown in (None, visible))

@@ -1,15 +1,8 @@
-"""Fewer steps from a trained model: progressive distillation (Salimans and Ho 2022) along the rectified flow.
-
-A student learns to do in one step what its teacher does in two (or more): from a state on the path at a knot of the
-student's schedule, the teacher is followed down to the next knot, and the mean velocity between both is what the
-student is to say. Of the known methods this one needs no other network, loss or time input: a student is a checkpoint
-like any other, and can be a teacher in turn. Guidance is distilled too, which halves the cost of a step again (Meng et
-al. 2023).
-"""
+"""Views of Kaleido in fewer steps: a student follows its teacher (:mod:`kaleidoscene.flow.distillation`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,32 +12,11 @@ from kaleidoscene.datasets.views import Views
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask, Prepared
+from kaleidoscene.flow.distillation import Distillation, drawn_steps, followed
 from kaleidoscene.flow.path import TIME_RANGE, interpolate
 from kaleidoscene.flow.schedules import Schedule
-from kaleidoscene.randomness import seeded
 
 _SAME_TIME = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distillation:
-    """Which schedule a student learns.
-
-    Attributes:
-        teacher: Checkpoint, run folder or 'default'; None is ordinary training.
-        steps: Steps of the student.
-        teacher_steps: Steps of the teacher for each of the student's; its schedule has ``steps * teacher_steps``.
-        guidance: Guidance scale of the teacher that the student takes over.
-    """
-
-    teacher: str | None = None
-    steps: int = 4
-    teacher_steps: int = 2
-    guidance: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.teacher_steps < 2:
-            raise ValueError(f"steps must be at least 1 and teacher_steps 2, got {self.steps}, {self.teacher_steps}.")
 
 
 def student_settings(settings: KaleidoSettings, options: Distillation) -> KaleidoSettings:
@@ -82,15 +54,10 @@ class KaleidoDistillation(KaleidoTask):
             self.teacher.to(device)
         numbers = views.numbers or range(len(views.images))
         options, knots = self.options, self.knots.to(device)
-        drawn = [int(torch.randint(options.steps, (), generator=seeded(seed, 7, n))) for n in numbers]
-        start = options.teacher_steps * torch.tensor(drawn, device=device)
-        first, last = knots[start], knots[start + options.teacher_steps]
-        state = begin = interpolate(prepared.data, prepared.noise, first)
-        with torch.no_grad():
-            for part in range(options.teacher_steps):
-                now, then = knots[start + part], knots[start + part + 1]
-                state = state + _wide(then - now) * self._guided(prepared, state, now)
-        mean = (state - begin) / _wide(last - first)
+        start = drawn_steps(numbers, seed, options, device)
+        first = knots[start]
+        begin = interpolate(prepared.data, prepared.noise, first)
+        mean = followed(lambda state, t: self._guided(prepared, state, t), begin, knots, start, options.teacher_steps)
         lattice = self._lattice(seed, views.step, begin.shape[-2:])
         out = self.velocity(self.model, prepared, begin, first, lattice)
         return {"loss": self._error(out, mean, first, prepared.counts, lattice)}
@@ -116,7 +83,3 @@ def _knots(schedule: Schedule, options: Distillation) -> Tensor:
             "times must be among its teacher's. Take 1 or an even number of steps."
         )
     return fine
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x[:, None, None, None, None]

@@ -23,18 +23,17 @@ from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import read_weights, resolve
 from kaleidoscene.families.kaleido.checkpoint import FAMILY, load_model
-from kaleidoscene.families.kaleido.distillation import Distillation, KaleidoDistillation, student_settings
+from kaleidoscene.families.kaleido.distillation import KaleidoDistillation, student_settings
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.plan import KaleidoPlan, token_grid
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.families.kaleido.task import KaleidoLoss, KaleidoTask
 from kaleidoscene.families.kaleido.training_cost import training_cost
+from kaleidoscene.families.students import NO_DISTILLATION, check_student, check_teacher, identity_of
+from kaleidoscene.flow.distillation import Distillation
 from kaleidoscene.geometry.poses import field_of_view
-from kaleidoscene.serialisation import file_sha256, to_plain
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.cost import Placement, TrainingCost
-
-_NO_DISTILLATION = Distillation()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class KaleidoOptions:
     field_of_view: float | None = None
     """Degrees of the shorter side, in place of the recipe's, for shards that were made with another
     (kaleidoscene convert --shards.field-of-view)."""
-    distil: Distillation = _NO_DISTILLATION
+    distil: Distillation = NO_DISTILLATION
     """Learn to follow a trained model in fewer steps; start from its weights with --init."""
     train: TrainConfig = TrainConfig()
     data: BatchConfig = BatchConfig()
@@ -66,7 +65,7 @@ class KaleidoRecipe:
     synthetic: SyntheticScenes | None = SyntheticScenes()
     """What to render ahead where no shards are given; None: shards must be given."""
     train: TrainConfig = TrainConfig()
-    distil: Distillation = _NO_DISTILLATION
+    distil: Distillation = NO_DISTILLATION
     other_lens: bool = False
     """Whether the field of view is that of given shards, so that none can be rendered here."""
 
@@ -103,8 +102,6 @@ class KaleidoRecipe:
             if not 1 <= angle < 180:
                 raise KaleidosceneError(f"--field-of-view must be from 1 to below 180 degrees, got {angle:g}.")
             settings = replace(settings, field_of_view=angle)
-        if options.distil.teacher is None and options.distil != _NO_DISTILLATION:
-            raise KaleidosceneError("--distil needs its teacher: give --distil.teacher RUN.")
         return replace(
             self, settings=settings, train=options.train, data=options.data, loss=options.loss,
             synthetic=options.synthetic, distil=options.distil, other_lens=self.other_lens or angle is not None,
@@ -136,11 +133,8 @@ class KaleidoRecipe:
         return ""
 
     def identity(self) -> dict[str, Any]:
-        """Loss, and what a student follows: not where its teacher lies, which may move or be trained further."""
-        if self.distil.teacher is None:
-            return {"loss": self.loss}
-        weights = file_sha256(resolve(self.distil.teacher) / "model.safetensors")
-        return {"loss": self.loss, "distil": {**to_plain(self.distil), "teacher": weights}}
+        """Loss, and what a student follows."""
+        return {"loss": self.loss, **identity_of(self.distil)}
 
     def check_start(self, init: str | None, *, resumes: bool, has_shards: bool) -> None:
         """Raise if a student has nothing to begin from, or another lens no shards."""
@@ -149,8 +143,7 @@ class KaleidoRecipe:
                 "--field-of-view is for shards that were made with another lens: give --shards; synthetic scenes have "
                 "that of the recipe."
             )
-        if self.distil.teacher is not None and init is None and not resumes:
-            raise KaleidosceneError("A student starts from its teacher's weights: give --init as well.")
+        check_student(self.distil, init, resumes=resumes)
 
     def check_shards(self, folder: ShardFolder, scene: StoredScene) -> None:
         """Raise if scenes were stored with another lens, or latents by another autoencoder."""
@@ -190,10 +183,7 @@ class KaleidoRecipe:
             with torch.device("meta"):
                 return KaleidoTask(settings, self.loss, codec=codec, features=features)
         teacher, theirs = load_model(resolve(self.distil.teacher))
-        if theirs.model != settings.model:
-            raise KaleidosceneError(
-                f"{self.distil.teacher}: another network than the recipe's; a student is built like its teacher."
-            )
+        check_teacher(self.distil, theirs.model, settings.model)
         student = student_settings(settings, self.distil)
         try:
             with torch.device("meta"):
