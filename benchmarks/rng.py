@@ -16,7 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from benchmarks.common import write_result
 from kaleidoscene.api import Model, load
@@ -29,7 +31,7 @@ from kaleidoscene.evaluation.metrics.image import psnr, ssim
 from kaleidoscene.evaluation.scene_views import CaptureViews
 from kaleidoscene.evaluation.unposed import TrueViews, UnposedSplit, draw_splits, render_some, score_unposed
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.images.pixels import to_bytes
+from kaleidoscene.images.pixels import resize_image, to_bytes
 from kaleidoscene.reconstruction.fusion import FusionConfig
 from kaleidoscene.rendering.renderer import estimated_cameras
 
@@ -50,24 +52,34 @@ def row(name: str, scores: Sequence[Mapping[str, float]]) -> str:
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
-def with_kaleido(kaleido: Model, truth: TrueViews, split: UnposedSplit, cameras: Cameras) -> dict[str, float]:
-    """Kaleido's weights, told that the first four sources are where ``cameras`` say."""
+def with_kaleido(
+    kaleido: Model, truth: TrueViews, split: UnposedSplit, cameras: Cameras, size: tuple[int, int]
+) -> dict[str, float]:
+    """Kaleido's weights, told that the first four sources are where ``cameras`` say, and scored at ``size``.
+
+    Args:
+        kaleido: The model.
+        truth: Views of the scene as Kaleido takes them.
+        split: Which are sources and targets.
+        cameras: What it is told of the sources.
+        size: Of images that are compared.
+    """
     sources, targets = list(split.sources[: len(cameras)]), list(split.targets)
     renderer = kaleido.system.renderer
     scene = renderer.encode(truth.images[None, sources], cameras.reshape(1, len(cameras)))
     scene = renderer.expect(scene, truth.cameras[targets].reshape(1, len(targets)))
     new = render_some(renderer, scene, truth.cameras[targets]).images[0]
-    true = truth.images[targets]
+    new, true = resize_image(new, size), resize_image(truth.images[targets], size)
     return {"psnr": float(psnr(new, true).mean()), "ssim": float(ssim(new, true).mean())}
 
 
-def registered(truth: TrueViews, split: UnposedSplit) -> int:
-    """How many of the first four sources structure from motion gives cameras."""
+def registered_of(images: Float[Tensor, "n 3 h w"]) -> int:
+    """How many of some images structure from motion gives cameras."""
     folder = Path(tempfile.mkdtemp())
     try:
         (folder / "images").mkdir()
-        for number in split.sources[:4]:
-            Image.fromarray(to_bytes(truth.images[number])).save(folder / "images" / f"{number:02d}.png")
+        for number, image in enumerate(images):
+            Image.fromarray(to_bytes(image)).save(folder / "images" / f"{number:02d}.png")
         return estimate_poses(
             read_photos(folder / "images"), folder / "out", PoseConfig(), on_stage=lambda stage: None
         ).registered
@@ -77,6 +89,12 @@ def registered(truth: TrueViews, split: UnposedSplit) -> int:
         shutil.rmtree(folder)
 
 
+def read_views(folder: Path, model: Model) -> TrueViews:
+    """All views of a capture as a model takes them."""
+    capture = read_capture(folder).recentred()
+    return TrueViews.read(CaptureViews(folder.name, capture, model.image_size, model.system.focal_over_height))
+
+
 class Study:
     """Scores of all scenes by what they are of."""
 
@@ -84,30 +102,31 @@ class Study:
         self.model, self.counts, self.fusion = model, counts, FusionConfig()
         names = ("nearest", "plane-sweep") if others else ()
         self.baselines = {name: make_baseline(name, model.image_size) for name in names}
-        kaleido = load("default") if others else None
-        self.kaleido = kaleido if kaleido is not None and kaleido.image_size == model.image_size else None
+        self.kaleido = load("default") if others else None
         self.scores: dict[str, Scores] = {}
         self.registered: list[int] = []
 
     def keep(self, name: str, scores: dict[str, float]) -> None:
         self.scores.setdefault(name, []).append(scores)
 
-    def scene(self, truth: TrueViews, split: UnposedSplit) -> None:
+    def scene(self, folder: Path, split: UnposedSplit) -> None:
+        truth = read_views(folder, self.model)
         renderer = self.model.system.renderer
         for count in self.counts:
             self.keep(f"rng, N = {count}", score_unposed(renderer, truth, split, count, self.fusion))
         for name, baseline in self.baselines.items():
             self.keep(f"{name}, true cameras, N = 4", score_unposed(baseline, truth, split, 4, self.fusion))
         if self.baselines:
-            self.registered.append(registered(truth, split))
+            self.registered.append(registered_of(truth.images[list(split.sources[:4])]))
         if self.kaleido is not None:
-            four = list(split.sources[:4])
-            true = truth.cameras[four]
-            estimated = estimated_cameras(renderer.encode(truth.images[None, four], true.reshape(1, 4)))
+            four, larger = list(split.sources[:4]), read_views(folder, self.kaleido)
+            seen = renderer.encode(truth.images[None, four], truth.cameras[four].reshape(1, 4))
+            estimated = estimated_cameras(seen)
             assert estimated is not None
-            told = replace(true, world_from_cam=estimated.world_from_cam[0])
+            true = larger.cameras[four]
+            told = replace(true, world_from_cam=estimated.world_from_cam[0].to(true.world_from_cam))
             for name, cameras in (("true", true), ("rng's", told)):
-                scores = with_kaleido(self.kaleido, truth, split, cameras)
+                scores = with_kaleido(self.kaleido, larger, split, cameras, self.model.image_size)
                 self.keep(f"default (Kaleido), {name} cameras, N = 4", scores)
 
     def lines(self) -> list[str]:
@@ -140,10 +159,7 @@ def main() -> None:
     folders = sorted(path.parent for path in options.captures.glob("*/transforms.json"))
     splits = draw_splits([folder.name for folder in folders], 25)
     for folder in folders:
-        views = CaptureViews(
-            folder.name, read_capture(folder).recentred(), model.image_size, model.system.focal_over_height
-        )
-        study.scene(TrueViews.read(views), splits[folder.name])
+        study.scene(folder, splits[folder.name])
         print(folder.name, flush=True)
     write_result("rng", "RnG under its protocol", study.lines())
 

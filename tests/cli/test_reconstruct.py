@@ -139,13 +139,14 @@ def test_known_cameras_fix_the_world_and_are_held_against(tmp_path, model, capsy
     write_cameras(photos / "transforms.json", [f"{n}.png" for n in range(4)], cameras)
     out = tmp_path / "out"
     arguments = ["reconstruct", str(photos), "--model", model, "--out", str(out), "--turntable", "1"]
-    assert main([*arguments, "--references", "2,0", "--json", "--fusion.new-erosion", "0"]) == 0
+    assert main([*arguments, "--references", "2,0,3", "--json", "--fusion.new-erosion", "0"]) == 0
     printed = capsys.readouterr().out
-    assert "Its cameras fix the world" in printed and "AUC@30" in printed
-    poses = json.loads(printed.strip().splitlines()[-1])["poses"]
-    assert set(poses) == {"ra5", "ra15", "ra30", "rt5", "rt15", "rt30", "auc30"}
+    assert "Its cameras fix the world" in printed and "AUC@30" in printed and "Laid on those by Sim(3)" in printed
+    said = json.loads(printed.strip().splitlines()[-1])
+    assert set(said["poses"]) == {"ra5", "ra15", "ra30", "rt5", "rt15", "rt30", "auc30"}
+    assert 0 < said["path"]["ate_r"] <= 180 and said["path"]["ate_t"] > 0
     found = read_capture(out).cameras
-    torch.testing.assert_close(found.world_from_cam, cameras.world_from_cam[[2, 0]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.world_from_cam, cameras.world_from_cam[[2, 0, 3]], rtol=0, atol=1e-5)
 
 
 def test_what_is_refused_leaves_nothing(tmp_path, model, capsys):

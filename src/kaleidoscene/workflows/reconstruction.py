@@ -16,7 +16,12 @@ from kaleidoscene.api import Model
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.rendered import write_rendered_capture
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.evaluation.metrics.poses import RelativePoseScore, relative_pose_scores
+from kaleidoscene.evaluation.metrics.poses import (
+    RelativePoseScore,
+    TrajectoryScore,
+    relative_pose_scores,
+    trajectory_errors,
+)
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.trajectories import orbit
 from kaleidoscene.images.pixels import to_bytes
@@ -58,12 +63,14 @@ class Reconstructed:
         faces: Of the mesh; none where none was asked for.
         views: Images that were given.
         poses: How well the model told cameras that are known, if any are.
+        path: How far they are off after the similarity that lays them on the known ones best, where three tell it.
     """
 
     points: int
     faces: int
     views: int
     poses: RelativePoseScore | None
+    path: TrajectoryScore | None = None
 
     def describe(self, seconds: float) -> list[str]:
         """For users; ``seconds`` it took."""
@@ -73,6 +80,11 @@ class Reconstructed:
             lines.append(
                 f"Cameras told by the model, against those of the capture: RA@5 {self.poses.ra5:.1f} %, "
                 f"RT@5 {self.poses.rt5:.1f} %, AUC@30 {self.poses.auc30:.1f} %."
+            )
+        if self.path is not None:
+            lines.append(
+                f"Laid on those by Sim(3), they are off by {self.path.ate_r:.1f} degrees (ATE_r) and by "
+                f"{100 * self.path.ate_t:.1f} % of the distance of the farthest from the first (ATE_t)."
             )
         return lines
 
@@ -155,7 +167,7 @@ class ReconstructionJob:
         write_splats(folder / "splats.ply", cloud, radius=0.6 * pixel_width(scene.cameras))
         self._write_pictures(folder, scene, views, cloud, partial(advance, "turntable"))
         faces = 0 if mesh is None else len(mesh)
-        return Reconstructed(len(cloud), faces, len(self.capture), self._pose_scores(scene))
+        return Reconstructed(len(cloud), faces, len(self.capture), *self._pose_scores(scene))
 
     def _identity(self) -> dict[str, Any]:
         """All that the scene and its views depend on."""
@@ -184,12 +196,17 @@ class ReconstructionJob:
         new = None if around is None else scene.render(around, on_view=on_view, keep=waiting / "new")
         return scene, views, new
 
-    def _pose_scores(self, scene: Reconstruction) -> RelativePoseScore | None:
+    def _pose_scores(self, scene: Reconstruction) -> tuple[RelativePoseScore | None, TrajectoryScore | None]:
         """Of the cameras that the model told, where the capture has some to hold them against."""
         estimated = estimated_cameras(scene.scene)
         if not self.capture.is_posed or estimated is None or len(self.capture) < 2:
-            return None
-        return relative_pose_scores(estimated.world_from_cam[0], self.capture.cameras.world_from_cam)
+            return None, None
+        ours, true = estimated.world_from_cam[0], self.capture.cameras.world_from_cam
+        try:
+            path = trajectory_errors(ours, true)
+        except KaleidosceneError:  # two cameras, or all on one line: no similarity is told
+            path = None
+        return relative_pose_scores(ours, true), path
 
     def _write_views(self, folder: Path, views: PointViews) -> None:
         """Sources as the model saw them, their cameras and depth maps."""
