@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,31 +59,59 @@ def write_latents(source: Path, folder: Path, config: LatentConfig) -> Iterator[
     """
     scenes = ShardFolder(source)
     note = {"version": 1, "of": scenes.fingerprint, **to_plain(replace(config, device="cpu"))}
-    path = folder / NOTE
-    if path.is_file():
-        if _read_note(path) != note:
-            raise KaleidosceneError(f"{folder}: begun with other shards or options; give another folder.")
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise KaleidosceneError(f"{folder}: not empty and no latents; give another folder.")
+    check_begun(folder / NOTE, note)
     codec = KLCodec.from_pretrained(config.autoencoder).to(config.device)
     _check_sizes(scenes, codec, config)
     encoder = None
     if config.features:
         encoder = DinoV2.from_pretrained(config.features, codec.factor * config.patch_size).to(config.device)
+    yield from write_made_ahead(
+        folder / NOTE, note, len(scenes), config.scenes_per_shard,
+        lambda n: _encoded(scenes.read(n, at_least=config.image_size), codec, encoder, config),
+    )  # fmt: skip
+
+
+def check_begun(note: Path, said: object) -> None:
+    """Raise if a folder was begun with something else.
+
+    Args:
+        note: The file that says with what.
+        said: What it should say.
+
+    Raises:
+        KaleidosceneError: It says something else, or is missing among other files.
+    """
+    if note.is_file():
+        if _read_note(note) != said:
+            raise KaleidosceneError(f"{note.parent}: begun with other shards or options; give another folder.")
+    elif note.parent.is_dir() and any(note.parent.iterdir()):
+        raise KaleidosceneError(f"{note.parent}: not empty and no {note.stem}; give another folder.")
+
+
+def write_made_ahead(
+    note: Path, said: object, scenes: int, at_once: int, make: Callable[[int], StoredScene]
+) -> Iterator[tuple[int, int]]:
+    """Write scenes shard by shard into the folder of a note; shards that are finished are kept.
+
+    Args:
+        note: What the folder is, beside the shards.
+        said: What it says.
+        scenes: How many there are.
+        at_once: Scenes of a shard.
+        make: Makes the scene of a number.
+
+    Yields:
+        Scenes that are done and their number, after every shard.
+    """
+    folder = note.parent
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, note)
-    for number in range(-(-len(scenes) // config.scenes_per_shard)):
-        first = number * config.scenes_per_shard
-        shard, last = folder / f"shard-{number:06d}.tar", min(first + config.scenes_per_shard, len(scenes))
+    write_json(note, said)
+    for number in range(-(-scenes // at_once)):
+        first = number * at_once
+        shard, last = folder / f"shard-{number:06d}.tar", min(first + at_once, scenes)
         if not shard.with_suffix(".index.json").exists():
-            write_shard(
-                shard,
-                [
-                    _encoded(scenes.read(n, at_least=config.image_size), codec, encoder, config)
-                    for n in range(first, last)
-                ],
-            )
-        yield last, len(scenes)
+            write_shard(shard, [make(n) for n in range(first, last)])
+        yield last, scenes
 
 
 def _check_sizes(scenes: ShardFolder, codec: KLCodec, config: LatentConfig) -> None:

@@ -113,6 +113,10 @@ class ViewSampling:
         return counts.references, counts.targets, present
 
 
+SINGLE = ViewSampling(views=1, kind="fixed", masking="none")
+"""One view, or what stands for it, is all that there is of a scene."""
+
+
 def some_again(
     numbers: Sequence[int], references: int, views: int, *, share: float, seed: int, stream: int
 ) -> Int[Tensor, "batch targets"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kaleidoscene.datasets.shards import Stock
-from kaleidoscene.datasets.stored import StoredLatents, StoredScene
+from kaleidoscene.datasets.stored import StoredLatents, StoredScene, StoredTokens
 from kaleidoscene.datasets.transforms import Augmentation, augment
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
@@ -38,7 +38,7 @@ class TrainingScene:
     times: Float[Tensor, " views"] | None
     mask: Float[Tensor, "views h w"]
     depth: Float[Tensor, "views h w"] | None
-    latents: StoredLatents | None = None
+    latents: StoredLatents | StoredTokens | None = None
     label: int | None = None
 
 
@@ -80,7 +80,7 @@ def prepare_scene(
 
 def _made_ahead(
     scene: StoredScene,
-    latents: StoredLatents,
+    latents: StoredLatents | StoredTokens,
     times: Tensor | None,
     size: tuple[int, int] | None,
     augmentation: Augmentation,

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from kaleidoscene.datasets.catalogue import INDEX, summarise
 from kaleidoscene.datasets.remote import RemoteFolder, ShardCache, is_remote
 from kaleidoscene.datasets.shard_index import SCENE, Places, ShardIndex, Stock
-from kaleidoscene.datasets.stored import DEPTH_LEVELS, LATENT, StoredLatents, StoredScene
+from kaleidoscene.datasets.stored import DEPTH_LEVELS, LATENT, StoredScene, made_ahead
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 
@@ -135,7 +135,7 @@ class ShardFolder:
             latents = None
             if chosen and f"{chosen[0]:03d}.{LATENT}" in members:
                 payloads = [file[f"{view:03d}.{LATENT}"] for view in chosen]
-                latents = StoredLatents.from_payloads(payloads, (h, w))
+                latents = made_ahead(payloads, (h, w))
                 images = np.zeros((len(chosen), 0, 0, 4), np.uint8)
             else:
                 kinds = ["png" if f"{view:03d}.png" in members else "jpg" for view in chosen]

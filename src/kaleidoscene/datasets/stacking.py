@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 
 from kaleidoscene.datasets.scenes import TrainingScene
-from kaleidoscene.datasets.views import Views
+from kaleidoscene.datasets.stored import StoredLatents, StoredTokens
+from kaleidoscene.datasets.views import SceneTokens, Views
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 
@@ -49,8 +51,10 @@ def stacked(scenes: list[TrainingScene], counts: Counts, *, depth: bool) -> View
     labels = [scene.label for scene in scenes if scene.label is not None]
     if labels and len(labels) < len(scenes):
         raise KaleidosceneError("Sources with labels and without cannot be mixed in a batch.")
-    latents = [scene.latents for scene in scenes if scene.latents is not None]
-    if latents and len(latents) < len(scenes):
+    ahead = [scene.latents for scene in scenes if scene.latents is not None]
+    latents = [one for one in ahead if isinstance(one, StoredLatents)]
+    tokens = [one for one in ahead if isinstance(one, StoredTokens)]
+    if ahead and len(scenes) not in (len(latents), len(tokens)):
         raise KaleidosceneError(
             "Sources with stored latents and with images cannot be mixed; store the latents of all."
         )
@@ -79,4 +83,18 @@ def stacked(scenes: list[TrainingScene], counts: Counts, *, depth: bool) -> View
         else None,
         dropped_cameras=dropped,
         labels=torch.tensor(labels) if labels else None,
+        tokens=_first_draws(tokens) if tokens else None,
+    )
+
+
+def _first_draws(scenes: list[StoredTokens]) -> SceneTokens:
+    """One draw a scene is read, however many are stored."""
+
+    def first(draws: list[np.ndarray]) -> torch.Tensor:
+        return torch.stack([torch.from_numpy(of[0]) for of in draws])
+
+    return (
+        first([scene.data for scene in scenes]),
+        first([scene.seen for scene in scenes]),
+        first([scene.alone for scene in scenes]),
     )

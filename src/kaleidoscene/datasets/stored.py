@@ -39,12 +39,38 @@ class StoredLatents:
             arrays["features"] = self.features[view]
         return save({name: np.ascontiguousarray(array, dtype=np.float16) for name, array in arrays.items()})
 
-    @classmethod
-    def from_payloads(cls, payloads: list[bytes], image_size: tuple[int, int]) -> StoredLatents:
-        """Put views together again."""
-        views = [load(payload) for payload in payloads]
-        stacked = {name: np.stack([view[name] for view in views]).astype(np.float32) for name in views[0]}
-        return cls(image_size, stacked["mean"], stacked["std"], stacked.get("features"))
+
+@dataclass(frozen=True, eq=False)
+class StoredTokens:
+    """Tokens that an autoencoder of scenes made of some views ahead, in several draws of what is seen of a scene.
+
+    A draw stands where a view does elsewhere, and its camera is that of its first view.
+
+    Attributes:
+        image_size: ``(height, width)`` of the views they were made of.
+        data: Of all views of the draw.
+        seen: Of those that are seen, and the poses of the others.
+        alone: Of the poses of all.
+    """
+
+    image_size: tuple[int, int]
+    data: Float[np.ndarray, "draws latents channels"]
+    seen: Float[np.ndarray, "draws latents channels"]
+    alone: Float[np.ndarray, "draws latents channels"]
+
+    def payload(self, draw: int) -> bytes:
+        """One draw as a safetensors file in half precision."""
+        arrays = {"data": self.data[draw], "seen": self.seen[draw], "alone": self.alone[draw]}
+        return save({name: np.ascontiguousarray(array, dtype=np.float16) for name, array in arrays.items()})
+
+
+def made_ahead(payloads: list[bytes], image_size: tuple[int, int]) -> StoredLatents | StoredTokens:
+    """Put views or draws together again, from what ``payload`` made of them."""
+    views = [load(payload) for payload in payloads]
+    stacked = {name: np.stack([view[name] for view in views]).astype(np.float32) for name in views[0]}
+    if "alone" in stacked:
+        return StoredTokens(image_size, stacked["data"], stacked["seen"], stacked["alone"])
+    return StoredLatents(image_size, stacked["mean"], stacked["std"], stacked.get("features"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +83,7 @@ class StoredScene:
         cameras: One camera a view, in world units; None for a video.
         depth: Distance along the optical axis in world units, 0 where there is nothing.
         times: Frame numbers of the views of a video; None for a 3D scene.
-        latents: What a codec made of the views ahead; ``rgba`` is then empty.
+        latents: What a codec or an autoencoder of scenes made of the views ahead; ``rgba`` is then empty.
         label: Of what is shown, where scenes are sorted into classes.
     """
 
@@ -66,7 +92,7 @@ class StoredScene:
     cameras: Cameras | None
     depth: Float[np.ndarray, "views h w"] | None = None
     times: tuple[int, ...] | None = None
-    latents: StoredLatents | None = None
+    latents: StoredLatents | StoredTokens | None = None
     label: int | None = None
 
     def __post_init__(self) -> None:

@@ -10,6 +10,12 @@ from torch import Tensor
 
 from kaleidoscene.geometry.cameras import Cameras
 
+SceneTokens = tuple[
+    Float[Tensor, "batch latents channels"],
+    Float[Tensor, "batch latents channels"],
+    Float[Tensor, "batch latents channels"],
+]
+
 
 @dataclass(frozen=True, eq=False)
 class Views:
@@ -33,6 +39,8 @@ class Views:
         dropped_cameras: Cameras of references that were left out of all scenes of the batch (for guidance), which tell
             the unit of the world as they would in rendering.
         labels: Classes of the scenes, where they are sorted into some.
+        tokens: Of scenes in place of their views, where an autoencoder made them ahead: of all views, of what is seen
+            and the poses of the rest, and of the poses of all.
 
     Raises:
         ValueError: Tensors of different scenes, views or sizes stand together.
@@ -54,6 +62,7 @@ class Views:
     damaged: tuple[str, ...] = ()
     dropped_cameras: Cameras | None = None
     labels: Int[Tensor, " batch"] | None = None
+    tokens: SceneTokens | None = None
 
     def __post_init__(self) -> None:
         batch, views = self.images.shape[:2]
@@ -86,4 +95,5 @@ class Views:
             is_video=self.is_video.to(device), present=move(self.present), depth=move(self.depth), mask=move(self.mask),
             latents=None if self.latents is None else (self.latents[0].to(device), self.latents[1].to(device)),
             features=move(self.features), labels=move(self.labels),
+            tokens=None if self.tokens is None else tuple(x.to(device) for x in self.tokens),
         )  # fmt: skip

@@ -14,6 +14,7 @@ from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.rendering.cost import Plan
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.cost import Placement, TrainingCost
@@ -152,7 +153,13 @@ class PlainRecipe:
         """Any start will do."""
 
     def check_shards(self, folder: ShardFolder, scene: StoredScene) -> None:
-        """Any shards will do."""
+        """Raise if there are no views.
+
+        Raises:
+            KaleidosceneError: Something was made of them ahead that this recipe cannot take.
+        """
+        if scene.latents is not None:
+            raise KaleidosceneError(f"{folder.name}: what was made of views ahead; this recipe takes views.")
 
     def read_weights(self, folder: Path) -> dict[str, Tensor]:
         """All tensors of a checkpoint."""

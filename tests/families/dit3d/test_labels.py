@@ -15,10 +15,11 @@ from kaleidoscene.api import load
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.batches import Source, ViewBatches
+from kaleidoscene.datasets.sampling import SINGLE
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.dit3d.recipes import SINGLE, dit3d_s_images, dit3d_s_views
+from kaleidoscene.families.dit3d.recipes import dit3d_s_images, dit3d_s_views
 from kaleidoscene.families.dit3d.task import Dit3dLoss, Dit3dTask
 from tests.conftest import ring
 from tests.families.dit3d.tiny import tiny_autoencoder, tiny_dit3d, tiny_dit3d_settings, tiny_renderer

@@ -47,9 +47,8 @@ class Dit3dDistillation(Dit3dTask):
         device, options = views.images.device, self.options
         if next(self.teacher.parameters()).device != device:
             self.teacher.to(device)
-        shown = self.visible(numbers, views.images.shape[1], seed).to(device)
-        data, seen = self.tokens_of(views, shown)
-        alone = self.tokens_of(views, torch.zeros_like(shown))[1]
+        data, seen = self.data_and_condition(views, numbers, seed)
+        alone = self.poses_alone(views)
         labels, knots = self.labels(views, numbers, seed), self.knots.to(device)
         nameless = None if labels is None else torch.full_like(labels, self.settings.model.classes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,14 @@ import tyro
 from torch import Tensor
 
 from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.sampling import SINGLE
+from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.stored import StoredScene, StoredTokens
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
+from kaleidoscene.datasets.transforms import Augmentation
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import read_weights, resolve
+from kaleidoscene.families.dit3d.ahead import NOTE, weights_of
 from kaleidoscene.families.dit3d.checkpoint import FAMILY, load_autoencoder, load_model
 from kaleidoscene.families.dit3d.distillation import Dit3dDistillation, student_settings
 from kaleidoscene.families.dit3d.plan import Dit3dPlan, flops_of, parameters_of
@@ -41,6 +48,8 @@ class Dit3dOptions:
     """Learn to follow a trained model in fewer steps; start from its weights with --init."""
     classes: int | None = None
     """Classes of the labels that training scenes have; 0: none are asked for. By default those of the recipe."""
+    tokens_ahead: bool = False
+    """Shards hold tokens that were made ahead (examples/10_tokens_ahead.py): a step takes one draw of each scene."""
     train: TrainConfig = TrainConfig()
     data: BatchConfig = BatchConfig()
     loss: Dit3dLoss = Dit3dLoss()
@@ -67,13 +76,15 @@ class Dit3dRecipe(PlainRecipe):
 
     def changed(self, options: Dit3dOptions) -> Dit3dRecipe:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The recipe with other options."""
-        settings = self.settings
+        settings, data = self.settings, options.data
+        if options.tokens_ahead:
+            data = replace(data, sampling=SINGLE, augmentation=Augmentation.none())
         if options.autoencoder is not None:
             settings = replace(settings, autoencoder=options.autoencoder)
         if options.classes is not None:
             settings = replace(settings, model=replace(settings.model, classes=options.classes))
         return replace(
-            self, settings=settings, train=options.train, data=options.data, loss=options.loss,
+            self, settings=settings, train=options.train, data=data, loss=options.loss,
             synthetic=options.synthetic, distil=options.distil,
         )  # fmt: skip
 
@@ -107,6 +118,17 @@ class Dit3dRecipe(PlainRecipe):
                 activation_bytes=int(4 * kept * streams * local),
             ))  # fmt: skip
         return out
+
+    def check_shards(self, folder: ShardFolder, scene: StoredScene) -> None:
+        """Raise if shards hold what is not asked for: tokens of another autoencoder, or in place of views."""
+        if scene.latents is None:
+            return
+        if not isinstance(scene.latents, StoredTokens):
+            raise KaleidosceneError(f"{folder.name}: latents of views, which 3DDiT has no use for.")
+        if self.data.sampling != SINGLE:
+            raise KaleidosceneError(f"{folder.name}: holds tokens that were made ahead; give --tokens-ahead.")
+        if json.loads(folder.read_note(NOTE))["autoencoder"] != weights_of(self.settings.autoencoder):
+            raise KaleidosceneError(f"{folder.name}: tokens of another autoencoder than {self.settings.autoencoder}.")
 
     def make_task(self, device: str) -> Dit3dTask:
         """The task of a run, its network still without weights."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kaleidoscene.datasets.batch_config import BatchConfig
-from kaleidoscene.datasets.sampling import ViewSampling
+from kaleidoscene.datasets.sampling import SINGLE, ViewSampling
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.families.dit3d.config import Dit3dConfig, dit3d_base, dit3d_small, dit3d_xl
@@ -17,8 +17,6 @@ from kaleidoscene.training.optim import OptimConfig
 
 IMAGENET = 1000
 """Its classes."""
-SINGLE = ViewSampling(views=1, kind="fixed", masking="none")
-"""A picture is all that there is of a scene."""
 
 
 def _paper(model: Dit3dConfig) -> Dit3dRecipe:

@@ -92,7 +92,7 @@ class Dit3dTask(PlainTask):
         """
         numbers = views.numbers or tuple(range(len(views.images)))
         device, config = views.images.device, self.settings.model
-        data, condition = self.tokens_of(views, self.visible(numbers, views.images.shape[1], seed).to(device))
+        data, condition = self.data_and_condition(views, numbers, seed)
         with no_autocast(views.images):
             uniform = torch.stack([torch.rand((), generator=seeded(seed, _TIME, number)) for number in numbers])
             t = shift(uniform, config.shift).to(device)
@@ -102,6 +102,24 @@ class Dit3dTask(PlainTask):
         with no_autocast(views.images):
             loss = (found - velocity(data, noise)).square().mean()
         return {"loss": loss}
+
+    def data_and_condition(
+        self, views: Views, numbers: tuple[int, ...], seed: int
+    ) -> tuple[Float[Tensor, "batch latents channels"], Float[Tensor, "batch latents channels"]]:
+        """Tokens to be drawn, and of what is seen; made here or ahead, of mean 0 and variance 1."""
+        if views.tokens is None:
+            return self.tokens_of(views, self.visible(numbers, views.images.shape[1], seed).to(views.images.device))
+        data, seen, alone = map(self.autoencoder.statistics.enter, views.tokens)
+        draws = torch.stack([torch.rand((), generator=seeded(seed, _HIDING, number)) for number in numbers])
+        nothing = (draws < self.loss.all_hidden).to(data.device)
+        return data, torch.where(nothing[:, None, None], alone, seen)
+
+    def poses_alone(self, views: Views) -> Float[Tensor, "batch latents channels"]:
+        """Tokens of scenes of which nothing is seen."""
+        if views.tokens is not None:
+            return self.autoencoder.statistics.enter(views.tokens[2])
+        nothing = torch.zeros(views.images.shape[:2], dtype=torch.bool, device=views.images.device)
+        return self.tokens_of(views, nothing)[1]
 
     def noise(
         self, like: Float[Tensor, "batch latents channels"], numbers: Sequence[int], seed: int
@@ -143,11 +161,23 @@ class Dit3dTask(PlainTask):
 
     def visible(self, numbers: tuple[int, ...], views: int, seed: int) -> Bool[Tensor, "batch views"]:
         """Which views are seen: a few, or none."""
-        rows, (low, high) = [], self.loss.hidden_share
-        for number in numbers:
-            draw = seeded(seed, _HIDING, number)
-            everything, share = torch.rand(2, generator=draw).tolist()
-            part = 1.0 if everything < self.loss.all_hidden else low + (high - low) * share
-            order = torch.randperm(views, generator=draw)
-            rows.append(order >= round(part * views))
-        return torch.stack(rows)
+        return hidden_views(numbers, views, seed, self.loss)
+
+
+def hidden_views(numbers: tuple[int, ...], views: int, seed: int, loss: Dit3dLoss) -> Bool[Tensor, "batch views"]:
+    """Which views of scenes are seen, and False for those that are hidden.
+
+    Args:
+        numbers: Of the scenes; what is hidden of one depends on its number alone.
+        views: Of every scene.
+        seed: Of the run.
+        loss: How many are hidden.
+    """
+    rows, (low, high) = [], loss.hidden_share
+    for number in numbers:
+        draw = seeded(seed, _HIDING, number)
+        everything, share = torch.rand(2, generator=draw).tolist()
+        part = 1.0 if everything < loss.all_hidden else low + (high - low) * share
+        order = torch.randperm(views, generator=draw)
+        rows.append(order >= round(part * views))
+    return torch.stack(rows)

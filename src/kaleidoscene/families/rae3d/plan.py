@@ -14,6 +14,8 @@ from kaleidoscene.rendering.cost import Cost, PlainPlan
 
 # Peak of one block's activations without gradients, in residual streams of one fp32 token.
 _LIVE_STREAMS = 14
+# And of attention that is told places: bias, logits, both together, their softmax.
+_LIVE_WEIGHTS = 4
 
 
 def plan(settings: Rae3dSettings) -> PlainPlan:
@@ -28,7 +30,11 @@ def plan(settings: Rae3dSettings) -> PlainPlan:
         pixels = image_size[0] * image_size[1] * at_once
         dense = 4 * pixels * (5 * config.points.fused + 4 * config.points.last) if config.points else 0
         kept = 4 * config.tokens * config.width
-        return Cost(parameters_of(config), flops, 4 * _LIVE_STREAMS * config.width * longest + dense + kept, kept)
+        memory = 4 * _LIVE_STREAMS * config.width * longest + dense + kept
+        if config.located:  # what is added to logits keeps them from being forgotten block by block
+            logits = max((references * tokens + config.tokens) ** 2, at_once * tokens * (tokens + config.tokens))
+            memory += 4 * _LIVE_WEIGHTS * config.heads * logits
+        return Cost(parameters_of(config), flops, memory, kept)
 
     return PlainPlan(settings.image_size, cost)
 

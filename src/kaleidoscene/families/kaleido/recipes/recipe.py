@@ -17,7 +17,7 @@ from kaleidoscene.codecs.registry import make_codec
 from kaleidoscene.datasets.batch_config import BatchConfig
 from kaleidoscene.datasets.latents import NOTE
 from kaleidoscene.datasets.shards import ShardFolder
-from kaleidoscene.datasets.stored import StoredScene
+from kaleidoscene.datasets.stored import StoredScene, StoredTokens
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError
@@ -148,6 +148,8 @@ class KaleidoRecipe:
     def check_shards(self, folder: ShardFolder, scene: StoredScene) -> None:
         """Raise if scenes were stored with another lens, or latents by another autoencoder."""
         settings = self.settings
+        if isinstance(scene.latents, StoredTokens):
+            raise KaleidosceneError(f"{folder.name}: tokens of scenes, which recipes of dit3d alone take.")
         if scene.latents is not None:
             made = json.loads(folder.read_note(NOTE))
             for what, ours in (("autoencoder", settings.codec.source), ("features", settings.feature_source)):
