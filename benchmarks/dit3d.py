@@ -1,6 +1,6 @@
 """What 3DDiT draws of one view beside what 3DRAE decodes of it: distance of feature sets, diversity, poses, noise.
 
-    python -m benchmarks.dit3d CAPTURES [--model dit3d] [--samples 4] [--generated 64]
+    python -m benchmarks.dit3d CAPTURES [--model dit3d] [--samples 4]
 
 CAPTURES as for ``benchmarks.rae3d``, whose 16 views of a scene are taken: the first is given, the others are scored.
 
@@ -27,6 +27,7 @@ from kaleidoscene.evaluation.metrics.image import psnr
 from kaleidoscene.families.dit3d.renderer import Dit3dRenderer
 from kaleidoscene.families.rae3d.renderer import Rae3dRenderer
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.rendering.renderer import TARGET_SEEDS
 from kaleidoscene.workflows.generation import Generation
 
 SIZES = (0.0, 0.1, 0.2, 0.4, 0.8)
@@ -55,20 +56,20 @@ def with_noise(autoencoder: Rae3dRenderer, truth, views: Sequence[int], size: fl
     return float(psnr(made.images[0], truth.images[rest]).mean())
 
 
-def generated(model: Model, count: int) -> Float[Tensor, "n 3 h w"]:
-    """One view of each of some objects of nothing, from cameras around."""
+def generated(model: Model, count: int, views: int) -> Float[Tensor, "n 3 h w"]:
+    """Views around each of some objects of nothing."""
     renderer = model.system.renderer
     assert isinstance(renderer, Dit3dRenderer)
     turntable = Generation(
-        out=Path(), name="", model=model, samples=1, frames=8, elevation=20.0, distance=1.85, seed=0, fps=12.0,
+        out=Path(), name="", model=model, samples=1, frames=views, elevation=20.0, distance=1.85, seed=0, fps=12.0,
         overwrite=False,
     ).cameras  # fmt: skip
     images = []
     for seed in range(count):
-        scene = renderer.imagine(turntable.reshape(1, len(turntable)))
-        one = turntable[[seed % len(turntable)]].reshape(1, 1)
-        images.append(renderer.render(scene, one, seeds=[seed * 1000]).images[0, 0])
-    return torch.stack(images)
+        around = turntable.reshape(1, views)
+        seeds = [seed * TARGET_SEEDS + place for place in range(views)]
+        images.append(renderer.render(renderer.imagine(around), around, seeds=seeds).images[0])
+    return torch.cat(images)
 
 
 def main() -> None:
@@ -76,7 +77,6 @@ def main() -> None:
     parser.add_argument("captures", type=Path)
     parser.add_argument("--model", default="dit3d")
     parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--generated", type=int, default=64)
     options = parser.parse_args()
     model = load(options.model)
     drawing = model.system.renderer
@@ -105,7 +105,7 @@ def main() -> None:
         found.append(registered_of(made[0]))
         print(path.parent.name, flush=True)
     known = features(decoding, torch.cat(sets["truth"]))
-    objects = features(decoding, generated(model, options.generated))
+    objects = features(decoding, generated(model, len(found), VIEWS - 1))
     count = sum(map(len, sets["truth"]))
     distances = {
         name: frechet_distance(known, features(decoding, torch.cat(sets[name]))).value for name in ("decoded", "drawn")
@@ -122,7 +122,7 @@ def main() -> None:
         f"| decoded by the autoencoder | {mean('decoded'):.2f} | {distances['decoded']:.3f} |",
         f"| drawn | {mean('drawn'):.2f} | {distances['drawn']:.3f} |",
         f"| drawn, the best of {options.samples} | {mean('drawn, best of all'):.2f} | |",
-        f"| {options.generated} objects of nothing | | {distances['of nothing']:.3f} |", "",
+        f"| {len(found)} objects of nothing | | {distances['of nothing']:.3f} |", "",
         f"Samples are {mean('apart'):.3f} apart (root mean square of colours in [0, 1]); the autoencoder's answer is "
         "one.", "",
         f"Structure from motion on the 15 drawn views: cameras of {sum(found)} of {15 * len(found)} views, so that no "

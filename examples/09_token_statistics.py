@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 
 from kaleidoscene.datasets.batches import ViewBatches
+from kaleidoscene.datasets.sampling import SINGLE
 from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.rae3d.recipes import rae3d_nano
 from kaleidoscene.families.rae3d.statistics import FILE, TokenStatistics
@@ -26,7 +28,8 @@ def main(run: str, shards: Path, batches: int) -> None:
     system = load_system(folder)
     scenes = ShardFolder(shards)
     usual = rae3d_nano().data
-    sampling = replace(usual.sampling, views=min([usual.sampling.views, *map(scenes.num_views, range(len(scenes)))]))
+    most = min(usual.sampling.views, scenes.fewest_views)
+    sampling = SINGLE if most == 1 else replace(usual.sampling, views=most)
     size = min(usual.batch_size, len(scenes))
     data = replace(usual, image_size=system.image_size, depth=False, batch_size=size, sampling=sampling)
     views = ViewBatches(scenes, data)
@@ -46,4 +49,7 @@ if __name__ == "__main__":
     parser.add_argument("shards", type=Path)
     parser.add_argument("--batches", type=int, default=64)
     options = parser.parse_args()
-    main(options.run, options.shards, options.batches)
+    try:
+        main(options.run, options.shards, options.batches)
+    except KaleidosceneError as error:
+        raise SystemExit(str(error)) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.dit3d.ahead import TokensAhead, write_tokens
 from kaleidoscene.families.rae3d.system import load_system
@@ -32,4 +33,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KaleidosceneError as error:
+        raise SystemExit(str(error)) from error

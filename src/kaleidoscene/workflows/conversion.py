@@ -28,7 +28,7 @@ from kaleidoscene.datasets.from_captures import (
     write_shards,
 )
 from kaleidoscene.datasets.latents import NOTE, LatentConfig, write_latents
-from kaleidoscene.datasets.pictures import CLASSES, class_folders, pictures_of, read_lenses
+from kaleidoscene.datasets.pictures import CLASSES, class_folders, pictures_of
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.errors import KaleidosceneError
@@ -53,7 +53,7 @@ class ConversionOptions:
     and makes the autoencoder's part of training ahead."""
     format: str | None = None
     """Read the capture as this format instead of detecting it; for shards also 'classes': single pictures in a folder
-    for each class, to scenes of one view with a label."""
+    for each class, to scenes of one view with a label (a class counts as a capture in --shards.scenes-per-shard)."""
     undistort: bool = False
     """Write pinhole images of one size (PNG) in place of the originals and their distortion."""
     shards: ShardConfig = ShardConfig()
@@ -175,11 +175,15 @@ def _classes_to_shards(options: ConversionOptions) -> list[Path]:
     config, folders = options.shards, class_folders(options.source)
     if config.least_views != 1:
         raise KaleidosceneError("--shards.least-views is for captures; pictures are scenes of one view.")
-    lenses, labels = read_lenses(options.source), {folder: number for number, folder in enumerate(folders)}
+    if config.damaged_share:
+        raise KaleidosceneError("--shards.damaged-share is for captures; a picture that does not read stops the work.")
+    if config.field_of_view not in (None, ShardConfig().field_of_view):
+        raise KaleidosceneError("--shards.field-of-view is for captures; pictures keep their lens.")
+    labels = {folder: number for number, folder in enumerate(folders)}
     with Progress(transient=True) as bar:
         task = bar.add_task("writing shards", total=len(folders))
         for done, _ in write_shards(
-            folders, options.destination, config, lambda folder: pictures_of(folder, labels[folder], lenses, config)
+            folders, options.destination, config, lambda folder: pictures_of(folder, labels[folder], config)
         ):
             bar.update(task, completed=done)
     write_json(options.destination / CLASSES, [folder.name for folder in folders])

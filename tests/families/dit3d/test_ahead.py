@@ -149,10 +149,18 @@ def test_from_the_command_line(shards, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", [name, *more])
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert json.loads((tmp_path / "tokens" / NOTE).read_text())["draws"] == 2
-    train = ["train", "dit3d-debug", "--autoencoder", first, "--shards", tokens, "--out", run, *few]
+    train = ["train", "dit3d-debug", "--autoencoder", first, "--out", run, *few, "--shards", tokens]
     capsys.readouterr()
-    assert main([*train, "--data.sampling.views", "2"]) == 1
-    assert "give --tokens-ahead" in capsys.readouterr().err
+    assert main(train) == 1 and "give --tokens-ahead" in capsys.readouterr().err
+    refused = {
+        "views were drawn, augmented and hidden": ["--tokens-ahead", "--data.sampling.views", "2"],
+        "leave out --data.sampling": ["--tokens-ahead", "--loss.hidden-share", "0.1", "0.2"],
+        "views, and no tokens": ["--tokens-ahead", "--shards", str(shards)],
+    }
+    for said, more in refused.items():
+        assert main([*train, *more]) == 1 and said in capsys.readouterr().err, said
+    blind = ["train", "dit3d-debug", "--autoencoder", first, "--out", run, "--tokens-ahead", *few]
+    assert main(blind) == 1 and "give --shards with tokens" in capsys.readouterr().err
     assert main([*train, "--tokens-ahead"]) == 0
     other = str(tmp_path / "other")
     assert main(["train", "rae3d-debug", "--out", other, "--shards", str(shards), *few, "--train.seed", "9"]) == 0

@@ -1,6 +1,7 @@
 """Scenes of 3DDiT in fewer steps: what a student is to say is where its teacher goes."""
 
 import runpy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from kaleidoscene.api import load
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.batches import ViewBatches
 from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.dit3d.distillation import Dit3dDistillation, student_settings
 from kaleidoscene.families.dit3d.recipes import dit3d_debug
 from kaleidoscene.families.dit3d.task import Dit3dLoss
@@ -130,6 +132,11 @@ def test_from_the_command_line_to_a_scene_in_two_steps(shards, tmp_path, monkeyp
     assert main(follow) == 1 and "give --init as well" in capsys.readouterr().err
     assert main([*follow, "--init", teacher, "--classes", "3"]) == 1
     assert "another network than the recipe's" in capsys.readouterr().err
+    other = str(tmp_path / "other")
+    assert main(["train", "rae3d-debug", "--out", other, *data, "--train.seed", "9"]) == 0
+    shutil.copy(resolve(first) / "statistics.safetensors", resolve(other))
+    assert main([*follow, "--init", teacher, "--autoencoder", other]) == 1
+    assert "draws tokens of" in capsys.readouterr().err
     assert main([*follow, "--init", teacher]) == 0
     sampling = load(student).system.method_note
     assert (sampling["steps"], sampling["guidance"]) == (2, 1.0)

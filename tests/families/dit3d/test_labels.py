@@ -19,6 +19,7 @@ from kaleidoscene.datasets.sampling import SINGLE
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.dit3d.plan import Dit3dPlan
 from kaleidoscene.families.dit3d.recipes import dit3d_s_images, dit3d_s_views
 from kaleidoscene.families.dit3d.task import Dit3dLoss, Dit3dTask
 from tests.conftest import ring
@@ -46,7 +47,7 @@ def pictures(tmp_path_factory) -> Path:
 def labelled(pictures, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("labelled") / "shards"
     convert = ["convert", str(pictures), str(out), "--to", "shards", "--format", "classes"]
-    assert main([*convert, "--shards.image-size", "32", "48", "--shards.field-of-view", "None"]) == 0
+    assert main([*convert, "--shards.image-size", "32", "48"]) == 0
     return out
 
 
@@ -78,9 +79,9 @@ def test_lenses_are_guessed_or_told(pictures, tmp_path):
     (source / "a").mkdir(parents=True)
     Image.new("RGB", (60, 40)).save(source / "a" / "x.png")
     Image.new("RGB", (60, 40)).save(source / "a" / "y.png")
-    (source / "lenses.json").write_text(json.dumps({"a/y.png": 90}))
+    (source / "a" / "lenses.json").write_text(json.dumps({"y.png": 90}))
     convert = ["convert", str(source), str(tmp_path / "out"), "--to", "shards", "--format", "classes"]
-    options = ["--shards.image-size", "32", "48", "--shards.field-of-view", "None"]
+    options = ["--shards.image-size", "32", "48"]
     assert main([*convert, *options]) == 0
     folder = ShardFolder(tmp_path / "out")
     focals = {folder.key(n): float(folder.read(n).cameras.intrinsics[0, 0, 0]) for n in range(2)}
@@ -100,12 +101,42 @@ def test_what_is_no_folder_of_classes_is_refused(pictures, tmp_path, capsys):
     assert "no pictures of this class" in said(tmp_path / "empty")
     assert "lies beside the folders of classes" in said(_with(tmp_path / "beside", "x.png"))
     torn = _with(tmp_path / "torn", "a/x.png")
-    (torn / "lenses.json").write_text('{"a/x.png": 190}')
-    assert "190 degrees across, expected 1 to 175" in said(torn)
-    (torn / "lenses.json").write_text('{"a/z.png": 50}')
-    assert "names a/z.png, which is not there" in said(torn)
-    (torn / "lenses.json").write_text("[50]")
-    assert "not a table of degrees" in said(torn)
+    (torn / "a" / "x.heic").write_bytes(b"")
+    assert "x.heic: is no picture of a kind that is read here" in said(torn)
+
+
+def test_damaged_shares_and_fields_of_view_are_for_captures(pictures, tmp_path, capsys):
+    convert = ["convert", str(pictures), str(tmp_path / "no"), "--to", "shards", "--format", "classes"]
+    for option, said in (
+        (["--shards.damaged-share", "0.1"], "a picture that does not read stops the work"),
+        (["--shards.field-of-view", "60"], "pictures keep their lens"),
+        (["--shards.least-views", "2"], "pictures are scenes of one view"),
+    ):
+        assert main([*convert, *option]) == 1 and not (tmp_path / "no").exists()
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('{"x.png": 190}', "190 degrees across, expected 1 to 175"),
+        ('{"z.png": 50}', "names z.png, which is not there"),
+        ("[50]", "not a table of degrees"),
+    ],
+)
+def test_a_wrong_table_of_lenses_is_refused(tmp_path, capsys, table, said):
+    source = _with(tmp_path / "torn", "a/x.png")
+    (source / "a" / "lenses.json").write_text(table)
+    assert main(["convert", str(source), str(tmp_path / "out"), "--to", "shards", "--format", "classes"]) == 1
+    assert said in capsys.readouterr().err and not list((tmp_path / "out").glob("*.tar*"))
+
+
+def test_another_table_of_lenses_is_not_gone_on_with(tmp_path, capsys):
+    source = _with(tmp_path / "pictures", "a/x.png")
+    convert = ["convert", str(source), str(tmp_path / "out"), "--to", "shards", "--format", "classes"]
+    assert main(convert) == 0
+    (source / "a" / "lenses.json").write_text('{"x.png": 90}')
+    assert main(convert) == 1 and "begun with another sources" in capsys.readouterr().err
 
 
 def _with(folder: Path, name: str) -> Path:
@@ -175,6 +206,19 @@ def test_an_object_of_a_class_is_drawn_with_guidance():
         renderer.imagine(cameras, 3)
     with pytest.raises(KaleidosceneError, match="not trained with class labels"):
         tiny_renderer().imagine(cameras, 0)
+
+
+def test_a_scene_of_a_class_grows_by_what_was_rendered_of_it():
+    cameras = ring(3, SIZE, batch=(1,))
+    renderer = tiny_renderer(classes=3, steps=2, guidance=2.0)
+    scene, found = renderer.imagine(cameras, 1), []
+    for images in (torch.zeros(1, 1, 3, *SIZE), torch.rand(1, 1, 3, *SIZE)):
+        grown = renderer.extend(scene, images, cameras[:, :1], keep=[])
+        renderer.render(grown, cameras, seeds=[0, 1, 2])
+        found.append(next(iter(grown.drawn.values())).tokens)
+    assert not torch.allclose(*found, atol=1e-3)
+    once, twice = (Dit3dPlan(tiny_dit3d_settings(classes=n)).cost(0, 4).flops for n in (0, 3))
+    assert twice == 2 * once
 
 
 def test_the_papers_first_stage():

@@ -1,5 +1,6 @@
 """Laws of latents that stand for places."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from kaleidoscene.families.rae3d.places import SHARPEST, Nearness, lattice, poin
 from kaleidoscene.families.rae3d.renderer import Rae3dRenderer
 from kaleidoscene.families.rae3d.world import RelativeWorld
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.poses import random_rotation, rigid
+from kaleidoscene.geometry.poses import random_rotation, rigid, rotation_about
 from kaleidoscene.geometry.rays import plucker_rays
 from tests.conftest import ring
 from tests.families.rae3d.tiny import SIZE, tiny_rae3d, tiny_rae3d_settings
@@ -101,6 +102,28 @@ def test_the_cube_stands_where_cameras_look():
     torch.testing.assert_close(RelativeWorld.of(still).bounds, ahead, rtol=0, atol=1e-3)  # parallel axes
 
 
+def test_the_cube_stands_ahead_of_cameras_whose_axes_part():
+    """Axes that part meet behind; the cube is where they look, and what stands there is no background."""
+    for degrees in (1.0, 3.0, 40.0):
+        poses = torch.eye(4, dtype=torch.float64).repeat(1, 3, 1, 1)
+        for number, turn in enumerate((-1, 0, 1)):
+            angle = torch.tensor(math.radians(turn * degrees), dtype=torch.float64)
+            poses[0, number, :3, :3] = rotation_about("y", angle)
+            poses[0, number, 0, 3] = 0.5 * turn
+        cameras = Cameras.from_field_of_view(poses, 0.857, SIZE)
+        world = RelativeWorld.of(cameras)
+        inside, bounds = world.enter(cameras), world.bounds[0]
+        ahead = ((bounds[:3] - inside.centres[0]) * inside.directions[0]).sum(-1)
+        assert ahead.min() > 0.3 and bounds[3] > 0
+
+
+def test_references_and_targets_may_have_other_precisions():
+    cameras = ring(4, SIZE, seed=1, batch=(2,))
+    single, double = cameras[:, :2], cameras[:, 2:].to(torch.float64)
+    exact = RelativeWorld.of(cameras[:, :2].to(torch.float64), double).bounds
+    torch.testing.assert_close(RelativeWorld.of(single, double).bounds, exact, rtol=0, atol=1e-5)
+
+
 @BOTH
 def test_laws_of_the_network_hold_with_places(decoder):
     network = tiny_rae3d(decoder=decoder, located=True).double()
@@ -160,7 +183,7 @@ def test_the_given_world_may_be_turned_moved_and_scaled():
     torch.testing.assert_close(found[1].depths, 4 * found[0].depths, rtol=1e-3, atol=1e-3)
 
 
-def test_points_nearer_to_the_first_camera_than_to_the_middle_are_background():
+def test_points_near_the_first_camera_are_background():
     network = tiny_rae3d(located=True)
     torch.nn.init.zeros_(network.points.head.out.weight)
     torch.nn.init.zeros_(network.points.head.out.bias)

@@ -16,9 +16,9 @@ from kaleidoscene.flow.path import interpolate
 from kaleidoscene.nn.precision import no_autocast
 
 
-def student_settings(settings: Dit3dSettings, options: Distillation) -> Dit3dSettings:
+def student_settings(theirs: Dit3dSettings, options: Distillation) -> Dit3dSettings:
     """The teacher's settings with the student's way of sampling."""
-    return replace(settings, sampling=replace(settings.sampling, steps=options.steps, guidance=1.0))
+    return replace(theirs, sampling=replace(theirs.sampling, steps=options.steps, guidance=1.0))
 
 
 class Dit3dDistillation(Dit3dTask):
@@ -48,7 +48,7 @@ class Dit3dDistillation(Dit3dTask):
         if next(self.teacher.parameters()).device != device:
             self.teacher.to(device)
         data, seen = self.data_and_condition(views, numbers, seed)
-        alone = self.poses_alone(views)
+        alone = seen if options.guidance == 1.0 else self.poses_alone(views)
         labels, knots = self.labels(views, numbers, seed), self.knots.to(device)
         nameless = None if labels is None else torch.full_like(labels, self.settings.model.classes)
 

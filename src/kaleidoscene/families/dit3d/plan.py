@@ -60,7 +60,9 @@ class Dit3dPlan:
     ) -> Cost:
         """Of drawing one scene, which does not depend on how many views are asked for, and of its views."""
         config, sampling = self.settings.model, self.settings.sampling
-        passes = sampling.steps * (1 if sampling.guidance in (0.0, 1.0) or not references else 2)
+        told = references > 0 or config.classes > 0  # a label may be asked for
+        guided = told and sampling.guidance not in (0.0, 1.0)
+        passes = sampling.steps * (2 if guided else 1)
         if self.settings.route(references) == "decode":
             passes = 0
         kept = 4 * config.tokens * config.channels

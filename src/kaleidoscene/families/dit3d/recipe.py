@@ -49,7 +49,8 @@ class Dit3dOptions:
     classes: int | None = None
     """Classes of the labels that training scenes have; 0: none are asked for. By default those of the recipe."""
     tokens_ahead: bool = False
-    """Shards hold tokens that were made ahead (examples/10_tokens_ahead.py): a step takes one draw of each scene."""
+    """Shards hold tokens that were made ahead (examples/10_tokens_ahead.py): a step takes one draw of each scene, whose
+    views were chosen, augmented and hidden then."""
     train: TrainConfig = TrainConfig()
     data: BatchConfig = BatchConfig()
     loss: Dit3dLoss = Dit3dLoss()
@@ -63,6 +64,8 @@ class Dit3dRecipe(PlainRecipe):
     settings: Dit3dSettings
     loss: Dit3dLoss = Dit3dLoss()
     distil: Distillation = NO_DISTILLATION
+    tokens_ahead: bool = False
+    """Whether shards hold tokens, and a step takes one draw of each scene."""
 
     family = FAMILY
     remark = "without the autoencoder"
@@ -71,22 +74,40 @@ class Dit3dRecipe(PlainRecipe):
     def options(self) -> Dit3dOptions:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What a command line may change."""
         return Dit3dOptions(
-            train=self.train, data=self.data, loss=self.loss, synthetic=self.synthetic, distil=self.distil
-        )
+            train=self.train, data=self.data, loss=self.loss, synthetic=self.synthetic, distil=self.distil,
+            tokens_ahead=self.tokens_ahead,
+        )  # fmt: skip
 
     def changed(self, options: Dit3dOptions) -> Dit3dRecipe:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The recipe with other options."""
-        settings, data = self.settings, options.data
+        settings = self.settings
         if options.tokens_ahead:
-            data = replace(data, sampling=SINGLE, augmentation=Augmentation.none())
+            self._check_ahead(options)
         if options.autoencoder is not None:
             settings = replace(settings, autoencoder=options.autoencoder)
         if options.classes is not None:
             settings = replace(settings, model=replace(settings.model, classes=options.classes))
         return replace(
-            self, settings=settings, train=options.train, data=data, loss=options.loss,
-            synthetic=options.synthetic, distil=options.distil,
+            self, settings=settings, train=options.train, data=options.data, loss=options.loss,
+            synthetic=options.synthetic, distil=options.distil, tokens_ahead=options.tokens_ahead,
         )  # fmt: skip
+
+    def _check_ahead(self, options: Dit3dOptions) -> None:
+        """Raise if options say how views are drawn, of which there are none any more."""
+        ours, theirs = self.data, options.data
+        if (ours.sampling, ours.augmentation, self.loss.hidden_share) != (
+            theirs.sampling, theirs.augmentation, options.loss.hidden_share,
+        ):  # fmt: skip
+            raise KaleidosceneError(
+                "--tokens-ahead: views were drawn, augmented and hidden when tokens were made; leave out "
+                "--data.sampling, --data.augmentation and --loss.hidden-share."
+            )
+
+    @property
+    def batches(self) -> BatchConfig:
+        """``data`` at the size of the network; of tokens one draw a scene."""
+        data = super().batches
+        return replace(data, sampling=SINGLE, augmentation=Augmentation.none()) if self.tokens_ahead else data
 
     @property
     def plan(self) -> Plan:
@@ -94,12 +115,14 @@ class Dit3dRecipe(PlainRecipe):
         return Dit3dPlan(self.settings)
 
     def identity(self) -> dict[str, Any]:
-        """Loss, and what a student follows."""
-        return {"loss": self.loss, **identity_of(self.distil)}
+        """Loss, what a student follows, and whether tokens were made ahead."""
+        ahead = {"tokens_ahead": True} if self.tokens_ahead else {}
+        return {"loss": self.loss, **identity_of(self.distil), **ahead}
 
     def check_start(self, init: str | None, *, resumes: bool, has_shards: bool) -> None:
-        """Raise if a student has nothing to begin from."""
-        del has_shards
+        """Raise if a student has nothing to begin from, or nobody gives the tokens that were made ahead."""
+        if self.tokens_ahead and not has_shards:
+            raise KaleidosceneError("--tokens-ahead: give --shards with tokens (examples/10_tokens_ahead.py).")
         check_student(self.distil, init, resumes=resumes)
 
     def training_costs(self, placement: Placement) -> Sequence[TrainingCost]:
@@ -121,11 +144,13 @@ class Dit3dRecipe(PlainRecipe):
 
     def check_shards(self, folder: ShardFolder, scene: StoredScene) -> None:
         """Raise if shards hold what is not asked for: tokens of another autoencoder, or in place of views."""
+        if scene.latents is None and self.tokens_ahead:
+            raise KaleidosceneError(f"{folder.name}: views, and no tokens that were made ahead of them.")
         if scene.latents is None:
             return
         if not isinstance(scene.latents, StoredTokens):
             raise KaleidosceneError(f"{folder.name}: latents of views, which 3DDiT has no use for.")
-        if self.data.sampling != SINGLE:
+        if not self.tokens_ahead:
             raise KaleidosceneError(f"{folder.name}: holds tokens that were made ahead; give --tokens-ahead.")
         if json.loads(folder.read_note(NOTE))["autoencoder"] != weights_of(self.settings.autoencoder):
             raise KaleidosceneError(f"{folder.name}: tokens of another autoencoder than {self.settings.autoencoder}.")
@@ -138,7 +163,12 @@ class Dit3dRecipe(PlainRecipe):
                 return Dit3dTask(self.settings, self.loss, autoencoder)
         teacher, theirs = load_model(resolve(self.distil.teacher))
         check_teacher(self.distil, theirs.model, self.settings.model)
-        student = student_settings(self.settings, self.distil)
+        if weights_of(theirs.autoencoder) != weights_of(self.settings.autoencoder):
+            raise KaleidosceneError(
+                f"{self.distil.teacher}: draws tokens of {theirs.autoencoder}, the run has those of "
+                f"{self.settings.autoencoder}; give --autoencoder."
+            )
+        student = student_settings(replace(theirs, autoencoder=self.settings.autoencoder), self.distil)
         with torch.device("meta"):
             return Dit3dDistillation(student, self.loss, autoencoder, teacher, self.distil)
 

@@ -202,10 +202,9 @@ class Dit3dRenderer(PlainRenderer):
         noise = draw_noise((batch, config.tokens, config.channels), generators).to(poses_alone)
         times = self.settings.times(sampling.steps)
         field_of = self._velocity(poses_alone)
-        if scene.label is not None:
-            field_of = guide(self._velocity(poses_alone, scene.label), field_of, sampling.guidance)
-        elif scene.num_references:
-            field_of = guide(self._velocity(self._condition(scene, seen=True)), field_of, sampling.guidance)
+        if scene.num_references or scene.label is not None:
+            seen = self._condition(scene, seen=True) if scene.num_references else poses_alone
+            field_of = guide(self._velocity(seen, scene.label), field_of, sampling.guidance)
         done = None if on_step is None else (lambda step: on_step(step, sampling.steps))
         tokens = self.autoencoder.statistics.leave(integrate(field_of, noise, times, on_step=done))
         return replace(scene.seen, tokens=tokens)

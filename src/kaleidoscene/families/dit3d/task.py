@@ -119,7 +119,7 @@ class Dit3dTask(PlainTask):
         if views.tokens is not None:
             return self.autoencoder.statistics.enter(views.tokens[2])
         nothing = torch.zeros(views.images.shape[:2], dtype=torch.bool, device=views.images.device)
-        return self.tokens_of(views, nothing)[1]
+        return self._encoded(views, nothing)
 
     def noise(
         self, like: Float[Tensor, "batch latents channels"], numbers: Sequence[int], seed: int
@@ -132,10 +132,12 @@ class Dit3dTask(PlainTask):
         self, views: Views, visible: Bool[Tensor, "batch views"]
     ) -> tuple[Float[Tensor, "batch latents channels"], Float[Tensor, "batch latents channels"]]:
         """Tokens of scenes that are seen from all sides, and of what is seen of them, of mean 0 and variance 1."""
-        network, features = self.autoencoder.renderer.model, self.autoencoder.renderer.features
-        both = (tokens_of(network, views, shown, features) for shown in (None, visible))
-        data, condition = (self.autoencoder.statistics.enter(tokens) for tokens in both)
-        return data, condition
+        return self._encoded(views, None), self._encoded(views, visible)
+
+    @torch.no_grad()
+    def _encoded(self, views: Views, visible: Bool[Tensor, "batch views"] | None) -> Tensor:
+        own = self.autoencoder.renderer
+        return self.autoencoder.statistics.enter(tokens_of(own.model, views, visible, own.features))
 
     def labels(self, views: Views, numbers: tuple[int, ...], seed: int) -> Int[Tensor, " batch"] | None:
         """Classes of scenes, some of which are left out; None for a network without labels.

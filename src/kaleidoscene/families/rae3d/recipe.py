@@ -14,6 +14,7 @@ from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.encoded_recipe import EncodedRecipe
 from kaleidoscene.families.rae3d.checkpoint import FAMILY
+from kaleidoscene.families.rae3d.config import Rae3dConfig
 from kaleidoscene.families.rae3d.discriminator import FrozenLayers
 from kaleidoscene.families.rae3d.loss import Rae3dLoss
 from kaleidoscene.families.rae3d.plan import decode_flops, encode_flops, parameters_of, plan, view_tokens
@@ -26,6 +27,7 @@ from kaleidoscene.training.cost import Placement, TrainingCost
 
 # Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
 # is kept; bytes of a trained parameter: weight, gradient, two moments of AdamW and the running average.
+_KEPT_WEIGHTS = 1.5  # a softmax in fp32, and in the type of the values
 _KEPT_STREAMS, _RECOMPUTED_STREAMS, _BYTES_PER_PARAMETER = 21, 1, 4 + 4 + 8 + 4
 
 
@@ -94,12 +96,13 @@ class Rae3dRecipe(EncodedRecipe):
             streams = config.neck_depth * (sources * view + latents) + decoders * config.decoder_depth * decoded
             shared = placement.processes * placement.parts
             pixels = shape.batch_size * targets * size[0] * size[1] / shared
+            weights = _attention_bytes(config, sources, targets, view) * shape.batch_size / shared
             dense = 40 * pixels * config.points.fused if config.points else 0
             out.append(TrainingCost(
                 parameters=parameters, tokens=round(shape.batch_size * (sources + targets) * view),
                 flops=round((4 if placement.checkpointing else 3) * forward),
                 state_bytes=_BYTES_PER_PARAMETER * parameters // placement.shards,
-                activation_bytes=int(4 * config.width * kept * streams * shape.batch_size / shared + dense),
+                activation_bytes=int(4 * config.width * kept * streams * shape.batch_size / shared + weights + dense),
             ))  # fmt: skip
         return out
 
@@ -109,3 +112,12 @@ class Rae3dRecipe(EncodedRecipe):
         layers = FrozenLayers.read(judge).to(device) if judge is not None and judge.kind == "dinov2" else None
         with torch.device("meta"):
             return Rae3dTask(self.settings, self.loss, features, self.perceptual(device), layers)
+
+
+def _attention_bytes(config: Rae3dConfig, sources: float, targets: float, view: int) -> float:
+    """What attention of a scene that is told places keeps for its backward pass; none where it is not told."""
+    if not config.located:
+        return 0.0
+    neck = config.neck_depth * (sources * view + config.tokens) ** 2
+    decoders = (1 + (config.points is not None)) * config.decoder_depth
+    return 4 * _KEPT_WEIGHTS * config.heads * (neck + decoders * targets * view * (view + config.tokens))

@@ -32,6 +32,9 @@ CAPABILITIES = Capabilities(
     needs_cameras=True, renders_depth=True, renders_points=True, takes_back_views=False, any_lens=True
 )  # fmt: skip
 
+NEAREST = 0.25
+"""Of located latents: points nearer to the first camera than this share of its distance from the middle of the cube are
+background."""
 NOTHING_MET = 0.01
 """Points whose coordinates in the world of the first view sum up to less are background, of latents without places."""
 
@@ -139,8 +142,8 @@ class Rae3dRenderer(PlainRenderer):
         """Which points are of something: the background's are pulled to the first camera, the origin."""
         if not self.settings.model.located:
             return points.abs().sum(-1) > NOTHING_MET
-        middle = scene.world.bounds.to(points)[:, None, None, None, :3]
-        return points.norm(dim=-1) > (points - middle).norm(dim=-1)
+        middle = scene.world.bounds.to(points)[:, None, None, :3].norm(dim=-1)
+        return points.norm(dim=-1) > NEAREST * middle
 
     def _rays(self, scene: Rae3dScene, cameras: Cameras) -> Tensor:
         return plucker_rays(scene.world.enter(cameras).to(torch.float32).to(self.device))

@@ -37,9 +37,10 @@ class RelativeWorld:
         """The world of references ``(batch, views)`` and, where they are known, targets."""
         first = references.world_from_cam[:, 0]
         given = [cameras for cameras in (references, targets) if cameras is not None]
-        to_first = invert(first)
-        centres = transform_points(to_first, torch.cat([cameras.centres for cameras in given], dim=1))
-        axes = torch.cat([cameras.directions for cameras in given], dim=1) @ first[:, :3, :3]
+        centres = torch.cat([cameras.centres for cameras in given], dim=1)
+        axes = torch.cat([cameras.directions for cameras in given], dim=1)
+        first = first.to(centres)
+        centres, axes = transform_points(invert(first), centres), axes @ first[:, :3, :3]
         farthest = centres.norm(dim=-1).amax(1)
         scale = torch.where(farthest > _NO_DISTANCE, farthest, 1.0)
         return cls(first, scale, _looked_at(centres / scale[:, None, None], axes))
@@ -63,12 +64,15 @@ def _looked_at(
     """Middle and half of the side of a cube around what views of the relative world look at.
 
     The middle is nearest to all axes in the least-squares sense, and by a little to a point in front of the first view,
-    which tells it where axes are parallel.
+    which tells it where axes are parallel. Axes that part meet behind the cameras: there it is the mean of the points
+    that lie a unit ahead of each.
     """
     eye = torch.eye(3, dtype=axes.dtype, device=axes.device)
     off_axis = eye - axes[..., :, None] * axes[..., None, :]
     ahead = eye[2] * _SLIGHTLY
     right = (off_axis @ centres[..., None]).mean(1)[..., 0] + ahead
     middle = torch.linalg.solve(off_axis.mean(1) + _SLIGHTLY * eye, right)
+    depth = ((middle[:, None] - centres) * axes).sum(-1).mean(1, keepdim=True)
+    middle = torch.where(depth > 0, middle, (centres + axes).mean(1))
     distance = (centres - middle[:, None]).norm(dim=-1).mean(1)
     return torch.cat([middle, _HALF_SIDE * distance[:, None]], dim=-1)
