@@ -77,8 +77,9 @@ def test_tokens_are_those_of_the_views(ahead, shards):
     images, cameras = views.images[place][order][None], views.cameras[place][order].reshape(1, len(order))
     rays = plucker_rays(RelativeWorld.of(cameras).enter(cameras).to(torch.float32))
     with torch.no_grad():
-        expected = network.encode(images, rays, torch.ones(1, len(order), dtype=torch.bool))
-    torch.testing.assert_close(torch.from_numpy(stored.latents.data), expected, rtol=0, atol=5e-3)
+        for shown, tokens in ((True, stored.latents.data), (False, stored.latents.alone)):
+            expected = network.encode(images, rays, torch.full((1, len(order)), shown))
+            torch.testing.assert_close(torch.from_numpy(tokens), expected, rtol=0, atol=5e-3)
 
 
 def _whole(views: int) -> BatchConfig:
