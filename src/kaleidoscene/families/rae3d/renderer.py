@@ -32,9 +32,9 @@ CAPABILITIES = Capabilities(
     needs_cameras=True, renders_depth=True, renders_points=True, takes_back_views=False, any_lens=True
 )  # fmt: skip
 
-NEAREST = 0.25
+NEAREST = 0.6
 """Of located latents: points nearer to the first camera than this share of its distance from the middle of the cube are
-background."""
+background; the cube reaches from 0.7 to 1.3 along its axes."""
 NOTHING_MET = 0.01
 """Points whose coordinates in the world of the first view sum up to less are background, of latents without places."""
 
