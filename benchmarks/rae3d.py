@@ -90,7 +90,9 @@ def read(folder: Path, model: Model) -> TrueViews:
     return TrueViews.read(CaptureViews(folder.name, capture, model.image_size, model.system.focal_over_height))
 
 
-def lines(scores: Scores, times: dict[str, tuple[float, float]], completions: list[dict[str, float]], side: int) -> list[str]:
+def lines(
+    scores: Scores, times: dict[str, tuple[float, float]], completions: list[dict[str, float]], side: int
+) -> list[str]:
     count = len(next(iter(scores.values())))
     out = [
         f"{count} scans that were not trained on, {side} px, targets of {VIEWS} views that were not given; means over "
