@@ -138,7 +138,7 @@ class Rae3dTask(PlainTask):
         decoded = self.model(
             images[:, :n], rays[:, :n], visible, rays[scene, own], features, self._noise(numbers, seed, device),
             world.bounds.to(rays),
-        )
+        )  # fmt: skip
         depth = None
         if views.depth is not None:
             depth = views.depth[scene, own] / world.scale.to(views.depth)[:, None, None, None]
