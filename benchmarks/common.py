@@ -13,6 +13,10 @@ from pathlib import Path
 
 import torch
 
+from kaleidoscene.api import Model
+from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.evaluation.scene_views import CaptureViews
+from kaleidoscene.evaluation.unposed import TrueViews
 from kaleidoscene.families.kaleido.config import KaleidoConfig
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.geometry.poses import random_rigid
@@ -42,6 +46,12 @@ def interleaved_medians(functions: Mapping[str, Callable[[], object]], *, repeat
             function()
             times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def read_views(folder: Path, model: Model) -> TrueViews:
+    """All views of a capture as a model takes them."""
+    capture = read_capture(folder).recentred()
+    return TrueViews.read(CaptureViews(folder.name, capture, model.image_size, model.system.focal_over_height))
 
 
 def peak_mebibytes() -> float:

@@ -1,6 +1,6 @@
-"""3DRAE's and 3DDiT's weights on unseen scans: views and depth from 1, 2 and 6 given views, drawn completions of one.
+"""3DRAE's weights on unseen scans: views and depth from 1, 2 and 6 given views; ``benchmarks.dit3d`` draws completions.
 
-    python -m benchmarks.rae3d CAPTURES [--model rae3d] [--drawing dit3d] [--samples 4]
+    python -m benchmarks.rae3d CAPTURES [--model rae3d]
 
 CAPTURES is what ``kaleidoscene synthesize CAPTURES --captures --scenes.depth --scenes.meshes TEST_MESHES
 --scenes.image-size 128 128`` writes. Protocol of the paper scaled down (method C.7): 16 of the 25 views of a scene,
@@ -11,18 +11,15 @@ import argparse
 import random
 import time
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import torch
 
-from benchmarks.common import write_result
-from kaleidoscene.api import Model, load
-from kaleidoscene.captures.formats.registry import read_capture
+from benchmarks.common import read_views, write_result
+from kaleidoscene.api import load
 from kaleidoscene.evaluation.baselines import make_baseline
 from kaleidoscene.evaluation.metrics.depth import depth_errors
 from kaleidoscene.evaluation.metrics.image import psnr, ssim
-from kaleidoscene.evaluation.scene_views import CaptureViews
 from kaleidoscene.evaluation.unposed import TrueViews
 from kaleidoscene.images.pixels import resize_image
 from kaleidoscene.rendering.renderer import TARGET_SEEDS, Renderer, Rendering
@@ -53,24 +50,11 @@ def scored(found: Rendering, truth: TrueViews, targets: Sequence[int]) -> dict[s
     return scores
 
 
-def drawn(renderer: Renderer, truth: TrueViews, views: list[int], samples: int) -> dict[str, float]:
-    """Several completions of the first view: their mean score, the given view again, how far they are apart."""
-    given, targets = views[:1], views[1:]
-    made = [rendered(renderer, truth, given, [*given, *targets], seed) for seed in range(samples)]
-    images = torch.stack([one.images[0] for one in made])
-    true = truth.images[targets]
-    apart = [float((a - b).square().mean().sqrt()) for a, b in combinations(images[:, 1:], 2)]
-    each = [float(psnr(image, true).mean()) for image in images[:, 1:]]
-    mean = float(psnr(images[:, 1:].mean(0), true).mean())
-    kept = float(torch.stack([psnr(image[:1], truth.images[given]) for image in images]).mean())
-    return {"psnr": sum(each) / samples, "mean": mean, "kept": kept, "apart": sum(apart) / len(apart)}
-
-
 def seconds_of(renderer: Renderer, truth: TrueViews, views: list[int]) -> tuple[float, float]:
     """Of 16 views from 6, and of these views alone once the six are encoded; the best of three."""
     taken = []
     cameras = truth.cameras[views].reshape(1, len(views))
-    seeds = [place for place in range(len(views))]
+    seeds = list(range(len(views)))
     for _ in range(3):
         started = time.perf_counter()
         scene = renderer.encode(truth.images[None, views[:6]], truth.cameras[views[:6]].reshape(1, 6))
@@ -85,14 +69,7 @@ def mean(values: Sequence[dict[str, float]], key: str) -> float:
     return sum(value[key] for value in values) / len(values)
 
 
-def read(folder: Path, model: Model) -> TrueViews:
-    capture = read_capture(folder).recentred()
-    return TrueViews.read(CaptureViews(folder.name, capture, model.image_size, model.system.focal_over_height))
-
-
-def lines(
-    scores: Scores, times: dict[str, tuple[float, float]], completions: list[dict[str, float]], side: int
-) -> list[str]:
+def lines(scores: Scores, times: dict[str, tuple[float, float]], side: int) -> list[str]:
     count = len(next(iter(scores.values())))
     out = [
         f"{count} scans that were not trained on, {side} px, targets of {VIEWS} views that were not given; means over "
@@ -103,12 +80,6 @@ def lines(
         out.append(f"| {name} | {mean(of, 'psnr'):.2f} | {mean(of, 'ssim'):.3f} | {depth} |")
     said = [f"{name} {whole:.2f} ({alone:.2f})" for name, (whole, alone) in times.items()]
     out += ["", "Seconds for 16 views from 6 (for the views alone, the six being encoded): " + ", ".join(said)]
-    if completions:
-        out += [
-            "", f"Completions of one view: PSNR of a sample {mean(completions, 'psnr'):.2f} dB, of the mean of all "
-            f"{mean(completions, 'mean'):.2f} dB; the given view again {mean(completions, 'kept'):.2f} dB; samples are "
-            f"{mean(completions, 'apart'):.3f} apart (root mean square of colours in [0, 1])."
-        ]  # fmt: skip
     return out
 
 
@@ -116,18 +87,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("captures", type=Path)
     parser.add_argument("--model", default="rae3d")
-    parser.add_argument("--drawing", default=None)
-    parser.add_argument("--samples", type=int, default=4)
     options = parser.parse_args()
     model, kaleido = load(options.model), load("default")
-    drawing = None if options.drawing is None else load(options.drawing)
     nearest = make_baseline("nearest", model.image_size)
     scores: Scores = {}
-    completions: list[dict[str, float]] = []
     draw, times = random.Random(0), {}
     for path in sorted(options.captures.glob("*/transforms.json")):
         views = draw.sample(range(25), VIEWS)
-        truth, large = read(path.parent, model), read(path.parent, kaleido)
+        truth, large = read_views(path.parent, model), read_views(path.parent, kaleido)
         for n in GIVEN:
             given, targets = views[:n], views[n:]
             small = scored(rendered(model.system.renderer, truth, given, targets), truth, targets)
@@ -138,15 +105,13 @@ def main() -> None:
         scores.setdefault("default (Kaleido), 6 given", []).append(
             scored(Rendering(other.images, other.cameras), truth, rest)
         )
-        if drawing is not None:
-            completions.append(drawn(drawing.system.renderer, truth, views, options.samples))
         if not times:
             times = {
                 options.model: seconds_of(model.system.renderer, truth, views),
                 "default": seconds_of(kaleido.system.renderer, large, views),
             }
         print(path.parent.name, flush=True)
-    write_result("rae3d", "3DRAE and 3DDiT on unseen scans", lines(scores, times, completions, model.image_size[0]))
+    write_result("rae3d", "3DRAE on unseen scans", lines(scores, times, model.image_size[0]))
 
 
 if __name__ == "__main__":

@@ -20,15 +20,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.common import write_result
+from benchmarks.common import read_views, write_result
 from kaleidoscene.api import Model, load
 from kaleidoscene.captures.formats.photos import read_photos
-from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.posing import PoseConfig, estimate_poses
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.baselines import make_baseline
 from kaleidoscene.evaluation.metrics.image import psnr, ssim
-from kaleidoscene.evaluation.scene_views import CaptureViews
 from kaleidoscene.evaluation.unposed import TrueViews, UnposedSplit, draw_splits, render_some, score_unposed
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.images.pixels import resize_image, to_bytes
@@ -87,12 +85,6 @@ def registered_of(images: Float[Tensor, "n 3 h w"]) -> int:
         return 0
     finally:
         shutil.rmtree(folder)
-
-
-def read_views(folder: Path, model: Model) -> TrueViews:
-    """All views of a capture as a model takes them."""
-    capture = read_capture(folder).recentred()
-    return TrueViews.read(CaptureViews(folder.name, capture, model.image_size, model.system.focal_over_height))
 
 
 class Study:
