@@ -85,7 +85,7 @@ class Dit3d(nn.Module):
         for block in self.blocks:
             x = block(x, time[:, None])
         guide = self.to_head(nn.functional.silu(time[:, None] + x[:, : self.config.tokens]))
-        y = self.head_embed(together)
+        y = exact(self.head_embed(together))  # the residual stream, as that of the backbone
         for block in self.head:
             y = block(y, guide)
         return exact(self.last(y, guide))
