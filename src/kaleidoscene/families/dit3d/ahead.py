@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import resolve
-from kaleidoscene.families.dit3d.task import Dit3dLoss, hidden_views
+from kaleidoscene.families.dit3d.task import Dit3dLoss, seen_views
 from kaleidoscene.families.rae3d.renderer import Rae3dRenderer
 from kaleidoscene.families.rae3d.task import tokens_of
 from kaleidoscene.randomness import seeded
@@ -103,7 +103,7 @@ def tokens_of_scene(scenes: ShardFolder, number: int, autoencoder: Rae3dRenderer
     if scenes.stock(number).is_video or scenes.read(number, [0]).latents is not None:
         raise KaleidosceneError(f"{scenes.name}: {key} has no images with cameras, of which tokens are made.")
     views = _drawn(scenes, number, size, config)
-    shown = hidden_views(
+    shown = seen_views(
         tuple(number * config.draws + draw for draw in range(config.draws)), config.views, config.seed,
         Dit3dLoss(hidden_share=config.hidden_share, all_hidden=0.0),
     )  # fmt: skip
@@ -127,4 +127,4 @@ def _drawn(scenes: ShardFolder, number: int, size: tuple[int, int], config: Toke
         )
         for draw in range(config.draws)
     ]  # fmt: skip
-    return replace(stacked(made, Counts(0, config.views, None), depth=False), ids=())
+    return stacked(made, Counts(0, config.views, None), depth=False)

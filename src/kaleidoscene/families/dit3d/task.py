@@ -163,11 +163,11 @@ class Dit3dTask(PlainTask):
 
     def visible(self, numbers: tuple[int, ...], views: int, seed: int) -> Bool[Tensor, "batch views"]:
         """Which views are seen: a few, or none."""
-        return hidden_views(numbers, views, seed, self.loss)
+        return seen_views(numbers, views, seed, self.loss)
 
 
-def hidden_views(numbers: tuple[int, ...], views: int, seed: int, loss: Dit3dLoss) -> Bool[Tensor, "batch views"]:
-    """Which views of scenes are seen, and False for those that are hidden.
+def seen_views(numbers: tuple[int, ...], views: int, seed: int, loss: Dit3dLoss) -> Bool[Tensor, "batch views"]:
+    """Which views of scenes are seen; the others are hidden (method C.5).
 
     Args:
         numbers: Of the scenes; what is hidden of one depends on its number alone.
