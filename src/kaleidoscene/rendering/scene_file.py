@@ -58,7 +58,10 @@ def read_scene(path: Path, keeper: SceneKeeper) -> tuple[Scene, dict[str, Tensor
     if note.get("version") != VERSION:
         raise KaleidosceneError(f"{path}: a scene of format version {note.get('version')!r}, expected {VERSION}.")
     if note.get("model") != keeper.fingerprint:
-        raise KaleidosceneError(f"{path}: a scene of other weights; render it with the model that made it.")
+        raise KaleidosceneError(
+            f"{path}: a scene of other weights, or written by an earlier version; render it with the model that made "
+            "it, or make it again."
+        )
     if note.get("sum") != digest(tensors):
         raise KaleidosceneError(f"{path}: the scene was changed after it was written; make it again.")
     own = {name.removeprefix(_OWN): x for name, x in tensors.items() if name.startswith(_OWN)}
