@@ -187,7 +187,7 @@ def test_points_near_the_first_camera_are_background():
     network = tiny_rae3d(located=True)
     torch.nn.init.zeros_(network.points.head.out.weight)
     torch.nn.init.zeros_(network.points.head.out.bias)
-    renderer = Rae3dRenderer(network, tiny_rae3d_settings(located=True))
+    renderer = Rae3dRenderer(network, replace(tiny_rae3d_settings(located=True), background="white"))
     cameras = ring(3, SIZE, batch=(1,))
     scene = renderer.expect(renderer.encode(torch.rand(1, 2, 3, *SIZE), cameras[:, :2]), cameras[:, 2:])
     assert renderer.render(scene, cameras[:, 2:], seeds=[0]).depths.all()  # the middle of the cube
@@ -195,3 +195,8 @@ def test_points_near_the_first_camera_are_background():
     first = -middle / half  # the first camera, in the world of the cube
     network.points.head.out.bias.data[:3] = first.sign() * first.abs().log1p()
     assert not renderer.render(scene, cameras[:, 2:], seeds=[0]).depths.any()
+    half_way = first / 2  # nearer than any object; of places it may be something
+    network.points.head.out.bias.data[:3] = half_way.sign() * half_way.abs().log1p()
+    assert not renderer.render(scene, cameras[:, :1], seeds=[0]).depths.any()
+    anywhere = Rae3dRenderer(network, tiny_rae3d_settings(located=True))
+    assert anywhere.render(scene, cameras[:, :1], seeds=[0]).depths.all()

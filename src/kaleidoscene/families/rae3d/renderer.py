@@ -33,10 +33,10 @@ CAPABILITIES = Capabilities(
 )  # fmt: skip
 
 NEAREST = 0.6
-"""Of located latents: points nearer to the first camera than this share of its distance from the middle of the cube are
-background; the cube reaches from 0.7 to 1.3 along its axes."""
+"""Of models of objects in front of white: points nearer to the first camera than this share of its distance from what
+the cameras look at are background, which training pulls to that camera; objects begin at 0.7."""
 NOTHING_MET = 0.01
-"""Points whose coordinates in the world of the first view sum up to less are background, of latents without places."""
+"""Of other models: points whose coordinates in the world of the first view sum up to less are background."""
 
 
 class Rae3dRenderer(PlainRenderer):
@@ -140,7 +140,7 @@ class Rae3dRenderer(PlainRenderer):
 
     def _met(self, points: Float[Tensor, "batch targets h w 3"], scene: Rae3dScene) -> Tensor:
         """Which points are of something: the background's are pulled to the first camera, the origin."""
-        if not self.settings.model.located:
+        if self.settings.background == "any":
             return points.abs().sum(-1) > NOTHING_MET
         middle = scene.world.bounds.to(points)[:, None, None, :3].norm(dim=-1)
         return points.norm(dim=-1) > NEAREST * middle
