@@ -95,13 +95,23 @@ def focus_point(cameras: Cameras) -> Float[Tensor, "*batch 3"]:
     Raises:
         KaleidosceneError: The optical axes are parallel, so that they meet nowhere.
     """
-    eye = torch.eye(3, dtype=cameras.centres.dtype, device=cameras.centres.device)
-    directions = cameras.directions
-    off_axis = eye - directions[..., :, None] * directions[..., None, :]
-    matrix = off_axis.sum(dim=-3)
-    if bool((torch.linalg.eigvalsh(matrix)[..., 0] < 1e-6 * len(eye)).any()):
+    matrix, right = nearest_to_axes(cameras.centres, cameras.directions)
+    if bool((torch.linalg.eigvalsh(matrix)[..., 0] < 1e-6 * matrix.shape[-1]).any()):
         raise KaleidosceneError(
             "The cameras look in parallel directions, so they have no common centre; give an origin."
         )
-    right = (off_axis @ cameras.centres[..., None]).sum(dim=-3)
-    return torch.linalg.solve(matrix, right)[..., 0]
+    return torch.linalg.solve(matrix, right)
+
+
+def nearest_to_axes(
+    centres: Float[Tensor, "*batch views 3"], directions: Float[Tensor, "*batch views 3"]
+) -> tuple[Float[Tensor, "*batch 3 3"], Float[Tensor, "*batch 3"]]:
+    """Normal equations ``matrix @ point = right`` of the point that is nearest to all optical axes.
+
+    Args:
+        centres: Of the cameras.
+        directions: Of their axes, of length 1.
+    """
+    eye = torch.eye(3, dtype=centres.dtype, device=centres.device)
+    off_axis = eye - directions[..., :, None] * directions[..., None, :]
+    return off_axis.sum(dim=-3), (off_axis @ centres[..., None]).sum(dim=-3)[..., 0]

@@ -27,8 +27,9 @@ from kaleidoscene.training.cost import Placement, TrainingCost
 
 # Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
 # is kept; bytes of a trained parameter: weight, gradient, two moments of AdamW and the running average.
-_KEPT_WEIGHTS = 1.5  # a softmax in fp32, and in the type of the values
 _KEPT_STREAMS, _RECOMPUTED_STREAMS, _BYTES_PER_PARAMETER = 21, 1, 4 + 4 + 8 + 4
+# Softmaxes of attention that is told places: in fp32, and in the type of the values.
+_KEPT_WEIGHTS = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)

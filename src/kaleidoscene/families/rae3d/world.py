@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.normalisation import nearest_to_axes
 from kaleidoscene.geometry.poses import invert, rigid, transform_points
 
 _NO_DISTANCE = 1e-6
@@ -67,11 +68,9 @@ def _looked_at(
     which tells it where axes are parallel. Axes that part meet behind the cameras: there it is the mean of the points
     that lie a unit ahead of each.
     """
-    eye = torch.eye(3, dtype=axes.dtype, device=axes.device)
-    off_axis = eye - axes[..., :, None] * axes[..., None, :]
-    ahead = eye[2] * _SLIGHTLY
-    right = (off_axis @ centres[..., None]).mean(1)[..., 0] + ahead
-    middle = torch.linalg.solve(off_axis.mean(1) + _SLIGHTLY * eye, right)
+    matrix, right = nearest_to_axes(centres, axes)
+    eye = _SLIGHTLY * axes.shape[1] * torch.eye(3, dtype=axes.dtype, device=axes.device)
+    middle = torch.linalg.solve(matrix + eye, right + eye[2])
     depth = ((middle[:, None] - centres) * axes).sum(-1).mean(1, keepdim=True)
     middle = torch.where(depth > 0, middle, (centres + axes).mean(1))
     distance = (centres - middle[:, None]).norm(dim=-1).mean(1)
