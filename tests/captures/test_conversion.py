@@ -19,10 +19,11 @@ from kaleidoscene.captures.frames import Frame, PointCloud
 from kaleidoscene.captures.ply import write_ply
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.from_captures import ShardConfig, scene_of, write_shards
+from kaleidoscene.datasets.shard_writing import write_shard
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.distortion import Distortion
-from kaleidoscene.images.fitting import fit_views
+from kaleidoscene.images.fitting import fit_depths, fit_views
 from tests import own_captures
 from tests.captures.test_formats import write_clip
 from tests.conftest import ring
@@ -228,6 +229,66 @@ def test_opaque_scenes_are_opaque_where_the_image_is(tmp_path):
     scene = scene_of(capture, "a", ShardConfig(image_size=(10, 10), field_of_view=80.0))
     alpha = scene.rgba[..., 3]
     assert alpha[:, 5, 5].min() == 255 and alpha[:, 0, 0].max() == 0  # white beyond the image is no object
+
+
+def _with_depth(capture, folder):
+    """Depths of 1 to 3 units in 16 bits, another one in every pixel."""
+    frames = []
+    for number, frame in enumerate(capture.frames):
+        levels = np.random.default_rng(number).integers(1000, 3000, frame.image_size, dtype=np.uint16)
+        Image.fromarray(levels).save(folder / f"depth_{number}.png")
+        frames.append(replace(frame, depth=folder / f"depth_{number}.png"))
+    return replace(capture, frames=tuple(frames))
+
+
+@pytest.mark.parametrize("field_of_view", [None, 70.0])
+def test_masks_become_the_alpha_of_shards_and_depth_is_stored_with_them(tmp_path, field_of_view):
+    capture = _with_depth(_capture(tmp_path / "in", Distortion()), tmp_path / "in")
+    h, w = capture.cameras.image_size
+    size = (h, w) if field_of_view is None else (14, 20)
+    config = ShardConfig(image_size=size, field_of_view=field_of_view, masked=True, depth=True)
+    scene = scene_of(capture, "a", config)
+    write_shard(tmp_path / "shard-000000.tar", [scene])
+    scene = ShardFolder(tmp_path).read(0, depth=True)
+    image, mask, depth = capture.images(masked=True), capture.masks(), capture.depths()
+    depth = torch.where(mask[:, 0] > 0.5, depth, 0)
+    if field_of_view is not None:
+        focal = 0.5 / np.tan(np.radians(field_of_view) / 2)
+        mask = 1 - fit_views((1 - mask).expand(-1, 3, -1, -1), capture.cameras, size, focal)[0][:, :1]
+        depth = fit_depths(depth, capture.cameras, size, focal)
+        image, _ = fit_views(image, capture.cameras, size, focal)
+    rgba = torch.from_numpy(scene.rgba).movedim(-1, 1).float() / 255
+    assert (rgba[:, 3:] - mask).abs().max() < 1 / 255 and mask.min() < 0.2
+    assert (rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:] - image).abs().max() < 3 / 255
+    torch.testing.assert_close(torch.from_numpy(scene.depth), depth, rtol=0, atol=3 / 65535)
+    assert 0.3 < (depth == 0).float().mean() < 0.9, "masks are black in half of the pixels, and lenses may see more"
+    without = scene_of(capture, "a", replace(config, masked=False))
+    assert without.rgba[..., 3].min() == (255 if field_of_view is None else 0)  # white beyond the image
+    assert scene_of(capture, "a", ShardConfig(image_size=size)).depth is None
+
+
+def test_masks_and_depth_that_are_missing_are_named_and_those_left_behind_too(capsys, captures, tmp_path):
+    def run(source, *argv):
+        code = main([
+            "convert", str(source), str(tmp_path / "out"), "--to", "shards", "--shards.image-size", "8", "12",
+            "--shards.field-of-view", "None", *argv,
+        ])  # fmt: skip
+        return code, capsys.readouterr()
+
+    for flag, word in (("--shards.masked", "mask"), ("--shards.depth", "depth map")):
+        code, out = run(captures, flag)
+        assert code == 1 and f"0.png has no {word}" in out.err and not list(tmp_path.glob("out/*.tar"))
+        (tmp_path / "out" / "manifest.json").unlink()
+    code, out = run(captures, "--shards.masked", "--shards.image-format", "jpg")
+    assert code != 0 and "jpg keeps no alpha" in out.err
+    capture = _with_depth(_capture(tmp_path / "in", Distortion()), tmp_path / "in")
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    WRITERS["nerfstudio"](capture, whole)
+    code, out = run(whole)
+    assert code == 0 and "Not stored: depth maps (--shards.depth) and masks (--shards.masked" in out.out
+    code, out = run(whole, "--shards.masked")
+    assert code == 1 and "begun with another masked" in out.err
 
 
 def test_captures_may_keep_their_lens(tmp_path):

@@ -24,7 +24,7 @@ from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import focal_over_side
-from kaleidoscene.images.fitting import cut_cameras, cut_images, fit_views
+from kaleidoscene.images.fitting import cut_cameras, cut_depths, cut_images, fit_depths, fit_views
 from kaleidoscene.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from kaleidoscene.serialisation import file_sha256, to_plain, write_json
 
@@ -42,6 +42,11 @@ class ShardConfig:
     lenses."""
     least_views: int = 1
     """Captures with fewer views are left out, and left-out.txt names them; a run needs as many views as its recipe."""
+    masked: bool = False
+    """Take the masks of captures for their alpha; every frame must have one."""
+    depth: bool = False
+    """Store depth maps as well, from which rng and the decoder of points of rae3d learn; every frame must have one. With
+    ``masked`` there is nothing where a mask is black."""
     damaged_share: float = 0.0
     """Share of the captures or videos that may be unreadable: left-out.txt names them, and why. Above it, judged from
     10,000 on or over all that there are, the work stops."""
@@ -59,6 +64,8 @@ class ShardConfig:
         check_range(self, 0, 1, "damaged_share")
         if min(*self.image_size, self.scenes_per_shard, self.least_views) < 1:
             raise ValueError(f"image_size {self.image_size}, scenes_per_shard and least_views must be positive.")
+        if self.masked and self.image_format == "jpg":
+            raise ValueError("masked needs image_format 'png': jpg keeps no alpha.")
         if not 0 <= self.damaged_share < 1:
             raise ValueError(f"damaged_share must be from 0 to below 1, got {self.damaged_share}.")
 
@@ -156,6 +163,7 @@ def _begun(folder: Path, sources: list[Path], config: ShardConfig, keys: list[st
         )
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise KaleidosceneError(f"{path}: not a readable manifest ({error!r}).") from error
+    before = to_plain(ShardConfig()) | before  # of a version that did not know all of these
     if changed := [key for key, value in said.items() if before.get(key) != value]:
         raise KaleidosceneError(f"{folder}: begun with another {changed[0]}; give another folder.")
     return {**said, "shards": shards, "damaged": damaged}
@@ -172,24 +180,47 @@ def _fingerprint(source: Path) -> str:
 
 
 def scene_of(capture: Capture, key: str, config: ShardConfig) -> StoredScene:
-    """A capture at the size and field of view of training, its middle at the world's origin."""
+    """A capture at the size and field of view of training, its middle at the world's origin.
+
+    Raises:
+        KaleidosceneError: A frame does not read, or has no mask or depth map where they are asked for.
+    """
     capture = capture.recentred()
-    cameras, views = capture.cameras, []
-    for number in range(len(capture)):
-        # On white, as it lies in memory: what is resampled so has no fringe of the colour that is under the alpha.
-        image, alpha = capture.images(only=[number]), capture.alphas(only=[number])
-        cover = torch.ones_like(image) if alpha is None else alpha.expand_as(image)
-        if config.field_of_view is None:
-            colour, cover = cut_images(image, config.image_size), cut_images(cover, config.image_size)
-            camera = cut_cameras(cameras[[number]], config.image_size)
-        else:
-            focal = focal_over_side(config.field_of_view) * min(config.image_size) / config.image_size[0]
-            colour, camera = fit_views(image, cameras[[number]], config.image_size, focal)
-            # What is white because it lies beyond the image is no object: 1 - 1 = 0.
-            cover = 1 - fit_views(1 - cover, cameras[[number]], config.image_size, focal)[0]
-        views.append((_straight(colour[0], cover[0, :1]), camera[0]))
-    images = torch.stack([image for image, _ in views]).mul(255).round().to(torch.uint8).movedim(1, -1).numpy()
-    return StoredScene(scene_key(key), np.ascontiguousarray(images), Cameras.stack([camera for _, camera in views]))
+    views = [_view(capture, number, config) for number in range(len(capture))]
+    images = torch.stack([view.rgba for view in views]).mul(255).round().to(torch.uint8).movedim(1, -1).numpy()
+    cameras = Cameras.stack([view.camera for view in views])
+    depth = np.stack([view.depth.numpy() for view in views if view.depth is not None]) if config.depth else None
+    return StoredScene(scene_key(key), np.ascontiguousarray(images), cameras, depth)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    rgba: Float[Tensor, "4 h w"]
+    camera: Cameras
+    depth: Float[Tensor, "h w"] | None
+
+
+def _view(capture: Capture, number: int, config: ShardConfig) -> _View:
+    """One frame as it is stored."""
+    # On white, as it lies in memory: what is resampled so has no fringe of the colour that is under the alpha.
+    image, alpha = capture.images(only=[number], masked=config.masked), capture.alphas(only=[number])
+    cover = torch.ones_like(image) if alpha is None else alpha.expand_as(image)
+    depth = capture.depths(only=[number]) if config.depth else None
+    if config.masked:
+        mask = capture.masks(only=[number])
+        cover = cover * mask
+        depth = None if depth is None else torch.where(mask[:, 0] > 0.5, depth, 0.0)
+    cameras, size = capture.cameras[[number]], config.image_size
+    if config.field_of_view is None:
+        colour, cover, camera = cut_images(image, size), cut_images(cover, size), cut_cameras(cameras, size)
+        depth = None if depth is None else cut_depths(depth, size)
+    else:
+        focal = focal_over_side(config.field_of_view) * min(size) / size[0]
+        colour, camera = fit_views(image, cameras, size, focal)
+        # What is white because it lies beyond the image is no object: 1 - 1 = 0.
+        cover = 1 - fit_views(1 - cover, cameras, size, focal)[0]
+        depth = None if depth is None else fit_depths(depth, cameras, size, focal)
+    return _View(_straight(colour[0], cover[0, :1]), camera[0], None if depth is None else depth[0])
 
 
 def _straight(on_white: Float[Tensor, "3 h w"], alpha: Float[Tensor, "1 h w"]) -> Float[Tensor, "4 h w"]:

@@ -60,6 +60,14 @@ def cut_images(
     return resize_image(images[..., top : top + height, left : left + width], image_size)
 
 
+def cut_depths(
+    depths: Float[torch.Tensor, "views h w"], image_size: tuple[int, int]
+) -> Float[torch.Tensor, "views nh nw"]:
+    """Depth maps as :func:`cut_images` makes images: values of the nearest pixels."""
+    top, left, height, width = centre_box((depths.shape[-2], depths.shape[-1]), image_size)
+    return _nearest(depths[..., top : top + height, left : left + width], image_size)
+
+
 def cut_cameras(cameras: Cameras, image_size: tuple[int, int]) -> Cameras:
     """The cameras of :func:`cut_images`."""
     return cameras.crop(*centre_box(cameras.image_size, image_size)).resize(*image_size)
@@ -84,8 +92,14 @@ def fit_depths(
     for number, depth in enumerate(depths):
         top, left, rows, cols = _window(cameras[number], image_size, focal_over_height)
         padded = torch.nn.functional.pad(depth, (-left, left + cols - w, -top, top + rows - h))
-        out.append(torch.nn.functional.interpolate(padded[None, None], image_size, mode="nearest-exact")[0, 0])
+        out.append(_nearest(padded[None], image_size)[0])
     return torch.stack(out)
+
+
+def _nearest(
+    depths: Float[torch.Tensor, "views h w"], image_size: tuple[int, int]
+) -> Float[torch.Tensor, "views nh nw"]:
+    return torch.nn.functional.interpolate(depths[:, None], image_size, mode="nearest-exact")[:, 0]
 
 
 def _window(camera: Cameras, image_size: tuple[int, int], focal_over_height: float) -> tuple[int, int, int, int]:

@@ -134,11 +134,15 @@ def _to_shards(options: ConversionOptions) -> list[Path]:
         )
     if videos and config.least_views != 1:
         raise KaleidosceneError("--shards.least-views is for captures; videos have --shards.clips.least.")
+    if videos:
+        _check_no_maps(config, "videos")
+    unused: set[str] = set()
 
     def scenes(source: Path) -> Iterable[StoredScene]:
         if videos:
             return clips_of(source, scene_key(source.stem), config.image_size, config.clips)
         capture = _sound(source, options.format)
+        unused.update(_unused(capture, config))
         return [scene_of(capture, _name(source), config)] if len(capture) >= config.least_views else []
 
     sources = videos or _captures_in(options)
@@ -157,6 +161,8 @@ def _to_shards(options: ConversionOptions) -> list[Path]:
         )
     stored = ShardFolder(options.destination)
     print(f"{len(stored)} {'clips' if videos else 'scenes'} of {len(sources)} {'videos' if videos else 'captures'}.")
+    if unused:
+        print(f"Not stored: {' and '.join(sorted(unused))}.")
     files, unreadable = [options.destination / MANIFEST], damaged_sources(options.destination)
     short = [name for name in _left_out(stored, sources, keys, clips=bool(videos)) if name not in unreadable]
     few = f"too short for a clip of {config.clips.least} frames" if videos else f"under {config.least_views} views"
@@ -175,6 +181,7 @@ def _classes_to_shards(options: ConversionOptions) -> list[Path]:
     config, folders = options.shards, class_folders(options.source)
     if config.least_views != 1:
         raise KaleidosceneError("--shards.least-views is for captures; pictures are scenes of one view.")
+    _check_no_maps(config, "pictures")
     if config.damaged_share:
         raise KaleidosceneError("--shards.damaged-share is for captures; a picture that does not read stops the work.")
     if config.field_of_view not in (None, ShardConfig().field_of_view):
@@ -189,6 +196,21 @@ def _classes_to_shards(options: ConversionOptions) -> list[Path]:
     write_json(options.destination / CLASSES, [folder.name for folder in folders])
     print(f"{len(ShardFolder(options.destination))} pictures of {len(folders)} classes.")
     return [options.destination / name for name in (MANIFEST, CLASSES)]
+
+
+def _check_no_maps(config: ShardConfig, what: str) -> None:
+    for flag, asked in (("masked", config.masked), ("depth", config.depth)):
+        if asked:
+            raise KaleidosceneError(f"--shards.{flag} is for captures; {what} have no such images beside them.")
+
+
+def _unused(capture: Capture, config: ShardConfig) -> Iterable[str]:
+    """What a capture has beside its images that is left behind, with the flag that takes it."""
+    frames = capture.frames
+    if not config.masked and all(frame.mask is not None for frame in frames):
+        yield "masks (--shards.masked makes them the alpha of the views)"
+    if not config.depth and all(frame.depth is not None for frame in frames):
+        yield "depth maps (--shards.depth)"
 
 
 def _name(source: Path) -> str:
