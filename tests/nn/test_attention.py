@@ -51,6 +51,14 @@ def test_a_bias_is_added_to_logits_in_values_and_gradients(masked):
         attend(q, k, v, scale=0.3, bias=bias, mask=torch.ones(1, 1, 1, KEYS, dtype=torch.bool))
 
 
+def test_a_bias_of_higher_precision_than_the_queries_is_rounded_to_theirs():
+    q, k, v = (torch.randn(BATCH, HEADS, KEYS, DIM) for _ in range(3))
+    bias = -30 * torch.rand(BATCH, HEADS, KEYS, KEYS)
+    found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), scale=0.3, bias=bias)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), attend(q, k, v, scale=0.3, bias=bias), rtol=0, atol=0.1)
+
+
 @pytest.mark.parametrize("rows", [1, QUERIES])
 def test_groups_folded_into_queries_change_nothing(rows):
     """What GPUs get where a mask and grouped heads meet; here on this device, in values and gradients."""

@@ -63,11 +63,16 @@ def attend_with_bias(
     scale: float,
     bias: Float[Tensor, "batch_or_1 heads queries keys"],
 ) -> Float[Tensor, "batch heads queries dim"]:
-    """The same with ``bias`` added to the logits, in its own precision where the weights are kept."""
+    """The same with ``bias`` added to the logits, in the precision of the queries.
+
+    On a CPU the weights are kept; logits in fp32 beside bfloat16 queries would take twice the memory and 1.2 times as
+    long (a step of ``rae3d-nano-images``).
+    """
+    bias = bias.to(q.dtype)
     if q.device.type == "cpu":
         weights = torch.softmax((q * scale) @ k.mT + bias, dim=-1)
         return weights.to(v.dtype) @ v
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=scale)
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
 
 
 def attend_folded(
