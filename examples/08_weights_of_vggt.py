@@ -1,7 +1,8 @@
 """Weights of VGGT as first weights of RnG's paper recipes, and its DINOv2 as their encoder.
 
     python examples/08_weights_of_vggt.py VGGT OUT
-    kaleidoscene train rng-objaverse-40k --init OUT --features OUT/dinov2 --shards SHARDS --out RUN
+    kaleidoscene train rng-objaverse-40k --init OUT --features OUT/dinov2 --shards SHARDS --out RUN \\
+        --perceptual-weights imagenet-vgg-verydeep-19.mat
 
 VGGT is a folder with model.safetensors of the release (facebook/VGGT-1B on the hub; its weights have a licence of
 their own). The embedding of target rays and the last layers for colours begin anew.

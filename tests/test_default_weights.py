@@ -1,6 +1,8 @@
 """The weights in the package: they load, they are small, and they render the example better than a copy would."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,13 @@ def test_saved_views_hold_everything(tmp_path: Path):
     torch.testing.assert_close(back.cameras.world_from_cam, views.cameras.world_from_cam)
     with pytest.raises(kaleidoscene.KaleidosceneError, match="overwrite"):
         views.save(tmp_path / "out")
+    own = tmp_path / "capture"
+    shutil.copytree(EXAMPLE, own)
+    views = replace(views, capture=kaleidoscene.read_capture(own))
+    for folder in (own, tmp_path):
+        with pytest.raises(kaleidoscene.KaleidosceneError, match="would replace the capture"):
+            views.save(folder, overwrite=True)
+    assert (own / "transforms.json").exists()
 
 
 @pytest.mark.parametrize("mode", ["joint", "independent", "autoregressive"])

@@ -8,6 +8,10 @@ class KaleidosceneError(ValueError):
     """Bad input: the message is one sentence with what was wrong, where, and what was expected."""
 
 
+class NoSurface(KaleidosceneError):
+    """What was seen has no surface: the answer to a reconstruction, where other errors mean that none was tried."""
+
+
 class Interrupted(Exception):
     """A signal asked a run to stop; it wrote a checkpoint, and the same command goes on."""
 

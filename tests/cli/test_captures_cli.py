@@ -22,6 +22,8 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.kaleido.checkpoint import save_model
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.geometry.poses import rigid
+from kaleidoscene.workflows.rendering import RenderingJob
+from kaleidoscene.workflows.request import RequestOptions, resolve_request
 from tests import own_captures
 from tests.conftest import CAUSAL, randomised, ring, tiny_renderer
 
@@ -346,6 +348,36 @@ def test_held_out_views_of_several_lenses(capsys, checkpoint, capture, tmp_path)
     (capture / "transforms.json").write_text(json.dumps(document))
     code, out = run(capsys, "render", capture, "--out", tmp_path / "out", "--model", checkpoint, "--targets", "rest")
     assert code == 0 and "9 real views" in out.out
+    out = tmp_path / "spline"
+    code, _ = run(capsys, "render", capture, "--out", out, "--model", checkpoint, "--trajectory", "spline")
+    assert code == 0, "a model with a lens of its own does not mind theirs"
+    places, targets = kaleidoscene.load("places"), {"targets": "4-6"}
+    request = resolve_request(RequestOptions(capture=capture, **targets), places)
+    assert request.cameras.intrinsics[:, 0, 0].tolist() == pytest.approx([52, 55, 58])
+    request = resolve_request(RequestOptions(capture=capture, cameras_of=capture), places)
+    assert request.cameras.intrinsics[3, 1, 1] == pytest.approx(49)
+    request = resolve_request(RequestOptions(capture=capture, targets="rest"), kaleidoscene.load(str(checkpoint)))
+    assert len(request.cameras.intrinsics[:, 0, 0].unique()) == 1
+
+
+def test_a_corrected_lens_or_origin_is_rendered_anew(capsys, checkpoint, capture, tmp_path):
+    document = json.loads((capture / "transforms.json").read_text())
+    places = kaleidoscene.load("places")
+
+    def identity():
+        request = resolve_request(RequestOptions(capture=capture, targets="4-6", references="0-2"), places)
+        job = RenderingJob(
+            out=tmp_path / "out", name="places", model=places, request=request, plan=places.system.default_plan,
+            precision="fp32", seed=0, fps=24.0, overwrite=False, capture=capture, sources=(),
+        )  # fmt: skip
+        return job._identity()
+
+    before = identity()
+    assert identity() == before
+    document["frames"][1]["fl_x"] = document["frames"][1]["fl_y"] = 41.0  # of a reference, not of the targets
+    (capture / "transforms.json").write_text(json.dumps(document))
+    corrected = identity()
+    assert corrected["seen"] != before["seen"] and corrected["lenses"] == before["lenses"]
 
 
 def test_shards_of_something_else_are_left_alone(capsys, capture, tmp_path):

@@ -76,6 +76,15 @@ def test_a_folder_of_images_is_doubled_twice(tmp_path, blender, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["made"] == 6
 
 
+def test_images_of_a_folder_come_in_the_order_of_their_numbers(tmp_path, blender):
+    for name, level in (("frame_1", 0), ("frame_2", 40), ("frame_10", 80)):
+        folder = tmp_path / "in"
+        pictures(folder, [level])
+        (folder / "000.png").rename(folder / f"{name}.png")
+    assert run("interpolate", tmp_path / "in", "--out", tmp_path / "out", "--model", blender, "--no-find-cuts") == 0
+    assert levels(tmp_path / "out") == [0, 20, 40, 60, 80]
+
+
 def test_a_video_at_another_rate_keeps_its_length(tmp_path, blender):
     path = film(tmp_path / "in.mp4", [0, 30, 60, 90, 120, 150], rate=10)
     assert run("interpolate", path, "--out", tmp_path / "out", "--model", blender, "--rate", 25) == 0
@@ -194,7 +203,7 @@ def test_what_cannot_be_done_is_refused_in_a_sentence(tmp_path, blender, capsys,
     pictures(tmp_path / "in", [0, 80])
     pictures(tmp_path / "one", [0])
     pictures(tmp_path / "sizes", [0])
-    Image.fromarray(np.zeros((20, 38, 3), np.uint8)).save(tmp_path / "sizes" / "z.png")
+    Image.fromarray(np.zeros((20, 38, 3), np.uint8)).save(tmp_path / "sizes" / "1.png")
     model = [] if "--model" in words else ["--model", blender]
     try:
         code = run("interpolate", *words, "--out", "out", *model)

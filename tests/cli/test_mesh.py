@@ -13,7 +13,7 @@ from PIL import Image
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
 from kaleidoscene.datasets.synthetic.mesh import fit_unit_box, read_mesh
-from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.errors import KaleidosceneError, NoSurface
 from kaleidoscene.evaluation.metrics.shape import chamfer_sampled
 from kaleidoscene.geometry.trajectories import rings
 from kaleidoscene.workflows import meshing
@@ -101,6 +101,9 @@ def test_views_all_around_are_those_of_the_paper():
         ("rng", ["--seed", "3"], "--seed is for models that render images alone, which rng is not"),
         ("rng", ["--fit.faces", "1000"], "--fit is for models that render images alone"),
         ("capture", ["--fit.faces", "1000"], "--fit is for models, which capture is not"),
+        ("dit3d", [], "dit3d draws what no image shows"),
+        ("default", ["--fps", "-5"], "--fps must be above 0 and at most 1000, got -5.0"),
+        ("default", ["--out", "."], "the output folder is the one we are in"),
     ],
 )
 def test_options_of_another_way_are_refused(model, more, said, tmp_path, capsys):
@@ -228,8 +231,14 @@ def test_what_makes_no_surface_is_counted_and_named(objects, tmp_path):
     job = ShapeJob(out=tmp_path / "out", data=objects / "captures", meshes=objects / "meshes", model="baseline:hull")
 
     def nothing(_):
-        raise KaleidosceneError("The views agree on no surface.")
+        raise NoSurface("The views agree on no surface.")
 
     truth = trimesh.load(objects / "meshes" / "bus.ply")
     score = job._score("bus", read_capture(BUS).select([0, 1]), truth, nothing)
     assert (score.vertices, score.overlap, score.failed) == (0.5, 0.0, "The views agree on no surface.")
+
+    def broken(_):
+        raise KaleidosceneError("Meshes need scikit-image.")
+
+    with pytest.raises(KaleidosceneError, match="scikit-image"):  # no answer of the method: it is not scored
+        job._score("bus", read_capture(BUS).select([0, 1]), truth, broken)

@@ -1,6 +1,7 @@
 """kaleidoscene reconstruct: from photographs to a folder, and what it refuses."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -197,6 +198,13 @@ def test_from_python(tmp_path, model):
         load(model).reconstruct([])
 
 
+def splat_size(path):
+    """The logarithm of the first one's, which is that of all."""
+    header, _, body = path.read_bytes().partition(b"end_header\n")
+    names = [line.split()[-1] for line in header.decode().splitlines() if line.startswith("property float")]
+    return float(np.frombuffer(body, "<f4", len(names))[names.index("scale_0")])
+
+
 def test_the_world_may_be_moved(tmp_path, model):
     """Cameras of a capture that is turned, scaled and moved: points are, too, and pictures of them are the same."""
     photos = write_photographs(tmp_path / "photos")
@@ -230,6 +238,8 @@ def test_the_world_may_be_moved(tmp_path, model):
         ReconstructionJob(out=out, model=load(model), capture=read_capture(photos), **job).run()
         drawn.append(read_image(out / "contact_sheet.png")[0])
     assert (drawn[0] - drawn[1]).abs().mean() < 0.02
+    sizes = [splat_size(tmp_path / name / "splats.ply") for name in ("a", "b")]
+    assert sizes[1] == pytest.approx(sizes[0] + math.log(3), abs=1e-3)
 
 
 def test_photographs_of_different_sizes(tmp_path, model, capsys):

@@ -358,6 +358,7 @@ def test_published_numbers_stand_in_their_columns():
     assert published_scores("tanks-and-temples", "psnr").rows["Kaleido"] == {1: 11.79, 3: 13.2, 6: 14.61, 9: 15.88}
     assert published_scores("mipnerf360", "lpips-alex").rows["SEVA"] == {1: 0.573, 3: 0.364, 6: 0.319}
     assert published_scores("omniobject3d", "ssim").rows["SV3D"] == {1: 0.85}
+    assert published_scores("gso30", "psnr-object") is None, "of whole images they are, not of objects alone"
     assert published_scores("llff", "flip") is None and published_scores("capture", "psnr") is None
 
 

@@ -46,6 +46,8 @@ def test_the_same_seed_gives_the_same_images_and_another_does_not(changes):
     renderer = tiny_renderer(**changes)
     assert render(renderer).equal(render(renderer))
     assert (render(renderer, seeds=range(5, 10)) - render(renderer)).abs().max() > 1e-3
+    large = range(20_250_101_123_456 * 1_000_003, 20_250_101_123_456 * 1_000_003 + 5)  # more than 64 bits
+    assert render(renderer, seeds=large).isfinite().all()
 
 
 @pytest.mark.parametrize("changes", [{}, CAUSAL])

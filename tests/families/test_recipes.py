@@ -105,6 +105,12 @@ def test_weights_pass_through_all_four_stages(tmp_path):
     assert model.system.image_sizes == ((16, 16), *sizes[1:])
 
 
+def test_a_run_may_go_on_from_the_default_weights_with_all_that_they_render_with():
+    recipe, shipped = RECIPES["kaleido-nano-default"](), load("default").system.renderer.settings
+    assert replace(recipe.settings, held_out_psnr=shipped.held_out_psnr) == shipped
+    assert recipe.settings != RECIPES["kaleido-nano-reprojection"]().settings
+
+
 def test_a_stage_starts_from_exactly_the_weights_it_is_given(tmp_path):
     write_shard(tmp_path / "scenes" / "shard-000000.tar", [scenes(n, size=(8, 8)) for n in range(6)])
     recipe = tiny(RECIPES["kaleido-nano-3d"](), image_size=(8, 8))

@@ -41,6 +41,14 @@ def test_video_has_its_frames_at_a_size_players_like(tmp_path):
     assert abs(colour[0] - 120) < 8 and abs(colour[2] - 200) < 8
 
 
+@pytest.mark.parametrize("fps", [0.5, 12.5, 29.97])
+def test_a_video_may_have_a_rate_that_is_no_whole_number(tmp_path, fps):
+    Image.new("RGB", (21, 15), (60, 10, 200)).save(tmp_path / "a.png")
+    write_video(tmp_path / "v.mp4", [tmp_path / "a.png"] * 3, fps=fps)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert float(container.streams.video[0].average_rate) == pytest.approx(fps, rel=1e-6)
+
+
 def test_contact_sheet_breaks_long_rows(tmp_path):
     images = list(torch.rand(5, 3, 6, 10))
     write_contact_sheet(tmp_path / "s.png", [SheetRow("a", images[:2]), SheetRow("b", images)], per_line=3, tile=12)

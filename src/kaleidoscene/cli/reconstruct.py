@@ -6,7 +6,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 
-from kaleidoscene.cli.common import check_seed, parse, print_json
+from kaleidoscene.cli.common import check_rate, check_seed, parse, print_json
 from kaleidoscene.workflows.reconstruction_request import ReconstructionRequest, job_of
 
 
@@ -28,6 +28,7 @@ def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(ReconstructOptions, argv, "reconstruct")
     check_seed(options.seed)
+    check_rate(options.fps)
     job, notes = job_of(options)
     if notes:
         print("\n".join(notes))

@@ -45,8 +45,8 @@ class ShardConfig:
     masked: bool = False
     """Take the masks of captures for their alpha; every frame must have one."""
     depth: bool = False
-    """Store depth maps as well, from which rng and the decoder of points of rae3d learn; every frame must have one. With
-    ``masked`` there is nothing where a mask is black."""
+    """Store depth maps as well, from which rng and the decoder of points of rae3d learn; every frame must have one.
+    With ``masked`` there is nothing where a mask is black."""
     damaged_share: float = 0.0
     """Share of the captures or videos that may be unreadable: left-out.txt names them, and why. Above it, judged from
     10,000 on or over all that there are, the work stops."""

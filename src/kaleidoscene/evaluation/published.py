@@ -90,8 +90,8 @@ def published_scores(benchmark: str, metric: str) -> PublishedScores | None:
         benchmark: Its name.
         metric: Name of one of ours.
     """
-    family, _, _ = metric.partition("-")
-    if family not in _TABLES:
+    family, _, of = metric.partition("-")
+    if family not in _TABLES or of == "object":  # of the object's pixels alone: another quantity
         return None
     quantity, decimals, source, variant, table = _TABLES[family]
     start = 0

@@ -11,7 +11,7 @@ from torch import Tensor
 from kaleidoscene.encoders.vgg19 import PerceptualDistance
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import read_weights
-from kaleidoscene.training.recipe import PlainRecipe
+from kaleidoscene.training.recipe import PlainRecipe, check_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,10 @@ class EncodedRecipe(PlainRecipe):
         """The recipe with other options.
 
         Raises:
-            KaleidosceneError: A DINOv2 is given to a network that trains its own encoder.
+            KaleidosceneError: A DINOv2 is given to a network that trains its own encoder, or batches have another size.
         """
         settings = self.settings
+        check_size(options.data, settings.image_size)
         if options.features is not None:
             if settings.model.encoder.kind != "dinov2":
                 raise KaleidosceneError("--features: this recipe trains its own encoder of images.")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.errors import KaleidosceneError, NoSurface
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import project, to_sampling_grid
 from kaleidoscene.reconstruction.surface import SurfacePoints, eroded, normals_of
@@ -89,9 +89,7 @@ def fuse(sources: PointViews, new: PointViews | None, config: FusionConfig = Fus
             parts.append(recoloured(part, seen, config.tolerance) if config.source_colours else part)
     cloud = SurfacePoints.concatenate(parts)
     if not len(cloud):
-        raise KaleidosceneError(
-            "No pixel shows an object: all are white, of next to no confidence, or too near an outline."
-        )
+        raise NoSurface("No pixel shows an object: all are white, of next to no confidence, or too near an outline.")
     return cloud.thinned(config.cell * pixel_width(sources.cameras)) if config.cell else cloud
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.errors import KaleidosceneError, NoSurface
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import focus_point
 from kaleidoscene.geometry.rays import project, to_sampling_grid
@@ -92,7 +92,7 @@ def box_of(masks: Float[Tensor, "views h w"], cameras: Cameras, agreement: float
     places = whole.corners().reshape(-1, 3)
     kept = places[agreeing(masks, cameras, places) >= agreement]
     if not len(kept):
-        raise KaleidosceneError(
+        raise NoSurface(
             "The silhouettes of the views have nothing in common: no object is seen, or its cameras are wrong."
         )
     low, high = kept.amin(0) - whole.cell, kept.amax(0) + whole.cell

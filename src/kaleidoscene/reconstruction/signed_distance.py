@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kaleidoscene.choices import check_range
-from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.errors import NoSurface
 from kaleidoscene.reconstruction.hull import Box, box_of, visual_hull
 from kaleidoscene.reconstruction.pictures import Pictures, Rays
 from kaleidoscene.reconstruction.triangle_mesh import TriangleMesh, cut_surface
@@ -191,7 +191,7 @@ def fit_surface(
     field = SurfaceField(box, hull, torch.zeros(3, *hull.shape))
     rays = Rays.of(pictures, box)
     if not len(rays.near):
-        raise KaleidosceneError("No ray of the views meets the object.")
+        raise NoSurface("No ray of the views meets the object.")
     for times in (1, 2, 3):
         field = field.refined(box.finer(times), box.finer(max(1, times - 1)))
         _fit(field, rays, config, generator, times - 1, on_step)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.errors import KaleidosceneError, NoSurface
 
 _NONE = "The views agree on no surface"
 
@@ -62,11 +62,11 @@ def cut_surface(
             torch.where(inner, distance, 1.0).numpy(), 0.0, gradient_direction="descent", allow_degenerate=False
         )
     except (ValueError, RuntimeError) as error:
-        raise KaleidosceneError(f"{_NONE} ({error}).") from error
+        raise NoSurface(f"{_NONE} ({error}).") from error
     if is_kept is not None:
         faces = faces[is_kept(vertices)[faces].all(1)]
     if not len(faces):
-        raise KaleidosceneError(f"{_NONE}.")
+        raise NoSurface(f"{_NONE}.")
     vertices, faces = _large_parts(vertices, faces, least_part)
     places = origin + cell * torch.from_numpy(vertices.astype(np.float32))
     corners = torch.from_numpy(faces.astype(np.int64))

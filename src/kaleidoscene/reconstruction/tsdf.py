@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kaleidoscene.choices import check_choices, check_range
-from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.errors import NoSurface
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import project, to_sampling_grid, unproject
 from kaleidoscene.reconstruction.triangle_mesh import TriangleMesh, cut_surface
@@ -67,7 +67,7 @@ class _Grid:
         low, high = (torch.quantile(_some(points), share, dim=0) for share in (0.001, 0.999))
         cell = float((high - low).amax()) / config.resolution
         if not cell > 0:
-            raise KaleidosceneError("All points of the depth maps are in one place: there is no surface to find.")
+            raise NoSurface("All points of the depth maps are in one place: there is no surface to find.")
         margin = _margin(config)
         counts = [int(count) + 2 * margin for count in ((high - low) / cell).ceil().tolist()]
         return cls(low - margin * cell, cell, (counts[0], counts[1], counts[2]))
@@ -112,7 +112,7 @@ def mesh_of(
     surface = depths > 0 if surface is None else surface & (depths > 0)
     empty = depths == 0 if empty is None else empty
     if not bool(surface.any()):
-        raise KaleidosceneError("No pixel of the depth maps shows a surface.")
+        raise NoSurface("No pixel of the depth maps shows a surface.")
     points = unproject(cameras.to(torch.float32), depths)[surface]
     grid = _Grid.around(points, config)
     # What each pixel says: the depth of its surface, infinitely far where there is none, NaN where that is not known.

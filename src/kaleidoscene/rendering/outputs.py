@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def encode_video(path: Path, pictures: Iterator[Image.Image], *, fps: float) -> 
     size = (width * scale // 2 * 2, height * scale // 2 * 2)
     with av.open(str(partial), "w") as container:
         container.metadata["comment"] = "Rendered with Kaleidoscene"
-        stream = container.add_stream("libx264", rate=round(fps))
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "18"}

@@ -61,9 +61,12 @@ class RenderedViews:
             overwrite: Replace a folder that is not empty.
             truth: Real images of the same cameras, for the contact sheet.
             fps: Of the video.
+
+        Raises:
+            KaleidosceneError: The folder is there and not empty, or what was rendered from lies in it.
         """
         folder = Path(folder)
-        with whole_folder(folder, overwrite=overwrite) as partial:
+        with whole_folder(folder, overwrite=overwrite, sources=[self.capture.root]) as partial:
             writer = FrameWriter(partial, self.cameras, centred=self.capture.centred, fps=fps)
             writer.write(list(range(len(self.images))), self.images)
             writer.finish([] if self.depths is None else list(self.depths))

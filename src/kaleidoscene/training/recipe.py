@@ -142,7 +142,12 @@ class PlainRecipe:
         return PlainOptions(train=self.train, data=self.data, synthetic=self.synthetic)
 
     def changed(self, options: PlainOptions) -> PlainRecipe:
-        """With other options."""
+        """With other options.
+
+        Raises:
+            KaleidosceneError: They ask for views of another size.
+        """
+        check_size(options.data, self.settings.image_size)
         return replace(self, train=options.train, data=options.data, synthetic=options.synthetic)
 
     def identity(self) -> dict[str, Any]:
@@ -164,3 +169,19 @@ class PlainRecipe:
     def read_weights(self, folder: Path) -> dict[str, Tensor]:
         """All tensors of a checkpoint."""
         return load_file(folder / "model.safetensors")
+
+
+def check_size(data: BatchConfig, size: tuple[int, int]) -> None:
+    """Raise if batches are asked for of another size than the network's, to which stored views are brought.
+
+    Raises:
+        KaleidosceneError: With both.
+    """
+    if data.buckets and data.image_size is not None:
+        raise KaleidosceneError("--data.image-size: this recipe has batches of several shapes; leave it out.")
+    if data.image_size not in (None, size):
+        (h, w), (height, width) = data.image_size or size, size
+        raise KaleidosceneError(
+            f"--data.image-size {h} {w}: the network of this recipe is of {height}x{width}, and stored views are "
+            "brought to that; take a recipe of another size."
+        )

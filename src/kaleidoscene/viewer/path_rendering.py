@@ -19,7 +19,7 @@ from kaleidoscene.workflows.request import RequestOptions, resolve_request
 
 
 def render_path(
-    path: Path, scene: LiveScene, *, name: str, capture: Path, out: Path, fps: float, on_view: OnStep
+    path: Path, scene: LiveScene, *, name: str, capture: Capture, out: Path, fps: float, on_view: OnStep
 ) -> Path:
     """Render as 'kaleidoscene render --camera-path' does; a path that was stopped goes on in its folder.
 
@@ -27,7 +27,7 @@ def render_path(
         path: The file of the path.
         scene: Its model, references and seed are taken.
         name: Of the model.
-        capture: Where the capture lies.
+        capture: As it is shown.
         out: Folder of the renderings.
         fps: Of the film.
         on_view: Progress; what it raises stops the rendering.
@@ -36,12 +36,13 @@ def render_path(
         The folder that was written.
     """
     chosen = ",".join(map(str, scene.indices))
-    request = resolve_request(RequestOptions(capture=capture, references=chosen, camera_path=path), scene.model)
+    options = RequestOptions(capture=capture.root, references=chosen, camera_path=path)
+    request = resolve_request(options, scene.model, capture)
     jobs = (
         RenderingJob(
             out=folder, name=name, model=scene.model, request=request,
             plan=scene.model.system.default_plan.changed(chunk=1), precision="fp32", seed=scene.seed,
-            fps=fps, overwrite=False, capture=capture, sources=(capture, path),
+            fps=fps, overwrite=False, capture=capture.root, sources=(capture.root, path),
         ) for folder in _folders(out)
     )  # fmt: skip
     job = next(job for job in jobs if job.is_free)

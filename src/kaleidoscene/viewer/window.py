@@ -168,7 +168,7 @@ class Window:
                 path, subject.made, capture=self.capture, out=subject.out, fps=fps, on_view=on_view
             )  # fmt: skip
         return render_path(
-            path, scene, name=self._choice.model, capture=self.capture.root, out=subject.out, fps=fps, on_view=on_view
+            path, scene, name=self._choice.model, capture=self.capture, out=subject.out, fps=fps, on_view=on_view
         )
 
     def _page_of(self, client: Any) -> Page:

@@ -21,7 +21,7 @@ from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.datasets.clips import ClipConfig, CutFinder
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.registry import load_interpolator
-from kaleidoscene.files import read_json
+from kaleidoscene.files import natural_key, read_json
 from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import interpolate_poses
@@ -189,7 +189,7 @@ def open_film(path: Path, rate: float | None) -> Film:
     else:
         rate = rate or _rate_of(path)
         capture = read_capture(path) if (path / "transforms.json").is_file() else None
-        images = capture or tuple(list_images(path) if path.is_dir() else ())
+        images = capture or tuple(sorted(list_images(path), key=natural_key) if path.is_dir() else ())
         film = Film(path, images, tuple(number / rate for number in range(len(images))))
         if capture is not None and capture.is_posed:
             film = replace(film, cameras=capture.cameras, centred=capture.centred)

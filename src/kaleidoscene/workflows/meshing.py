@@ -140,8 +140,9 @@ class MeshJob:
             )
         check_libraries()
         job, out = self.rendering, self.rendering.out
-        views = replace(job, out=out.with_name(f".{out.name}.views"), request=around(job.request))
         with whole_folder(out, overwrite=job.overwrite, sources=job.sources) as folder:
+            whole = out.resolve()
+            views = replace(job, out=whole.with_name(f".{whole.name}.views"), request=around(job.request))
             views.run()
             with progress() as advance:
                 made = self._fit(views, folder, advance)

@@ -26,7 +26,7 @@ from kaleidoscene.folders import whole_folder
 from kaleidoscene.geometry.trajectories import orbit
 from kaleidoscene.images.pixels import to_bytes
 from kaleidoscene.reconstruction.drawing import draw_cloud
-from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, pixel_width
+from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews
 from kaleidoscene.reconstruction.meshing import mesh_of_views, write_meshes
 from kaleidoscene.reconstruction.splats import write_splats
 from kaleidoscene.reconstruction.surface import SurfacePoints
@@ -164,7 +164,8 @@ class ReconstructionJob:
         self._write_views(folder, views)
         scene.save(folder / _SCENE)
         write_cloud(folder, cloud, scene.up)
-        write_splats(folder / "splats.ply", cloud, radius=0.6 * pixel_width(scene.cameras))
+        pixel = scene.view.distance / float(scene.cameras.intrinsics[0, 1, 1])
+        write_splats(folder / "splats.ply", cloud, radius=0.6 * pixel)
         self._write_pictures(folder, scene, views, cloud, partial(advance, "turntable"))
         faces = 0 if mesh is None else len(mesh)
         return Reconstructed(len(cloud), faces, len(self.capture), *self._pose_scores(scene))

@@ -15,6 +15,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.memory import check_room
 from kaleidoscene.reconstruction.fusion import FusionConfig
 from kaleidoscene.reconstruction.tsdf import MeshConfig
+from kaleidoscene.rendering.system import SceneKeeper
 from kaleidoscene.workflows.costs import describe_rendering
 from kaleidoscene.workflows.doubts import background_doubts, warnings_of
 from kaleidoscene.workflows.meshing import MeshJob, MeshOptions
@@ -106,6 +107,11 @@ def _from_depth(request: ReconstructionRequest) -> SurfaceJob:
 
 def _from_points(request: ReconstructionRequest, model: Model) -> tuple[ReconstructionJob, list[str]]:
     """Points that a model renders."""
+    if not isinstance(model.system, SceneKeeper):
+        raise KaleidosceneError(
+            f"{request.model} draws what no image shows, another time another way: there is no scene of it to keep; "
+            "render views with it, or take rae3d or rng."
+        )
     chosen, notes = choose_sources(
         read_capture(request.capture, format=request.format), request.references, request.num_references,
         estimates=model.capabilities.estimates_cameras,

@@ -176,7 +176,8 @@ class RenderingJob:
         """Everything that the output depends on; of the references, what the model sees of them."""
         model, request = self.model, self.request
         images, cameras = model.prepare(request.references, masked=request.masked)
-        seen = hashlib.sha256(images.numpy().tobytes() + cameras.world_from_cam.numpy().tobytes()).hexdigest()
+        told = (images, cameras.world_from_cam, cameras.intrinsics, request.references.origin())
+        seen = hashlib.sha256(b"".join(part.numpy().tobytes() for part in told)).hexdigest()
         weights = resolve(self.name) / "model.safetensors"
         return {
             "model": str(weights.resolve()), "modified": weights.stat().st_mtime_ns,

@@ -151,8 +151,13 @@ def check_place(distance: float, elevation: float) -> None:
         raise KaleidosceneError(f"--elevation must be from -90 to 90 degrees, got {elevation}.")
 
 
-def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
+def resolve_request(options: RequestOptions, model: Model, capture: Capture | None = None) -> RenderRequest:
     """Read the capture, choose references and place the targets.
+
+    Args:
+        options: What was asked for.
+        model: That will render.
+        capture: The capture of the options, where it is read already.
 
     Raises:
         KaleidosceneError: A view is out of range, two ways of giving targets contradict, or the capture has no cameras.
@@ -163,13 +168,13 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
     if len(given) > 1:
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise KaleidosceneError(f"{flags} were both given; the new views come from one of them.")
-    capture = read_capture(options.capture, format=options.format)
+    capture = capture or read_capture(options.capture, format=options.format)
     notes = [f"{capture.name}: {note}." for note in capture.notes]
     if not capture.is_posed:
         capture, note = _with_cameras(capture, options, model)
         notes.append(note)
     fixed = None if options.references is None else parse_references(options.references)
-    cameras, own = _targets_before_references(options, capture)
+    cameras, own = _targets_before_references(options, capture, model)
     indices = fixed or _choose(options, capture, cameras, own)
     references = capture.select(indices)
     if options.targets == "rest":
@@ -178,9 +183,9 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
             raise KaleidosceneError(
                 f"{capture.name}: there is nothing to render: all {len(capture)} views are references."
             )
-        cameras = _one_lens(capture.cameras[own])
+        cameras = _as_rendered(capture.cameras[own], model)
     if cameras is None:
-        cameras = _path(options, references)
+        cameras = _path(options, references, model)
     shown = ", ".join(map(str, indices[:12])) + (" ..." if len(indices) > 12 else "")
     notes.append(f"{capture.name}: {len(capture)} views, {len(indices)} as references ({shown}).")
     notes += describe_sizes(references)
@@ -199,26 +204,30 @@ def resolve_request(options: RequestOptions, model: Model) -> RenderRequest:
     return RenderRequest(references, indices, cameras, truth, scored, options.masked, tuple(notes))
 
 
-def _one_lens(cameras: Cameras) -> Cameras:
-    """Poses of real cameras, whose lenses may differ: the model has its own, and the truth is cropped to it."""
+def _as_rendered(cameras: Cameras, model: Model) -> Cameras:
+    """Real cameras, whose lenses may differ: where the model has one of its own, their truth is cropped to it."""
+    if model.capabilities.any_lens:
+        return cameras
     return replace(cameras, intrinsics=cameras.intrinsics[:1].expand_as(cameras.intrinsics))
 
 
-def _path(options: RequestOptions, references: Capture) -> Cameras:
+def _path(options: RequestOptions, references: Capture, model: Model) -> Cameras:
     if options.trajectory == "spline":
-        return trajectories.spline(references.cameras, options.frames)
+        return trajectories.spline(_as_rendered(references.cameras, model), options.frames)
     return trajectories.preset(options.trajectory, references, options.frames)
 
 
-def _targets_before_references(options: RequestOptions, capture: Capture) -> tuple[Cameras | None, list[int] | None]:
+def _targets_before_references(
+    options: RequestOptions, capture: Capture, model: Model
+) -> tuple[Cameras | None, list[int] | None]:
     """Targets that do not depend on the references, and which views of the capture they are, if they are any."""
     if options.targets is not None and options.targets != "rest":
         own = parse_indices(options.targets, "--targets")
-        return _one_lens(capture.select(own).cameras), own
+        return _as_rendered(capture.select(own).cameras, model), own
     if options.camera_path is not None:
         return read_any_camera_path(options.camera_path, capture.root), None
     if options.cameras_of is not None:
-        return _one_lens(scan_capture(options.cameras_of).cameras), None
+        return _as_rendered(scan_capture(options.cameras_of).cameras, model), None
     return None, None
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from kaleidoscene.api import Model, load
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.choices import given
-from kaleidoscene.errors import KaleidosceneError, unknown_name
+from kaleidoscene.errors import KaleidosceneError, NoSurface, unknown_name
 from kaleidoscene.evaluation.against_truth import MESHES, read_surface
 from kaleidoscene.evaluation.baselines import WITH_DEPTH, make_baseline
 from kaleidoscene.evaluation.benchmark_scenes import find_first_views
@@ -38,6 +38,7 @@ from kaleidoscene.serialisation import file_sha256, to_plain, write_aside, write
 from kaleidoscene.training.world import launched_processes
 from kaleidoscene.workflows.evaluation import SHAPES, EvaluationOptions, versions
 from kaleidoscene.workflows.meshing import MeshOptions, around, surface_of
+from kaleidoscene.workflows.reconstruction_files import check_libraries
 from kaleidoscene.workflows.request import RenderRequest
 
 HULL, FIELD = "hull", "radiance-field"
@@ -84,8 +85,9 @@ class ShapeJob:
         """Score what is not scored yet; the report is written after every object.
 
         Raises:
-            KaleidosceneError: A capture or mesh is missing, or the folder has another evaluation.
+            KaleidosceneError: A capture, mesh or library is missing, or the folder has another evaluation.
         """
+        check_libraries()
         found = {scene.name: scene for scene in find_first_views(self.data)}
         if not found:
             raise KaleidosceneError(f"{self.data}: no captures here.")
@@ -170,7 +172,7 @@ class ShapeJob:
         started = time.perf_counter()
         try:
             made = make(references)
-        except KaleidosceneError as error:
+        except NoSurface as error:
             seconds = time.perf_counter() - started
             return ShapeScore(
                 scene=name, references=len(references), vertices=0.5, samples=0.5, overlap=0.0, seconds=seconds,

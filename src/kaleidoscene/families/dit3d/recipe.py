@@ -31,7 +31,7 @@ from kaleidoscene.flow.distillation import Distillation
 from kaleidoscene.rendering.cost import Plan
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.cost import Placement, TrainingCost
-from kaleidoscene.training.recipe import PlainRecipe
+from kaleidoscene.training.recipe import PlainRecipe, check_size
 
 # Residual streams of one fp32 token that a block keeps for its backward pass, and those that stay where only its input
 # is kept; bytes of a trained parameter: weight, gradient, two moments of AdamW and the running average.
@@ -79,8 +79,13 @@ class Dit3dRecipe(PlainRecipe):
         )  # fmt: skip
 
     def changed(self, options: Dit3dOptions) -> Dit3dRecipe:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The recipe with other options."""
+        """The recipe with other options.
+
+        Raises:
+            KaleidosceneError: They ask for views of another size, or say how tokens made ahead are drawn.
+        """
         settings = self.settings
+        check_size(options.data, settings.image_size)
         if options.tokens_ahead:
             self._check_ahead(options)
         if options.autoencoder is not None:

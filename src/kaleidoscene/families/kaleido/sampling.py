@@ -42,8 +42,8 @@ def draw_targets(
 
 
 def target_noise(batch: int, shape: Sequence[int], seeds: Sequence[int]) -> Float[Tensor, "batch targets c h w"]:
-    """Noise of targets, each from its own seed."""
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    """Noise of targets, each from its own seed, of which 64 bits count."""
+    generators = [torch.Generator().manual_seed(seed % 2**64) for seed in seeds]
     return draw_noise((len(seeds), batch, *shape), generators).transpose(0, 1)
 
 

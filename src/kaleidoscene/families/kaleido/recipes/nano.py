@@ -131,6 +131,20 @@ def kaleido_nano_reprojection() -> KaleidoRecipe:
     )
 
 
+def kaleido_nano_default() -> KaleidoRecipe:
+    """On from the default weights (--init default): with what was chosen for rendering after they were trained.
+
+    More points a ray, sharper weights along it, outlines and a coarse pass (benchmarks/outlines.md) are settings of a
+    network, not weights: a run of ``kaleido-nano-reprojection`` would end without them.
+    """
+    base = kaleido_nano_reprojection()
+    model = replace(
+        base.settings.model, looked_at_references=10, ray_contrast=1.5, points_per_depth=2, coarse_to_fine=True,
+        outlines=True,
+    )  # fmt: skip
+    return replace(base, settings=replace(base.settings, model=model))
+
+
 def kaleido_nano_refinement() -> KaleidoRecipe:
     """Surfaces are found by cells and looked at closely by pixels (``refinement.py``), and learn from true depths.
 

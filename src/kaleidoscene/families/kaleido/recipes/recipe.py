@@ -34,6 +34,7 @@ from kaleidoscene.flow.distillation import Distillation
 from kaleidoscene.geometry.poses import field_of_view
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.cost import Placement, TrainingCost
+from kaleidoscene.training.recipe import check_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +85,13 @@ class KaleidoRecipe:
         )
 
     def changed(self, options: KaleidoOptions) -> KaleidoRecipe:
-        """The recipe with other options."""
+        """The recipe with other options.
+
+        Raises:
+            KaleidosceneError: They ask for what its network has not, or for views of another size.
+        """
         settings, angle = self.settings, options.field_of_view
+        check_size(options.data, settings.image_size)
         if options.autoencoder is not None:
             if settings.codec.kind != "kl":
                 raise KaleidosceneError("--autoencoder: this recipe works on pixels and has none.")
