@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.ExifTags import IFD, Base
 
 from kaleidoscene.api import load
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import pinhole_capture
 from kaleidoscene.captures.conversion.points import point_cloud
-from kaleidoscene.captures.conversion.tools import WRITERS
+from kaleidoscene.captures.conversion.tools import WRITERS, dropped
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_cameras
 from kaleidoscene.captures.frames import Frame, PointCloud
@@ -150,16 +151,47 @@ def test_undistorted_images_are_those_that_the_capture_gives(tmp_path):
 def test_a_photograph_on_its_side_is_stored_upright(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[Base.Orientation] = 6
+    exif.get_ifd(IFD.Exif)[Base.FocalLengthIn35mmFilm] = 26
     (tmp_path / "in").mkdir()
     Image.fromarray(pixels).save(tmp_path / "in" / "a.png", exif=exif)
     camera = ring(1, (20, 12)).to(torch.float64)
     frame = Frame(tmp_path / "in" / "a.png", (20, 12), camera.world_from_cam[0], camera.intrinsics[0])
     WRITERS["nerfstudio"](Capture("a", "test", tmp_path, (frame,)), tmp_path / "out")
     with Image.open(tmp_path / "out" / "images" / "a.png") as image:
-        assert image.size == (12, 20) and not image.getexif()
+        assert image.size == (12, 20) and Base.Orientation not in image.getexif()
+        assert image.getexif().get_ifd(IFD.Exif)[Base.FocalLengthIn35mmFilm] == 26, "the lens goes with the picture"
         assert np.array_equal(np.asarray(image), np.rot90(pixels, -1))
     read_capture(tmp_path / "out").images()
+
+
+def test_what_is_known_of_a_scene_goes_with_it(tmp_path):
+    """Its middle, its up direction and how near and far its views look, which are guesses otherwise."""
+    capture = _capture(tmp_path / "in", Distortion())
+    bounds = [(0.5 + number, 3.0 + number) for number in range(len(capture))]
+    frames = tuple(replace(frame, bounds=both) for frame, both in zip(capture.frames, bounds, strict=True))
+    centre, up = torch.tensor([0.3, -0.2, 0.5]), torch.tensor([0.6, 0.0, 0.8])
+    capture = replace(capture, frames=frames, centre=centre, upward=up)
+    (tmp_path / "out").mkdir()
+    WRITERS["nerfstudio"](capture, tmp_path / "out")
+    back = read_capture(tmp_path / "out")
+    assert back.origin().equal(centre) and back.up().equal(up) and [f.bounds for f in back.frames] == bounds
+    assert "middle of the scene and its up direction are guessed" in dropped(capture, "colmap")
+    document = json.loads((tmp_path / "out" / "transforms.json").read_text())
+    for key, wrong in (("scene_up", [1, 2]), ("scene_centre", [0, "x", 1]), ("scene_up", "up")):
+        (tmp_path / "out" / "transforms.json").write_text(json.dumps(document | {key: wrong}))
+        with pytest.raises(KaleidosceneError, match=f"{key} is not 3"):
+            read_capture(tmp_path / "out")
+
+
+def test_a_scene_stays_a_scene_in_blenders_form(tmp_path):
+    capture = _capture(tmp_path / "in", Distortion(), count=3)
+    k = capture.frames[0].intrinsics.clone()
+    k[0, 2], k[1, 2], k[1, 1] = 13, 9, k[0, 0]
+    frames = tuple(replace(f, image_size=(18, 26), intrinsics=k, mask=None) for f in capture.frames[1:2])
+    (tmp_path / "out").mkdir()
+    WRITERS["blender"](replace(capture, frames=frames), tmp_path / "out")
+    assert read_capture(tmp_path / "out").centred == "scene"
 
 
 def test_a_point_cloud_from_depth_lies_on_what_is_seen(tmp_path):

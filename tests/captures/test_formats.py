@@ -405,6 +405,13 @@ def test_co3d_annotations_of_a_sequence(tmp_path):
     (tmp_path / "apple" / "x" / "images").mkdir(parents=True)
     with pytest.raises(KaleidosceneError, match="give the folder of one sequence"):
         read_capture(tmp_path / "apple" / "x", format="co3d")
+    (tmp_path / "apple" / "set_lists").mkdir()
+    other = json.loads(json.dumps(entries).replace("110_1", "90_2"))
+    shutil.copytree(tmp_path / "apple" / "110_1", tmp_path / "apple" / "90_2")
+    with gzip.open(tmp_path / "apple" / "frame_annotations.jgz", "wt") as file:
+        json.dump([*entries, *other], file)
+    assert main(["convert", str(tmp_path / "apple"), str(tmp_path / "shards"), "--to", "shards"]) == 0
+    assert json.loads((tmp_path / "shards" / "manifest.json").read_text())["scenes"] == ["110_1", "90_2"]
 
 
 def test_uco3d_sequence(tmp_path):

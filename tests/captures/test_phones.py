@@ -14,7 +14,7 @@ from kaleidoscene.captures.intake import scan_within, take_in
 from kaleidoscene.cli.main import main
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.poses import log_so3, quaternion_of
+from kaleidoscene.geometry.poses import log_so3, quaternion_of, rotation_of
 from tests import own_captures
 
 VIEWS = 5
@@ -224,8 +224,24 @@ def test_up_is_the_y_axis_of_the_phones_world(tmp_path):
     for view, file in enumerate(sorted((tmp_path / "scan" / "keyframes" / "cameras").iterdir())):
         said, pose = json.loads(file.read_text()), turn @ truth.world_from_cam[view] @ FLIP
         file.write_text(json.dumps(said | {f"t_{r}{c}": float(pose[r, c]) for r in range(3) for c in range(4)}))
-    up = read_capture(tmp_path / "scan").up()
-    assert float(up[1]) > 0.9
+    assert read_capture(tmp_path / "scan").up().tolist() == [0, 1, 0]
+
+
+def test_a_scan_that_was_held_upright_has_the_same_up(tmp_path):
+    """The sensor's pictures lie on their side then, and so do the cameras; `capture` keeps what is known."""
+    record3d(tmp_path / "scan")
+    said = json.loads((tmp_path / "scan" / "metadata").read_text())
+    roll = rotation_of(torch.tensor([0.5**0.5, 0, 0, 0.5**0.5], dtype=torch.float64))  # about the optical axis
+    for pose, frame in zip(said["poses"], read_capture(tmp_path / "scan").frames, strict=True):
+        w, x, y, z = quaternion_of(frame.world_from_cam[:3, :3] @ roll @ FLIP[:3, :3]).tolist()
+        pose[:4] = [x, y, z, w]
+    (tmp_path / "scan" / "metadata").write_text(json.dumps(said))
+    assert read_capture(tmp_path / "scan").up().tolist() == [0, 1, 0]
+    with zipfile.ZipFile(tmp_path / "walk.r3d", "w") as packed:
+        for file in sorted((tmp_path / "scan").rglob("*")):
+            packed.write(file, file.relative_to(tmp_path / "scan"))
+    assert main(["capture", str(tmp_path / "walk.r3d"), "--out", str(tmp_path / "out")]) == 0
+    assert read_capture(tmp_path / "out").up().tolist() == [0, 1, 0]
 
 
 def test_damaged_scans_are_refused(tmp_path):
@@ -260,6 +276,9 @@ def test_damaged_scans_are_refused(tmp_path):
         (["capture/transforms.json", "capture/images/0.png"], "capture"),
         (["s/frame_00000.json", "s/frame_00000.jpg"], "s"), (["1/lowres_wide.traj", "1/lowres_wide/1_2.png"], "1"),
         (["frame_00000.json", "other.jpg"], None), (["metadata", "pictures/0.jpg"], None),
+        (["s/images/0.jpg", "s/sparse/0/cameras.bin"], "s"), (["s/sparse/cameras.txt", "s/images/0.jpg"], "s"),
+        (["s/images/0.jpg", "s/colmap/sparse/0/cameras.bin"], "s"), (["cameras.txt", "0.jpg"], None),
+        (["fern/poses_bounds.npy", "fern/images/0.jpg"], "fern"), (["c/transforms_train.json"], "c"),
         (["a/metadata.json", "b/rgb/0.png"], None), (["0.jpg"], None),
     ],
 )  # fmt: skip

@@ -62,7 +62,7 @@ def test_long_shots_are_cut_into_clips_that_fit_memory(tmp_path):
     assert [len(clip.times) for clip in clips] == [4] * 9
 
 
-def test_a_capture_with_a_video_in_it_stays_a_capture(tmp_path):
+def test_a_capture_with_a_video_in_it_stays_a_capture(tmp_path, capsys):
     """What kaleidoscene render writes holds a video too; its cameras are what counts."""
     write_video(tmp_path / "bus.mp4", [(20, (200, 30, 30))])
     shutil.copytree(REPOSITORY / "examples" / "captures" / "school_bus", tmp_path / "bus")
@@ -71,6 +71,10 @@ def test_a_capture_with_a_video_in_it_stays_a_capture(tmp_path):
     assert main(arguments) == 0
     folder = ShardFolder(tmp_path / "out")
     assert len(folder) == 1 and folder.num_views(0) == 30 and not folder.stock(0).is_video
+    next((tmp_path / "bus" / "images").iterdir()).unlink()
+    arguments[2] = str(tmp_path / "out2")
+    assert main(arguments) == 1, "a fault of its own does not make it a folder of videos"
+    assert "the image is missing" in capsys.readouterr().err and not list((tmp_path / "out2").glob("*.tar"))
 
 
 def test_videos_of_one_name_are_refused_and_short_ones_do_not_block(tmp_path, capsys):

@@ -84,6 +84,10 @@ def test_what_does_not_fit_is_refused(folders, capsys):
     assert "begun with other shards or options" in capsys.readouterr().err
     assert main([*arguments[:5]]) == 1
     assert "--latents.autoencoder" in capsys.readouterr().err
+    tar = tmp_path / "views" / "shard-000000.tar"
+    tar.write_bytes(tar.read_bytes().replace(b"IHDR", b"IHDX"))
+    assert main([*arguments[:2], str(tmp_path / "again"), *arguments[3:]]) == 1
+    assert "views: scene scene-000 is damaged" in capsys.readouterr().err
     note = json.loads((tmp_path / "latents" / "latents.json").read_text())
     assert note["of"] == ShardFolder(tmp_path / "views").fingerprint
     assert torch.isfinite(torch.tensor(ShardFolder(tmp_path / "latents").read(4).latents.mean)).all()

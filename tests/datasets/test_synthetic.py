@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kaleidoscene.datasets.synthetic.lighting import Lighting
 from kaleidoscene.datasets.synthetic.mesh import TexturedMesh, fit_unit_box, read_mesh
@@ -12,6 +13,7 @@ from kaleidoscene.datasets.synthetic.prerender import SceneMaker, SyntheticScene
 from kaleidoscene.datasets.synthetic.procedural import random_object
 from kaleidoscene.datasets.synthetic.rasteriser import Rasteriser
 from kaleidoscene.datasets.synthetic.viewpoints import FIELD_OF_VIEW, sample_viewpoints
+from kaleidoscene.datasets.synthetic.writing import write_synthetic_shards
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.rays import camera_rays, project
 from tests import own_captures
@@ -141,6 +143,17 @@ def test_bad_meshes_are_refused(tmp_path):
     (tmp_path / "broken.glb").write_bytes(b"glTF not really")
     with pytest.raises(KaleidosceneError, match="not a readable mesh"):
         read_mesh(tmp_path / "broken.glb")
+    triangle = "vt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
+    (tmp_path / "flat.obj").write_text("v 1 2 3\nv 1 2 3\nv 1 2 3\n" + triangle)
+    with pytest.raises(KaleidosceneError, match=r"flat.obj: the vertices of the mesh are all in one place"):
+        read_mesh(tmp_path / "flat.obj")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "t.jpg")
+    (tmp_path / "t.jpg").write_bytes((tmp_path / "t.jpg").read_bytes()[:900])
+    (tmp_path / "t.mtl").write_text("newmtl m\nmap_Kd t.jpg\n")
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
+    (tmp_path / "cut.obj").write_text(f"mtllib t.mtl\nusemtl m\n{corners}{triangle}")
+    with pytest.raises(KaleidosceneError, match=r"cut.obj: not a readable mesh"):
+        read_mesh(tmp_path / "cut.obj")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -230,3 +243,6 @@ def test_a_folder_of_other_shards_is_refused(rasteriser, tmp_path):
     other = SyntheticScenes(image_size=(12, 20), views=2, scenes=2, scenes_per_shard=2, seed=8)
     with pytest.raises(KaleidosceneError, match="begun with seed = 9, not 8"):
         list(write_next_shards(other, tmp_path, [0]))
+    for workers in (1, 2):  # also where nothing is left to be done
+        with pytest.raises(KaleidosceneError, match="begun with seed = 9, not 8"):
+            write_synthetic_shards(other, tmp_path, workers=workers)

@@ -28,6 +28,8 @@ RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
 ARCHIVES = (".zip", ".r3d")
 CONVERTED = (".heic", ".heif", ".avif")
 _QUALITY = 95
+_CAMERAS = ("transforms.json", "transforms_train.json", "poses_bounds.npy", "lowres_wide.traj")
+"""Files with the cameras of what lies beside them."""
 _MOST_IN_A_WINDOW, _LOOKED_AT = 8, 480
 
 
@@ -92,7 +94,7 @@ def _pictures(folder: Path, cut: Path, notes: list[str], *, panoramas: bool) -> 
 
 
 def scan_within(names: Sequence[str]) -> PurePosixPath | None:
-    """The folder of an archive in which a capture with cameras lies: a phone app's scan, or a transforms.json."""
+    """The folder of an archive in which a capture with cameras lies: a phone app's scan, or a tool's."""
     paths = [PurePosixPath("/", name) for name in names]
     for path in paths:
         keyframes = path.parent.parent
@@ -102,8 +104,13 @@ def scan_within(names: Sequence[str]) -> PurePosixPath | None:
             path.parent / name in other.parents for other in paths for name in ("rgbd", "rgb")
         )
         scanned = path.name.startswith("frame_") and path.suffix == ".json" and path.with_suffix(".jpg") in paths
-        if recorded or scanned or path.name in ("transforms.json", "lowres_wide.traj"):
+        if recorded or scanned or path.name in _CAMERAS:
             return path.parent.relative_to("/")
+        if path.name in ("cameras.bin", "cameras.txt"):  # COLMAP's, in sparse or sparse/0 or colmap/sparse/0
+            above = path.parent.parent if path.parent.name.isdecimal() else path.parent
+            if above.name == "sparse":
+                root = above.parent
+                return (root.parent if root.name == "colmap" else root).relative_to("/")
     return None
 
 

@@ -14,7 +14,7 @@ from kaleidoscene.captures.conversion.images import write_images
 from kaleidoscene.captures.formats import colmap
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
 from kaleidoscene.captures.ply import write_ply
-from kaleidoscene.choices import check_choices
+from kaleidoscene.choices import check_choices, check_range
 from kaleidoscene.errors import KaleidosceneError
 
 OnStage = Callable[[str], None]
@@ -48,6 +48,8 @@ class PoseConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_range(self, 1, 2**31 - 1, "max_image_size", "max_features", "overlap")
+        check_range(self, 0, 2**31 - 1, "seed")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def estimate_poses(capture: Capture, folder: Path, config: PoseConfig, *, on_sta
         raise KaleidosceneError(f"{capture.name}: {len(capture)} image; cameras can be estimated from two or more.")
     pycolmap = colmap.load_pycolmap()
     pycolmap.set_random_seed(config.seed)
-    copied = write_images(capture, folder)
+    copied = write_images(capture, folder, as_png=[".webp"])  # which pycolmap passes over
     with tempfile.TemporaryDirectory() as scratch:
         best, others = _map(pycolmap, copied, folder / "images", Path(scratch), config, on_stage)
     if best is None or best.num_reg_images() < 2:

@@ -13,7 +13,7 @@ import torch
 from kaleidoscene.codecs.codec import check_size
 from kaleidoscene.codecs.kl import KLCodec
 from kaleidoscene.datasets.shard_writing import write_shard
-from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.shards import DAMAGE, ShardFolder
 from kaleidoscene.datasets.stored import StoredLatents, StoredScene
 from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError
@@ -67,8 +67,19 @@ def write_latents(source: Path, folder: Path, config: LatentConfig) -> Iterator[
         encoder = DinoV2.from_pretrained(config.features, codec.factor * config.patch_size).to(config.device)
     yield from write_made_ahead(
         folder / NOTE, note, len(scenes), config.scenes_per_shard,
-        lambda n: _encoded(scenes.read(n, at_least=config.image_size), codec, encoder, config),
+        lambda n: _encoded(_read(scenes, n, at_least=config.image_size), codec, encoder, config),
     )  # fmt: skip
+
+
+def _read(
+    scenes: ShardFolder, number: int, views: list[int] | None = None, at_least: tuple[int, int] | None = None
+) -> StoredScene:
+    try:
+        return scenes.read(number, views, at_least=at_least)
+    except KaleidosceneError:
+        raise
+    except DAMAGE as error:
+        raise KaleidosceneError(f"{scenes.folder}: scene {scenes.key(number)} is damaged ({error}).") from error
 
 
 def check_begun(note: Path, said: object) -> None:
@@ -115,7 +126,7 @@ def write_made_ahead(
 
 
 def _check_sizes(scenes: ShardFolder, codec: KLCodec, config: LatentConfig) -> None:
-    first = scenes.read(0, [0])
+    first = _read(scenes, 0, [0])
     if first.latents is not None:
         raise KaleidosceneError(f"{scenes.folder}: these are latents already; give shards of views.")
     h, w = first.rgba.shape[1:3]

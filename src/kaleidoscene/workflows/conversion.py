@@ -14,8 +14,9 @@ from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.conversion.images import pinhole_capture
 from kaleidoscene.captures.conversion.points import point_cloud
 from kaleidoscene.captures.conversion.tools import WRITERS, dropped
+from kaleidoscene.captures.formats import co3d
 from kaleidoscene.captures.formats.re10k import camera_files
-from kaleidoscene.captures.formats.registry import read_capture
+from kaleidoscene.captures.formats.registry import find_posed, read_capture
 from kaleidoscene.captures.ply import write_ply
 from kaleidoscene.datasets.clips import clips_of, videos_in
 from kaleidoscene.datasets.from_captures import (
@@ -220,10 +221,7 @@ def _name(source: Path) -> str:
 
 def _is_capture(source: Path) -> bool:
     """Whether there are cameras: what is a capture is not taken for a folder of videos because one lies in it."""
-    try:
-        return source.is_dir() and read_capture(source).is_posed
-    except KaleidosceneError:
-        return False
+    return source.is_dir() and find_posed(source) is not None
 
 
 def _to_latents(options: ConversionOptions) -> list[Path]:
@@ -257,6 +255,8 @@ def _captures_in(options: ConversionOptions) -> list[Path]:
     """The capture, or all captures of a folder; anything else in it is refused, not skipped."""
     if not options.source.exists():
         raise KaleidosceneError(f"{options.source}: no such file or folder.")
+    if options.format in (None, "co3d") and (of_category := co3d.sequences(options.source)):
+        return of_category
     try:
         if read_capture(options.source, format=options.format).is_posed:
             return [options.source]

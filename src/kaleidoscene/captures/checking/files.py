@@ -8,11 +8,11 @@ from itertools import pairwise
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.findings import Finding
-from kaleidoscene.captures.frame_files import frame_size
+from kaleidoscene.captures.frame_files import frame_size, read_frame_depth
 from kaleidoscene.captures.frames import Frame
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.files import read_json
-from kaleidoscene.images.files import image_size, read_depth, read_image
+from kaleidoscene.images.files import image_size, read_image
 
 
 def file_findings(capture: Capture) -> Iterator[Finding]:
@@ -50,8 +50,8 @@ def _mask(number: int, frame: Frame) -> Iterator[Finding]:
         if path is None:
             continue
         try:
-            size = image_size(path) if what == "mask" else tuple(read_depth(path, 1.0).shape)
-            wrong = "" if what != "mask" or size == frame_size(frame) else f"is {size[0]}x{size[1]}, its image is not"
+            size = image_size(path) if what == "mask" else tuple(read_frame_depth(frame).shape[-2:])
+            wrong = "" if size == frame_size(frame) else f"is {size[0]}x{size[1]}, its image is not"
         except KaleidosceneError as error:
             wrong = f"cannot be used: {str(error).rstrip('.')}"
         if wrong:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.frame_files import frame_size
@@ -82,11 +83,16 @@ def file_names(capture: Capture) -> list[str]:
     return [f"{number:05d}_{name}" for number, name in enumerate(names)]
 
 
-def write_images(capture: Capture, folder: Path) -> Capture:
+def write_images(capture: Capture, folder: Path, *, as_png: Collection[str] = ()) -> Capture:
     """Copy the images, masks and depth maps of a capture below a folder; what has no file of its own becomes PNG.
 
     Photographs that their EXIF turns are stored turned, as other programs do not agree on who turns them; OpenEXR
     images become PNG, since few programs take them.
+
+    Args:
+        capture: The capture.
+        folder: Where to.
+        as_png: Further endings, in small letters, of images that become PNG.
 
     Returns:
         The capture with the copies as its files.
@@ -108,7 +114,7 @@ def write_images(capture: Capture, folder: Path) -> Capture:
         elif frame.image.suffix.lower() == EXR:
             path = path.with_suffix(".png")
             Image.fromarray(to_bytes(read_image(frame.image)[0])).save(path)
-        elif is_turned(frame.image):
+        elif is_turned(frame.image) or frame.image.suffix.lower() in as_png:
             path = path.with_suffix(".png")
             _store_turned(frame, path)
         else:
@@ -121,11 +127,13 @@ def write_images(capture: Capture, folder: Path) -> Capture:
 def _store_turned(frame: Frame, path: Path) -> None:
     with Image.open(frame.image) as image:
         picture = ImageOps.exif_transpose(image) if frame.upright else image
-        # Written without its EXIF: the orientation has been followed, or must not be.
+        # Written without the orientation, which has been followed or must not be; the rest tells the lens.
+        exif = image.getexif()
+        exif.pop(ExifTags.Base.Orientation, None)
         picture = picture.copy()
         if picture.mode not in ("RGB", "RGBA", "L", "I;16"):
             picture = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
-        picture.save(path, exif=b"")
+        picture.save(path, exif=exif)
 
 
 def _with_copies(frame: Frame, folder: Path, stem: str) -> Frame:

@@ -28,6 +28,8 @@ def dropped(capture: Capture, tool: str) -> str:
             count = sum(getattr(frame, key) is not None for frame in capture.frames)
             if count:
                 said.append(f"{count} {key} maps have no place in this format and are not part of it")
+    if tool != "nerfstudio" and (capture.centre is not None or capture.upward is not None):
+        said.append("the middle of the scene and its up direction are guessed from the cameras again")
     if tool == "llff" and point_cloud(capture) is None and any(frame.bounds is None for frame in capture.frames):
         said.append("depth bounds are guessed as half to one and a half times the distance of the middle")
     return "; ".join(said) + "." if said else ""
@@ -74,7 +76,9 @@ def to_blender(capture: Capture, folder: Path) -> list[str]:
         for frame, pose in zip(shot.frames, poses.tolist(), strict=True)
     ]
     angle = field_of_view(float(k[0, 0, 0]), w)
-    write_json(folder / "transforms_train.json", {"camera_angle_x": angle, "frames": frames})
+    write_json(
+        folder / "transforms_train.json", {"camera_angle_x": angle, "scene_centred": capture.centred, "frames": frames}
+    )
     return ["transforms_train.json", "train/"]
 
 

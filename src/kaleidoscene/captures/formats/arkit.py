@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.formats.phones import pinhole
+from kaleidoscene.captures.formats.phones import Y_UP, pinhole
 from kaleidoscene.captures.formats.transforms_json import OPENGL_FROM_OPENCV
 from kaleidoscene.captures.frames import Frame
 from kaleidoscene.errors import KaleidosceneError
@@ -20,6 +20,8 @@ from kaleidoscene.images.files import image_size, list_images
 EXPECTS_SCANNER = "frame_NNNNN.jpg with frame_NNNNN.json (3D Scanner App)"
 EXPECTS_SCENES = "lowres_wide/ with lowres_wide_intrinsics/ and lowres_wide.traj (ARKitScenes)"
 _UNITS_OF_DEPTH = 0.001
+_Z_UP = torch.tensor([0.0, 0.0, 1.0])
+"""Of the data set's worlds."""
 _IMAGES = ("wide", "vga_wide", "lowres_wide")
 _TRAJECTORY = "lowres_wide.traj"
 _SAME, _NEAR = 0.005, 0.25
@@ -58,7 +60,7 @@ def read_scanner(path: Path) -> Capture:
         found.append(Frame(image, image_size(image), pose @ OPENGL_FROM_OPENCV, lens, depth=has_depth,
                            depth_scale=_UNITS_OF_DEPTH))  # fmt: skip
     notes = ("the cameras are the phone's own tracking",)
-    return Capture(path.name, "3dscanner", path, tuple(found), notes=notes)
+    return Capture(path.name, "3dscanner", path, tuple(found), upward=Y_UP.clone(), notes=notes)
 
 
 def find_scenes(path: Path) -> Path | None:
@@ -106,7 +108,7 @@ def read_scenes(path: Path) -> Capture:
         notes.append(f"{between} cameras lie between two of the trajectory, by their time")
     if len(found) < len(images):
         notes.append(f"{len(images) - len(found)} pictures have no pose of their time and are left out")
-    return Capture(path.name, "arkitscenes", path, tuple(found), notes=tuple(notes))
+    return Capture(path.name, "arkitscenes", path, tuple(found), upward=_Z_UP.clone(), notes=tuple(notes))
 
 
 def _trajectory(file: Path) -> tuple[list[float], Tensor]:

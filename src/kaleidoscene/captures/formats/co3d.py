@@ -6,6 +6,7 @@ principal points in normalised device coordinates, whose axes run against those 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def find(path: Path) -> Path | None:
     return path if (path / _ANNOTATIONS).is_file() or (path.parent / _ANNOTATIONS).is_file() else None
 
 
+def sequences(path: Path) -> list[Path]:
+    """The folders of all sequences of a category; empty if a folder is none."""
+    file = path / _ANNOTATIONS
+    return [path / name for name in _names(file, _entries(file))] if file.is_file() else []
+
+
 def read(path: Path) -> Capture:
     """Read a sequence.
 
@@ -45,10 +52,8 @@ def read(path: Path) -> Capture:
     whole_category = (path / _ANNOTATIONS).is_file()
     category = path if whole_category else path.parent
     file = category / _ANNOTATIONS
-    entries = read_json(file)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise KaleidosceneError(f"{file}: expected a list of annotations.")
-    names = sorted({str(entry.get("sequence_name")) for entry in entries})
+    entries = _entries(file)
+    names = _names(file, entries)
     name = names[0] if whole_category and len(names) == 1 else path.name
     if name not in names:
         shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
@@ -57,6 +62,26 @@ def read(path: Path) -> Capture:
     frames = [_annotated(file, category.parent, entry) for entry in chosen]
     frames.sort(key=lambda pair: pair[0])
     return Capture(name, "co3d", path, tuple(frame for _, frame in frames))
+
+
+def _entries(file: Path) -> list[dict[str, Any]]:
+    return _read_entries(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # of a category, whose sequences are read one after the other
+def _read_entries(file: Path, modified: int) -> list[dict[str, Any]]:
+    del modified
+    entries = read_json(file)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise KaleidosceneError(f"{file}: expected a list of annotations.")
+    return entries
+
+
+def _names(file: Path, entries: list[dict[str, Any]]) -> list[str]:
+    names = sorted({str(entry.get("sequence_name")) for entry in entries})
+    if any(name in ("", ".", "..") or "/" in name for name in names):
+        raise KaleidosceneError(f"{file}: a sequence has no name of a folder: {', '.join(names[:5])}.")
+    return names
 
 
 def _annotated(file: Path, root: Path, entry: dict[str, Any]) -> tuple[int, Frame]:

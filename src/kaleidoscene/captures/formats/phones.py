@@ -21,6 +21,8 @@ from kaleidoscene.images.files import list_images
 
 EXPECTS_POLYCAM = "keyframes/cameras/TIMESTAMP.json with keyframes/images (Polycam)"
 EXPECTS_RECORD3D = "metadata or metadata.json with rgbd/ or rgb/ (Record3D)"
+Y_UP = torch.tensor([0.0, 1.0, 0.0])
+"""Of ARKit's world; pictures are stored as the sensor lies, so that cameras held upright do not tell it."""
 _UNITS_OF_DEPTH = 0.001
 
 
@@ -52,7 +54,7 @@ def read_polycam(path: Path) -> Capture:
         frame = _keyframe(camera, image)
         has_depth = not corrected and depth.is_file()
         found.append(Frame(*frame, depth=depth if has_depth else None, depth_scale=_UNITS_OF_DEPTH))
-    return Capture(path.name, "polycam", path, tuple(found), notes=tuple(notes))
+    return Capture(path.name, "polycam", path, tuple(found), upward=Y_UP.clone(), notes=tuple(notes))
 
 
 def _keyframe(file: Path, image: Path) -> tuple[Path, tuple[int, int], Tensor, Tensor]:
@@ -89,7 +91,7 @@ def read_record3d(path: Path) -> Capture:
     frames = tuple(Frame(image, size, pose, lens) for image, pose, lens in zip(images, poses, lenses, strict=True))
     packed = any(image.with_suffix(".depth").is_file() for image in images)
     notes = ("the cameras are the phone's own tracking", *(("its packed depth is left out",) if packed else ()))
-    return Capture(folder.name, "record3d", folder, frames, notes=notes)
+    return Capture(folder.name, "record3d", folder, frames, upward=Y_UP.clone(), notes=notes)
 
 
 def _recorded(said: Any, path: Path, count: int) -> tuple[list[Tensor], list[Tensor], tuple[int, int]]:

@@ -29,6 +29,8 @@ EXPECTS = "transforms*.json (nerfstudio, Instant-NGP, Blender, DL3DV)"
 _FACTORS = (2, 4, 8)
 _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE")
 _OPENCV_KEYS = ("k1", "k2", "p1", "p2", "k3")
+CENTRE, UP, BOUNDS = "scene_centre", "scene_up", "depth_bounds"
+"""Keys of our own, which other programs pass over."""
 OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
 
@@ -75,7 +77,8 @@ def read(path: Path) -> Capture:
     findings = (*_findings(path, document), *missing)
     kind = "blender" if blender else "nerfstudio"
     return Capture(
-        path.parent.name, kind, path, tuple(read_frames), _centred(document, blender), points=points, notes=notes,
+        path.parent.name, kind, path, tuple(read_frames), _centred(document, blender),
+        centre=_vector(path, document, CENTRE), upward=_vector(path, document, UP), points=points, notes=notes,
         findings=findings,
     )  # fmt: skip
 
@@ -152,6 +155,23 @@ def _centred(document: dict[str, Any], blender: bool) -> Centred:
     return said if said in ("object", "scene") else ("object" if blender else "scene")
 
 
+def _vector(path: Path, document: dict[str, Any], key: str) -> Tensor | None:
+    """Three numbers, if the key is there."""
+    if (said := document.get(key)) is None:
+        return None
+    return torch.tensor(_numbers(path, key, said, 3))
+
+
+def _numbers(path: Path, key: str, said: Any, count: int) -> list[float]:
+    try:
+        numbers = [float(value) for value in said]
+    except (TypeError, ValueError) as error:
+        raise KaleidosceneError(f"{path}: {key} is not {count} numbers: {said!r}.") from error
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise KaleidosceneError(f"{path}: {key} is not {count} finite numbers: {said!r}.")
+    return numbers
+
+
 class _FrameReader:
     """Reads one frame; ``values`` are those of the file with those of the frame over them."""
 
@@ -177,8 +197,14 @@ class _FrameReader:
         return Frame(
             image, size, self._pose(), None if size is None else self._intrinsics(size, factor), self._distortion(),
             mask=mask, depth=depth, depth_scale=0.001 if scale is None else scale, time=self._value("time"),
-            interpolated=self.values.get("interpolated") is True,
+            interpolated=self.values.get("interpolated") is True, bounds=self._bounds(),
         )  # fmt: skip
+
+    def _bounds(self) -> tuple[float, float] | None:
+        if (said := self.values.get(BOUNDS)) is None:
+            return None
+        near, far = _numbers(self.path, f"{BOUNDS} of frame {self.number}", said, 2)
+        return near, far
 
     def _bad(self, text: str) -> KaleidosceneError:
         return KaleidosceneError(f"{self.path}: frame {self.number} {text}.")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.formats.transforms_json import OPENGL_FROM_OPENCV
+from kaleidoscene.captures.formats.transforms_json import CENTRE, OPENGL_FROM_OPENCV, UP
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.serialisation import write_json
@@ -54,7 +54,7 @@ def write_cameras(
 
 
 def write_frames(path: Path, capture: Capture, *, points: str | None = None) -> None:
-    """Write the frames of a capture exactly: double precision, distortion, masks, depth.
+    """Write the frames of a capture exactly: double precision, distortion, masks, depth, what is known of the scene.
 
     Args:
         path: The file.
@@ -80,6 +80,8 @@ def write_frames(path: Path, capture: Capture, *, points: str | None = None) -> 
             entry["time"] = frame.time
         if frame.interpolated:
             entry["interpolated"] = True
+        if frame.bounds is not None:
+            entry["depth_bounds"] = list(frame.bounds)
         if frame.mask is not None:
             entry["mask_path"] = _below(path, frame.mask)
         if frame.depth is not None:
@@ -90,7 +92,9 @@ def write_frames(path: Path, capture: Capture, *, points: str | None = None) -> 
         raise KaleidosceneError(
             f"{capture.name}: frames with different lens models cannot stand in one transforms.json."
         )
-    extra = {} if points is None else {"ply_file_path": points}
+    extra: dict[str, Any] = {} if points is None else {"ply_file_path": points}
+    for key, known in ((CENTRE, capture.centre), (UP, capture.upward)):
+        extra |= {} if known is None else {key: known.tolist()}
     model = "OPENCV_FISHEYE" if "fisheye" in kinds else "OPENCV" if "opencv" in kinds else "PINHOLE"
     document = {"camera_model": model, "scene_centred": capture.centred, **extra, **_shared(frames), "frames": frames}
     write_json(path, document)

@@ -58,7 +58,7 @@ def read_mesh(path: Path) -> list[TexturedMesh]:
     A material without a texture gives its plain colour.
 
     Raises:
-        KaleidosceneError: The file is missing or unreadable, or has no faces or no texture coordinates.
+        KaleidosceneError: The file is missing or unreadable, has no faces, no texture coordinates or no extent.
     """
     import trimesh  # noqa: PLC0415  an extra, needed for training data only
 
@@ -66,12 +66,18 @@ def read_mesh(path: Path) -> list[TexturedMesh]:
         raise KaleidosceneError(f"{path}: no such mesh file.")
     try:
         scene: Any = trimesh.load_scene(path)
-    except Exception as error:  # trimesh raises whatever its parsers do
+        meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh)]
+        parts = [_convert(mesh, path) for mesh in meshes if len(mesh.faces)]
+    except KaleidosceneError:
+        raise
+    except Exception as error:  # trimesh raises whatever its parsers do, and textures are read late
         raise unreadable(path, "mesh", error) from error
-    meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh)]
-    if not any(len(mesh.faces) for mesh in meshes):
+    if not parts:
         raise KaleidosceneError(f"{path}: the mesh has no faces.")
-    return [_convert(mesh, path) for mesh in meshes if len(mesh.faces)]
+    points = np.concatenate([part.vertices for part in parts])
+    if not 0 < float(np.ptp(points, axis=0).max()) < np.inf:  # NaN is not between them either
+        raise KaleidosceneError(f"{path}: the vertices of the mesh are all in one place, or not finite.")
+    return parts
 
 
 def _convert(mesh: Any, path: Path) -> TexturedMesh:

@@ -231,6 +231,8 @@ def claim_folder(config: SyntheticScenes, folder: Path) -> None:
         raise KaleidosceneError(
             f"{folder}: begun with {key} = {before.get(key)}, not {document[key]}; give another folder."
         )
+    if note.is_file():  # other processes may be reading it
+        return
     folder.mkdir(parents=True, exist_ok=True)
     write_aside(note, json.dumps(document, indent=1))
 

@@ -13,7 +13,9 @@ from kaleidoscene.captures.conversion.rendered import write_rendered_capture
 from kaleidoscene.datasets.synthetic.lighting import Lighting
 from kaleidoscene.datasets.synthetic.mesh import fit_unit_box, read_mesh
 from kaleidoscene.datasets.synthetic.prerender import (
+    SceneMaker,
     SyntheticScenes,
+    claim_folder,
     list_meshes,
     placed,
     read_photographs,
@@ -45,6 +47,8 @@ def write_synthetic_shards(scenes: SyntheticScenes, folder: Path, *, workers: in
         return scenes.views * sum(
             1 for _ in track(write_next_shards(scenes, folder, missing), "rendering", total=total)
         )
+    SceneMaker(scenes)  # what cannot be rendered leaves no folder behind
+    claim_folder(scenes, folder)
     jobs = [(scenes, folder, [shard]) for shard in missing]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         return scenes.views * sum(track(pool.imap_unordered(_work, jobs), "rendering", total=len(jobs)))
