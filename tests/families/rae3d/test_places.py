@@ -1,19 +1,25 @@
 """Laws of latents that stand for places."""
 
 import math
+import runpy
 from dataclasses import replace
 
 import pytest
 import torch
 
+from kaleidoscene.families.checkpoints import write_checkpoint
+from kaleidoscene.families.rae3d.checkpoint import describe
 from kaleidoscene.families.rae3d.config import Rae3dConfig
+from kaleidoscene.families.rae3d.model import Rae3d
 from kaleidoscene.families.rae3d.places import SHARPEST, Nearness, lattice, points_outside, rays_inside, sharpness
+from kaleidoscene.families.rae3d.recipes import rae3d_debug
 from kaleidoscene.families.rae3d.renderer import Rae3dRenderer
+from kaleidoscene.families.rae3d.system import load_system
 from kaleidoscene.families.rae3d.world import RelativeWorld
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import random_rotation, rigid, rotation_about
 from kaleidoscene.geometry.rays import plucker_rays
-from tests.conftest import ring
+from tests.conftest import REPOSITORY, randomised, ring
 from tests.families.rae3d.tiny import SIZE, tiny_rae3d, tiny_rae3d_settings
 
 BOTH = pytest.mark.parametrize("decoder", ["full", "causal"])
@@ -200,3 +206,32 @@ def test_points_near_the_first_camera_are_background():
     assert not renderer.render(scene, cameras[:, :1], seeds=[0]).depths.any()
     anywhere = Rae3dRenderer(network, tiny_rae3d_settings(located=True))
     assert anywhere.render(scene, cameras[:, :1], seeds=[0]).depths.all()
+
+
+def test_more_tokens_begin_where_the_nearest_is(tmp_path, monkeypatch):
+    """The weights of an example to go on from: old tokens stay, each new one is next to a copy."""
+    config = replace(rae3d_debug().settings.model, tokens=12)
+    network, settings = randomised(Rae3d(config)), replace(rae3d_debug().settings, model=config)
+    write_checkpoint(tmp_path / "few", describe(settings), dict(network.state_dict()))
+
+    def run(*argv):
+        monkeypatch.setattr("sys.argv", ["11_more_tokens", *map(str, argv)])
+        runpy.run_path(str(REPOSITORY / "examples" / "11_more_tokens.py"), run_name="__main__")
+
+    run(tmp_path / "few", tmp_path / "many", "--tokens", 19, "--without", "points")
+    many = load_system(tmp_path / "many").autoencoder.model
+    assert many.config.tokens == 19 and many.points is None
+    before, after = network.latents.detach(), many.latents.detach()
+    assert after[:12].equal(before)
+    nearest = torch.cdist(lattice(19)[12:], lattice(12)).argmin(1)
+    off = (after[12:] - before[nearest]).square().mean().sqrt()
+    assert 0.05 * before.std() < off < 0.2 * before.std()
+    for argv, said in (
+        ((tmp_path / "few", tmp_path / "other", "--tokens", 12), "has 12 tokens already"),
+        ((tmp_path / "few", tmp_path / "many", "--tokens", 19), "is there already"),
+        (("default", tmp_path / "other", "--tokens", 19), "expected a 3DRAE with located tokens"),
+        ((tmp_path / "many", tmp_path / "other", "--tokens", 20, "--without", "points"), "has no points to leave out"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            run(*argv)
+    assert not (tmp_path / "other").exists()
