@@ -27,6 +27,13 @@ def test_shards_give_back_what_was_written(shards):  # noqa: F811
     np.testing.assert_allclose(back.depth, original.depth[[4, 1]], atol=3 / 65535)
 
 
+def test_scenes_without_depth_have_none_that_is_known(tmp_path):
+    stored = replace(scenes(3), depth=None)
+    write_shard(tmp_path / "shard-000000.tar", [stored])
+    depth = ShardFolder(tmp_path).read(0, [2, 0], depth=True).depth
+    assert depth.shape == (2, *stored.rgba.shape[1:3]) and not depth.any()
+
+
 def test_shards_are_plain_tars_in_webdataset_layout(shards):  # noqa: F811
     import tarfile
 

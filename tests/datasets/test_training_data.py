@@ -1,6 +1,7 @@
 """View sampling, augmentation and batches."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,20 @@ def test_fixed_and_uniform_sampling():
         / 20_000
     )
     torch.testing.assert_close(found[1:], torch.full((11,), 1 / 11), rtol=0, atol=0.01)
+
+
+def test_a_fixed_number_of_targets_beside_any_number_of_references():
+    """RnG's one to six sources and three targets; nothing is left to chance but the sources."""
+    drawn = counts(ViewSampling(views=9, kind="uniform", masking="none", max_targets=3), 12_000)
+    assert {(c.targets, c.visible_targets) for c in drawn} == {(3, 3)}
+    n = torch.bincount(torch.tensor([c.visible_references for c in drawn]), minlength=8) / len(drawn)
+    torch.testing.assert_close(n[1:7], torch.full((6,), 1 / 6), rtol=0, atol=0.015)
+    assert float(n[[0, 7]].sum()) == 0
+    sampling = ViewSampling(views=9, kind="uniform", masking="none", max_targets=3)
+    assert sampling.mean_views() == pytest.approx(6.5, abs=0.1)
+    for wrong in (0, 9):
+        with pytest.raises(ValueError, match="max_targets must be from 1 to below 9 views"):
+            replace(sampling, max_targets=wrong)
 
 
 def test_scene_masks_keep_one_reference_and_one_target_at_least_and_differ():

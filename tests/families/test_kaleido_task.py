@@ -182,4 +182,6 @@ def test_rays_are_exact_whatever_the_autocast_type():
     positions = positions_of(views(), "all")
     with torch.autocast("cpu", torch.bfloat16):
         inside = positions.plucker((4, 6))
+        made = positions_of(views(), "all")
     assert inside.equal(positions.plucker((4, 6)))
+    assert made.cam_from_world.equal(positions.cam_from_world) and made.lens.equal(positions.lens)

@@ -59,6 +59,13 @@ def test_a_bias_of_higher_precision_than_the_queries_is_rounded_to_theirs():
     torch.testing.assert_close(found.float(), attend(q, k, v, scale=0.3, bias=bias), rtol=0, atol=0.1)
 
 
+@pytest.mark.parametrize("way", [attend_explicitly, attend_in_parts])
+def test_there_may_be_no_scene_at_all(way):
+    """A process has no view of a scene that is spread over more processes than it has views."""
+    q, k = torch.zeros(0, HEADS, QUERIES, DIM), torch.zeros(0, KV_HEADS, KEYS, DIM)
+    assert way(q, k, k, scale=0.3).shape == q.shape
+
+
 @pytest.mark.parametrize("rows", [1, QUERIES])
 def test_groups_folded_into_queries_change_nothing(rows):
     """What GPUs get where a mask and grouped heads meet; here on this device, in values and gradients."""

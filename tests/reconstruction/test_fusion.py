@@ -122,6 +122,23 @@ def test_filters_drop_what_they_say():
     assert torch.equal(inner, shown & ~outside)
 
 
+def test_the_order_of_the_filters_is_that_of_the_release():
+    """What is unsure takes its neighbours with it in new views; of sources the unsure ones of the inner pixels go."""
+    views = views_of_a_sphere(around(1))
+    shown = views.depths > 0
+    rows, cols = shown[0].nonzero().T
+    middle = (int(rows.float().mean()), int(cols.float().mean()))
+    confidence = torch.full_like(views.confidence, 2.0)
+    confidence[0, middle[0], middle[1]] = 1.0
+    views = replace(views, confidence=confidence)
+    share, side = 0.5 / int(shown.sum()), 13 / 256
+    new = object_pixels(views, share, side, 12 / 255)
+    source = object_pixels(views, share, side, 12 / 255, erode_first=True)
+    around_it = new[0, middle[0] - 1 : middle[0] + 2, middle[1] - 1 : middle[1] + 2]
+    assert not around_it.any() and int((source & ~new).sum()) == 8
+    assert not source[0, middle[0], middle[1]]
+
+
 def test_a_picture_without_object_is_refused():
     views = views_of_a_sphere(around(2))
     nothing = replace(views, images=torch.ones_like(views.images))

@@ -21,7 +21,7 @@ from kaleidoscene.datasets.shard_writing import write_shard
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
-from kaleidoscene.training.health import Divergence, Spikes
+from kaleidoscene.training.health import Divergence, Spikes, top_activations
 from kaleidoscene.training.optim import OptimConfig
 from kaleidoscene.training.trainer import TrainConfig, Trainer
 from tests.datasets.test_mixture import spoil
@@ -178,6 +178,15 @@ def test_a_diverging_run_stops_and_goes_back_with_a_lower_rate(shards, tmp_path)
     for run in (tmp_path, tmp_path / "new"):  # no flag is swallowed once the run has gone on
         with pytest.raises(KaleidosceneError, match="nothing to go back from"):
             make_trainer(shards, run, rollback=0.5, **options)
+
+
+def test_top_activations_of_no_view_are_none():
+    network = make_task().model
+    (name, unit), *_ = network.units().items()
+    with top_activations(network) as found:
+        for hook in unit._forward_hooks.values():
+            hook(unit, (), torch.zeros(0, 3, 4))
+    assert found[name] == 0
 
 
 def test_what_counts_as_divergence_and_as_a_spike():

@@ -248,8 +248,13 @@ def test_muon_takes_the_matrices_of_blocks_and_adamw_the_rest():
     muon = {id(p) for p in optimisers.all[1].param_groups[0]["params"]}
     names = {name for name, p in model.named_parameters() if id(p) in muon}
     assert names and all(name.startswith("blocks.") and "modulation" not in name for name in names)
-    rest = len(optimisers.all[0].param_groups[0]["params"])
-    assert len(names) + rest == len(list(model.parameters()))
+    groups = optimisers.all[0].param_groups
+    assert len(names) + sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert [(group["weight_decay"], {p.ndim > 1 for p in group["params"]}) for group in groups] == [
+        (0.01, {True}), (0.0, {False}),
+    ]  # fmt: skip
+    optimisers.set_rate(0.5)
+    assert [group["lr"] for group in groups] == [5e-5, 5e-5]
 
 
 def test_average_follows_its_formula():

@@ -37,7 +37,8 @@ class ViewSampling:
         masking: Random attention masking: n ~ U{1..N} references and m ~ U{1..M} targets stay. ``scene`` draws for
             every scene and masks (paper, open choice E9); ``drop`` draws once a batch and leaves hidden views out,
             which costs less; ``none`` keeps all.
-        max_targets: Upper bound on the targets that stay in mode ``drop``.
+        max_targets: In mode ``drop`` an upper bound on the targets that stay; in mode ``none`` M itself, beside which N
+            is drawn from 1..V-M.
     """
 
     views: int = 12
@@ -52,13 +53,17 @@ class ViewSampling:
         if self.views < 2 and not single:
             raise ValueError(f"A training scene needs at least 2 views, got {self.views}.")
 
+        if self.max_targets is not None and not 0 < self.max_targets < self.views:
+            raise ValueError(f"max_targets must be from 1 to below {self.views} views, got {self.max_targets}.")
+
     def of(self, views: int | None) -> ViewSampling:
         """The same draw from another number of views (None: from its own)."""
         return self if views is None else replace(self, views=views)
 
     def mean_views(self) -> float:
-        """Views of a scene that a network computes on average: all, but those that mode ``drop`` leaves out."""
-        return sum(self.mean_counts()) if self.masking == "drop" else float(self.views)
+        """Views of a scene that a network computes on average: all, but those that are left out."""
+        some = self.masking == "drop" or (self.masking == "none" and self.max_targets is not None)
+        return sum(self.mean_counts()) if some else float(self.views)
 
     def mean_counts(self) -> tuple[float, float]:
         """References and targets of a scene that can be seen, on average."""
@@ -74,6 +79,7 @@ class ViewSampling:
         references = self._references(generator)
         targets = self.views - references
         if self.masking == "none":
+            targets = min(targets, self.max_targets or targets)
             return ViewCounts(references, targets, references, targets)
         n = int(torch.randint(1, references + 1, (), generator=generator))
         m = int(torch.randint(1, targets + 1, (), generator=generator))
@@ -82,7 +88,7 @@ class ViewSampling:
         return ViewCounts(references, targets, n, m)
 
     def _references(self, generator: torch.Generator) -> int:
-        top = self.views - 1
+        top = self.views - ((self.masking == "none" and self.max_targets) or 1)
         if self.kind == "fixed":
             return self.views // 2
         if self.kind == "uniform":

@@ -119,7 +119,7 @@ class ShardFolder:
         Args:
             scene: Its number.
             views: Numbers of the views.
-            depth: Read depth maps as well.
+            depth: Read depth maps as well; of a scene without any they are 0, not known.
             at_least: ``(height, width)`` that is enough: JPEG views are decoded at the smallest half, quarter or eighth
                 that still has it, and the cameras follow.
         """
@@ -141,7 +141,9 @@ class ShardFolder:
                 kinds = ["png" if f"{view:03d}.png" in members else "jpg" for view in chosen]
                 names = [f"{view:03d}.{kind}" for view, kind in zip(chosen, kinds, strict=True)]
                 images = np.stack([_decode(file[name], at_least) for name in names])
-            if depth:
+            if depth and "000.depth.png" not in members:
+                depths = np.zeros(images.shape[:3], np.float32)
+            elif depth:
                 depths = np.stack([
                     np.asarray(Image.open(io.BytesIO(file[f"{view:03d}.depth.png"])))
                     for view in chosen

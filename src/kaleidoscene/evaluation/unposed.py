@@ -19,7 +19,7 @@ from kaleidoscene.evaluation.metrics.shape import chamfer
 from kaleidoscene.evaluation.scene_views import CaptureViews
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import unproject
-from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, object_pixels
+from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, pixels_that_count
 from kaleidoscene.reconstruction.surface import eroded
 from kaleidoscene.rendering.renderer import Renderer, Rendering, Scene, estimated_cameras
 
@@ -115,7 +115,7 @@ def score_unposed(
         numbers |= {name: float(value) for name, value in vars(poses).items()}
     new = render_some(renderer, scene, truth.cameras[targets])
     numbers["psnr"] = float(psnr(new.images[0], truth.images[targets]).mean())
-    numbers["ssim"] = float(ssim(new.images[0], truth.images[targets]).mean())
+    numbers["ssim"] = float(ssim(new.images[0], truth.images[targets], window="gaussian-sample").mean())  # RnG's
     if new.depths is None:
         return numbers
     for name, chosen, rendering in (
@@ -146,11 +146,9 @@ def chamfer_of_views(sources: PointViews, new: PointViews, truth: TrueViews, fir
     """
     unit = float(truth.cameras.centres[first].norm())
     kept = [
-        views.points[object_pixels(views, quantile, erosion, fusion.white)]
-        for views, quantile, erosion in (
-            (sources, fusion.source_quantile, fusion.source_erosion), (new, fusion.new_quantile, fusion.new_erosion),
-        )
-    ]  # fmt: skip
+        views.points[pixels_that_count(views, fusion, is_source=is_source)]
+        for views, is_source in ((sources, True), (new, False))
+    ]
     ours = torch.cat(kept)
     if not len(ours):
         return float("inf")

@@ -21,9 +21,12 @@ def rigid(rotation: Float[Tensor, "*batch 3 3"], translation: Float[Tensor, "*ba
 
 
 def invert(transform: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
-    """Inverse of a rigid transform in closed form, ``[[R^T, -R^T t], [0, 1]]``."""
+    """Inverse of a rigid transform in closed form, ``[[R^T, -R^T t], [0, 1]]``.
+
+    By sums and not by a product of matrices, which autocast would round to half precision.
+    """
     rotation_t = transform[..., :3, :3].mT
-    return rigid(rotation_t, -(rotation_t @ transform[..., :3, 3:])[..., 0])
+    return rigid(rotation_t, -(rotation_t * transform[..., None, :3, 3]).sum(-1))
 
 
 def transform_points(

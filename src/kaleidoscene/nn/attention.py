@@ -140,5 +140,6 @@ def _has_tangent(*tensors: Tensor) -> bool:
 
 def _grouped(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Problems ``(batch * kv_heads, tokens, dim)``: the heads of a group share keys and stand in one product."""
-    q = q.reshape(q.shape[0] * k.shape[1], -1, q.shape[3])
+    batch, heads, queries, dim = q.shape
+    q = q.reshape(batch * k.shape[1], heads // k.shape[1] * queries, dim)  # said, as there may be no problem at all
     return q, k.flatten(0, 1), v.flatten(0, 1)

@@ -80,12 +80,12 @@ def fuse(sources: PointViews, new: PointViews | None, config: FusionConfig = Fus
     Raises:
         KaleidosceneError: No pixel is left.
     """
-    parts = _parts(sources, config.source_quantile, config.source_erosion, config)
+    parts = _parts(sources, config, is_source=True)
     if new is not None:
         # Colours are looked up between pixels, of which all have to be of the object.
         inner = max(config.source_erosion, 3 / sources.images.shape[-2])
         seen = replace(sources, depths=sources.depths * object_pixels(sources, 0.0, inner, config.white))
-        for part in _parts(new, config.new_quantile, config.new_erosion, config):
+        for part in _parts(new, config, is_source=False):
             parts.append(recoloured(part, seen, config.tolerance) if config.source_colours else part)
     cloud = SurfacePoints.concatenate(parts)
     if not len(cloud):
@@ -98,7 +98,9 @@ def pixel_width(cameras: Cameras) -> float:
     return float(cameras.centres[0].norm() / cameras.intrinsics[0, 1, 1])
 
 
-def object_pixels(views: PointViews, quantile: float, erosion: float, white: float) -> Bool[Tensor, "views h w"]:
+def object_pixels(
+    views: PointViews, quantile: float, erosion: float, white: float, *, erode_first: bool = False
+) -> Bool[Tensor, "views h w"]:
     """Pixels that show an object, surely enough, and not at its outline.
 
     Args:
@@ -106,19 +108,35 @@ def object_pixels(views: PointViews, quantile: float, erosion: float, white: flo
         quantile: Share of them that is dropped, the least sure first.
         erosion: Side of the eroding square over image height.
         white: See :class:`FusionConfig`.
+        erode_first: Drop the least sure of what erosion leaves (of sources); otherwise what is around them goes with
+            them (of new views), as in the authors' release.
     """
     shown = ((1 - views.images).abs().sum(1) > white) & (views.depths > 0) & views.points.isfinite().all(-1)
     side = int(erosion * views.images.shape[-2] + 1e-6) // 2 * 2 + 1
-    kept = eroded(shown, side)
+    shown = eroded(shown, side) if erode_first else shown
     for number, mask in enumerate(shown):
         if quantile and bool(mask.any()):
             least = views.confidence[number][mask].quantile(quantile)
-            kept[number] &= views.confidence[number] >= least
-    return kept
+            shown[number] &= views.confidence[number] >= least
+    return shown if erode_first else eroded(shown, side)
 
 
-def _parts(views: PointViews, quantile: float, erosion: float, config: FusionConfig) -> list[SurfacePoints]:
-    kept = object_pixels(views, quantile, erosion, config.white)
+def pixels_that_count(views: PointViews, config: FusionConfig, *, is_source: bool) -> Bool[Tensor, "views h w"]:
+    """:func:`object_pixels` by the shares and squares of sources or of new views.
+
+    Args:
+        views: To look at.
+        config: The shares and squares.
+        is_source: Whether they are sources.
+    """
+    quantile, erosion = (
+        (config.source_quantile, config.source_erosion) if is_source else (config.new_quantile, config.new_erosion)
+    )
+    return object_pixels(views, quantile, erosion, config.white, erode_first=is_source)
+
+
+def _parts(views: PointViews, config: FusionConfig, *, is_source: bool) -> list[SurfacePoints]:
+    kept = pixels_that_count(views, config, is_source=is_source)
     parts = []
     for number in range(len(views)):
         points = views.points[number]

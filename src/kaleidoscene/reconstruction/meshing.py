@@ -15,7 +15,7 @@ from torch import Tensor
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.upright import rotation_between
-from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, object_pixels, recoloured
+from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, object_pixels, pixels_that_count, recoloured
 from kaleidoscene.reconstruction.surface import SurfacePoints
 from kaleidoscene.reconstruction.triangle_mesh import TriangleMesh, vertex_normals
 from kaleidoscene.reconstruction.tsdf import MeshConfig, mesh_of
@@ -41,10 +41,10 @@ def mesh_of_views(
     Raises:
         KaleidosceneError: No pixel counts, or they agree on no surface.
     """
-    kinds = [(sources, fusion.source_quantile, fusion.source_erosion)]
+    kinds = [(sources, True, fusion.source_erosion)]
     if new is not None:
-        kinds.append((new, fusion.new_quantile, fusion.new_erosion))
-    surface = torch.cat([object_pixels(views, share, side, fusion.white) for views, share, side in kinds])
+        kinds.append((new, False, fusion.new_erosion))
+    surface = torch.cat([pixels_that_count(views, fusion, is_source=is_source) for views, is_source, _ in kinds])
     depths = torch.cat([views.depths for views, *_ in kinds])
     together = Cameras.concatenate([views.cameras for views, *_ in kinds])
     mesh = mesh_of(depths, together, surface=surface, config=config, on_slab=on_slab)

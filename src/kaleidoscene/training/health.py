@@ -29,11 +29,16 @@ def top_activations(model: nn.Module) -> Iterator[dict[str, Tensor]]:
         for name, unit in network_of(model).units().items():
 
             def note(out: Any, name: str = name) -> None:
-                top = torch.stack([x.detach().abs().amax().float() for x in _tensors(out)]).amax()
+                top = torch.stack([_largest(x.detach()) for x in _tensors(out)]).amax()
                 found[name] = torch.maximum(found[name], top) if name in found else top
 
             stack.enter_context(_listening(unit, note))
         yield found
+
+
+def _largest(x: Tensor) -> Tensor:
+    """Magnitude; 0 where a process has no view of a scene that is spread."""
+    return x.abs().amax().float() if x.numel() else x.new_zeros((), dtype=torch.float32)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class OptimConfig:
     learning_rate: float = 1e-4
     muon_learning_rate: float = 0.02
     weight_decay: float = 0.01
+    """Of all but scales, shifts and other vectors."""
     betas: tuple[float, float] = (0.9, 0.95)
     warmup: int = 2000
     """Steps of linear rise."""
@@ -64,12 +65,16 @@ class Optimisers:
             raise TypeError(f"Muon takes trained matrices; {type(model).__name__} names {odd[0]!r}.")
         muon = {name: p for name, p in trainable.items() if name in wanted}
         rest = {n: p for n, p in trainable.items() if n not in muon}
-        self.names = [list(rest)]
-        self.all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                list(rest.values()), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-            )
+        kinds = [{n: p for n, p in rest.items() if (p.ndim < 2) is vectors} for vectors in (False, True)]
+        decays = (config.weight_decay, 0.0)
+        groups = [
+            {"params": list(kind.values()), "weight_decay": decay}
+            for kind, decay in zip(kinds, decays, strict=True)
+            if kind
         ]
+        self.names = [[name for kind in kinds for name in kind]]
+        adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+        self.all: list[torch.optim.Optimizer] = [adamw]
         if muon:
             # It knows sharded matrices, whose import takes half a second, for which help and refusals need not wait.
             from kaleidoscene.training.muon import Muon  # noqa: PLC0415
@@ -83,7 +88,8 @@ class Optimisers:
     def set_rate(self, factor: float) -> float:
         """Scale all learning rates; returns that of AdamW."""
         for optimiser, rate in zip(self.all, self.base_rates, strict=True):
-            optimiser.param_groups[0]["lr"] = rate * factor
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
         return self.base_rates[0] * factor
 
     def step(self) -> None:

@@ -119,7 +119,7 @@ def _train(
     resolve: Callable[[str], Path],
     validation: MakeValidate | None,
 ) -> Finished:
-    out, done = options.out, list_checkpoints(options.out)
+    out, done = options.out, world.agree(list_checkpoints(options.out))
     task = recipe.make_task(world.device)
     initial = None if options.init is None or done else recipe.read_weights(resolve(options.init))
     if initial is not None:

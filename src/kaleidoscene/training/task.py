@@ -20,10 +20,13 @@ class Task(Protocol):
     Attributes:
         model: The network whose parameters are trained (a :class:`kaleidoscene.training.network.Network`); it may have
             been built on the meta device.
+        watched: Name of the loss, positive and of one kind from the first step to the last, by whose means a run is
+            told to diverge.
         settings: What its checkpoints say of themselves beside the weights, a frozen dataclass.
     """
 
     model: nn.Module
+    watched: str
 
     @property
     def settings(self) -> Any:
@@ -67,6 +70,7 @@ class PlainTask:
 
     family: str
     settings: Any
+    watched: str = "loss"
 
     def weight(self, views: Views) -> float:
         """Targets that are there."""

@@ -116,7 +116,8 @@ class Trainer:
             setattr(self.model, "activation_checkpointing", True)  # noqa: B010  a plain flag, not a module
         freeze_all_but(self.model, config.only)
         place(self.model, self.world, config, task.initialise)
-        if initial is not None and last_checkpoint(run, self.world) is None:
+        last = last_checkpoint(run, self.world)  # whether there are initial weights or not: all processes ask
+        if initial is not None and last is None:
             check_weights(self.model, initial, "initial weights", fresh=fresh)
             assign(self.model, initial)
         self.optimisers = Optimisers(self.model, config.optim)
@@ -140,12 +141,20 @@ class Trainer:
         if rollback is not None:
             go_back(run, self.world, rollback, lambda before: self.identity.check(before, run, force=force))
         self._resume(force, resume_from)
-        for past in past_records(run, self.step):
-            self.divergence.observe(past["step"], past["loss"])
-            if "gradient_norm" in past:
-                self.spikes.observe(past["gradient_norm"])
+        for step, watched, norm in self.world.agree(self._past() if self.world.is_main else []):
+            self.divergence.observe(step, watched)
+            if norm is not None:
+                self.spikes.observe(norm)
         self.world.barrier()  # before the log is cut to what the checkpoint knows
         self.log = RunLog(run, config, self.step) if self.world.is_main else None
+
+    def _past(self) -> list[tuple[int, float, float | None]]:
+        """Steps that were taken, with the loss that is watched and the size of the gradient."""
+        watched = self.task.watched
+        return [
+            (past["step"], past.get(watched, past["loss"]), past.get("gradient_norm"))
+            for past in past_records(self.run_folder, self.step)
+        ]
 
     @property
     def damaged(self) -> int:
@@ -205,6 +214,7 @@ class Trainer:
                 self.heartbeat.explain(error, self.step)
                 raise
         self.heartbeat.stop()
+        self.interrupted &= self.step < config.steps
         return list_checkpoints(self.run_folder)[-1]
 
     def _step(self, parts: list[Views], top: Mapping[str, Tensor] | None = None) -> dict[str, float]:
@@ -286,7 +296,7 @@ class Trainer:
         record |= {"gradient_spike": float(spike), "damaged": float(self.damaged)}
         if self.log is not None:
             self.log.write(self.step, record)
-        if self.divergence.observe(self.step, record["loss"]):
+        if self.divergence.observe(self.step, record[self.task.watched]):
             places = drifted_parameters(self.model, self.ema.weights)
             self.faults.stop_diverged(self.step, self.divergence.good_step, self.divergence.best, places)
         if self.step % config.checkpoint_every == 0 or last or self._is_over:

@@ -21,10 +21,10 @@ from kaleidoscene.families.dit3d.config import Dit3dConfig, dit3d_base, dit3d_sm
 from kaleidoscene.families.dit3d.initialisation import initialise
 from kaleidoscene.families.dit3d.model import Dit3d
 from kaleidoscene.families.dit3d.plan import Dit3dPlan, flops_of, parameters_of
-from kaleidoscene.families.dit3d.recipes import dit3d_debug, dit3d_xl_views
+from kaleidoscene.families.dit3d.recipes import RECIPES, dit3d_debug, dit3d_xl_views
 from kaleidoscene.families.dit3d.settings import Dit3dSampling
 from kaleidoscene.families.dit3d.system import Dit3dSystem
-from kaleidoscene.families.dit3d.task import Dit3dLoss, Dit3dTask
+from kaleidoscene.families.dit3d.task import Dit3dLoss, Dit3dTask, seen_views
 from kaleidoscene.families.rae3d.statistics import TokenStatistics, read_statistics
 from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.rendering.renderer import TARGET_SEEDS
@@ -365,6 +365,13 @@ def test_the_papers_recipe_has_the_papers_numbers():
     assert (recipe.train.steps, recipe.train.ema_decay) == (80_000, 0.9995)
     assert (optim.learning_rate, optim.warmup, optim.betas) == (2e-4, 8000, (0.9, 0.95))
     assert (recipe.settings.sampling.steps, recipe.settings.sampling.guidance) == (50, 2.0)
+    views = {shape.views for shape in recipe.batches.shapes}
+    assert min(views) == 6 and max(views) == 18 and recipe.batches.image_size == recipe.settings.image_size
+    seen = seen_views(tuple(range(200)), min(views), 0, recipe.loss).sum(1)
+    assert 0.3 < float((seen == 1).float().mean()), "one image is what diffusion is used for"
+    ahead = replace(recipe, tokens_ahead=True).batches
+    assert not ahead.buckets and ahead.sampling.views == 1 and ahead.batch_size == 96
+    assert RECIPES["dit3d-xl-images"]().batches.batch_size == 384
 
 
 def test_from_an_autoencoder_to_different_views_of_one_image(tmp_path, shards, capsys, monkeypatch):

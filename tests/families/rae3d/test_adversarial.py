@@ -132,8 +132,8 @@ def test_views_are_varied_by_their_scene_alone():
     grey = torch.full((200, 3, 16, 24), 0.5)
     seen = varied(grey, _draws(1, _PLAYED, list(range(200))))
     shift = seen[:, 0, 8, 12] - 0.5
-    assert shift.min() < -0.4 and shift.max() > 0.4 and shift.abs().max() <= 0.5 and abs(float(shift.mean())) < 0.05
-    corners = (seen[:, :, 0, 0] == 0).all(1).float().mean()
+    assert shift.min() < -0.2 and shift.max() > 0.2 and shift.abs().max() <= 0.25 and abs(float(shift.mean())) < 0.025
+    corners = (seen[:, :, 0, 0] == 0.5).all(1).float().mean()
     assert 0.5 < corners < 0.95, "moved by up to an eighth, with nothing beyond the border"
 
 

@@ -90,6 +90,33 @@ def test_without_depth_points_are_not_learned(batch):
     assert "points" not in losses and losses["loss"].isfinite()
 
 
+def test_scenes_without_depth_say_nothing_of_points_or_background(batch):
+    """In a mixture with such that have it: their depth is 0 throughout, which is not known."""
+    made = task(background=1.0)
+    depth = batch.depth.clone()
+    depth[1] = 0
+    some = made.losses(replace(batch, depth=depth), 3)
+    assert some["loss"].isfinite() and some["background"] > 0
+    none = made.losses(replace(batch, depth=torch.zeros_like(depth)), 3)
+    assert none["background"] == 0 and none["points"] == 0
+    assert none["loss"].isfinite()
+
+
+def test_the_stream_of_residuals_is_exact_whatever_the_autocast_type(batch):
+    made, seen = task(), []
+    for unit in made.model.units().values():
+        unit.register_forward_hook(lambda _, args, out: seen.extend((args[0].dtype, out[0].dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        made.losses(batch, 3)
+    assert seen and set(seen) == {torch.float32}
+
+
+def test_what_is_watched_is_of_one_kind(batch):
+    """A confident network has a loss below 0, and a discriminator adds its own later on: neither is divergence."""
+    made = task()
+    assert made.watched == "image" and made.losses(batch, 3)["image"] > 0
+
+
 def test_a_scene_has_the_same_noise_and_hidden_views_in_any_batch(batch):
     made = task(masked=0.8)
     visible = made._visible((3, 9, 4), 4, 7)

@@ -172,6 +172,11 @@ def test_the_papers_recipe_has_the_papers_numbers():
     assert (optim.weight_decay, optim.betas, optim.fall, recipe.settings.image_size) == (
         0.05, (0.9, 0.95), "cosine", (256, 256),
     )  # fmt: skip
+    sampling = recipe.data.sampling
+    assert (sampling.views - (sampling.max_targets or 0), sampling.max_targets, sampling.masking) == (6, 3, "none")
+    short = RECIPES["rng-objaverse-15k"]().train
+    assert short.optim.factor(short.optim.warmup, short.steps) == 1  # it falls from where the rise ends
+    assert short.optim.factor(7500, short.steps) == pytest.approx(0.691, abs=1e-3)
     assert (recipe.loss.points, recipe.loss.cameras, recipe.loss.foreground_steps) == (0.2, 1.0, 10_000)
 
 

@@ -110,9 +110,12 @@ class Dit3dRecipe(PlainRecipe):
 
     @property
     def batches(self) -> BatchConfig:
-        """``data`` at the size of the network; of tokens one draw a scene."""
+        """``data`` at the size of the network; of tokens one draw of as many scenes as there are at most."""
         data = super().batches
-        return replace(data, sampling=SINGLE, augmentation=Augmentation.none()) if self.tokens_ahead else data
+        if not self.tokens_ahead:
+            return data
+        most = max(shape.batch_size for shape in data.shapes)
+        return replace(data, batch_size=most, buckets=(), sampling=SINGLE, augmentation=Augmentation.none())
 
     @property
     def plan(self) -> Plan:

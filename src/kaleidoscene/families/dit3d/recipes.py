@@ -12,6 +12,7 @@ from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.families.dit3d.config import Dit3dConfig, dit3d_base, dit3d_small, dit3d_xl
 from kaleidoscene.families.dit3d.recipe import Dit3dRecipe
 from kaleidoscene.families.dit3d.settings import Dit3dSettings
+from kaleidoscene.families.rae3d.recipes import IMAGES, PROCESSES, token_budget_buckets
 from kaleidoscene.training.config import TrainConfig
 from kaleidoscene.training.optim import OptimConfig
 
@@ -23,14 +24,17 @@ def _paper(model: Dit3dConfig) -> Dit3dRecipe:
     return Dit3dRecipe(
         settings=Dit3dSettings(model=model),
         data=BatchConfig(
-            batch_size=32, reference_dropout=0.0, augmentation=Augmentation.none(),
-            sampling=ViewSampling(views=18, kind="uniform", masking="none"),
+            batch_size=PROCESSES, reference_dropout=0.0, augmentation=Augmentation.none(),
+            # Of six views one or two are seen, of eighteen two to seven: the case of one image is among them.
+            sampling=ViewSampling(views=IMAGES[1], kind="uniform", masking="none"), buckets=token_budget_buckets(),
         ),
         synthetic=None,
         train=TrainConfig(
             steps=80_000, ema_decay=0.9995, precision="bf16", device="cuda", sharding="ddp", compile=True,
             accumulate=None, workers=8,
-            optim=OptimConfig(learning_rate=2e-4, warmup=8000, cooldown=0.9, fall="cosine", betas=(0.9, 0.95)),
+            optim=OptimConfig(
+                learning_rate=2e-4, warmup=8000, cooldown=0.9, fall="cosine", weight_decay=0.0, betas=(0.9, 0.95)
+            ),
         ),
     )  # fmt: skip
 
@@ -55,7 +59,7 @@ def _images(views: Dit3dRecipe) -> Dit3dRecipe:
     return replace(
         views, settings=replace(views.settings, model=replace(views.settings.model, classes=IMAGENET)),
         loss=replace(views.loss, all_hidden=1.0),
-        data=replace(views.data, sampling=SINGLE),
+        data=replace(views.data, sampling=SINGLE, buckets=(), batch_size=PROCESSES * sum(IMAGES) // 2),
     )  # fmt: skip
 
 

@@ -179,8 +179,8 @@ class Refinement(nn.Module):
         """How likely there is a surface in the bins of cells, as logits of each bin that is reached."""
         size = context.shape[-2:]
         places = Lattice().places(size, context.device).flatten(0, 1)
-        points = RayPoints.of(targets, places, RayPoints.even_steps(first.depths, places.device))
         with torch.autocast(context.device.type, enabled=False):
+            points = RayPoints.of(targets, places, RayPoints.even_steps(first.depths, places.device))
             look = first.look(sources, points)
             assert look.matches is not None, "sources without features"
             logits = first.occupancies(look.evidence, context.flatten(3))

@@ -31,6 +31,7 @@ from kaleidoscene.families.kaleido.system import KaleidoSystem
 from kaleidoscene.flow.path import interpolate, masked_mean_square, velocity, velocity_from_data
 from kaleidoscene.flow.timesteps import TimestepSampler
 from kaleidoscene.nn.positions import ViewPositions
+from kaleidoscene.nn.precision import no_autocast
 from kaleidoscene.nn.view_parallel import ViewGroup
 from kaleidoscene.nn.windows import Windows
 from kaleidoscene.randomness import draw_noise, seeded
@@ -100,6 +101,8 @@ class Prepared:
 
 class KaleidoTask:
     """Loss of a batch of views: noise the targets, keep the references clean, compare velocities on the targets."""
+
+    watched = "loss"
 
     def __init__(
         self, settings: KaleidoSettings, loss: KaleidoLoss, *, codec: Codec, features: FeatureEncoder | None = None
@@ -182,7 +185,8 @@ class KaleidoTask:
         if found:
             scale = world_of(views, self.settings.scale_from).scale.to(views.depth)
             depth = views.depth / scale[:, None, None, None]
-            known = KnownSurfaces.of(prepared.positions, depth, views.mask)
+            with no_autocast(depth):  # geometry stays exact
+                known = KnownSurfaces.of(prepared.positions, depth, views.mask)
             (surfaces,) = found
             n = prepared.num_references
             terms = depth_losses(surfaces, known, n, lattice, prepared.counts, prepared.present)

@@ -40,13 +40,15 @@ def adaptive_weight(
 def varied(images: Float[Tensor, "n 3 h w"], generators: list[torch.Generator]) -> Float[Tensor, "n 3 h w"]:
     """Other brightness, saturation, contrast and place (DiffAugment without cut-outs), with gradients.
 
+    It is told of images in [-1, 1], which these are while it acts: the border that moves in is grey.
+
     Args:
         images: In [0, 1].
         generators: One for each image.
     """
     draws = torch.stack([torch.rand(5, generator=generator) for generator in generators]).to(images)
     brightness, saturation, contrast = (draws[:, n, None, None, None] for n in range(3))
-    x = images + (brightness - 0.5)
+    x = 2 * images - 1 + (brightness - 0.5)
     grey = x.mean(1, keepdim=True)
     x = (x - grey) * 2 * saturation + grey
     middle = x.mean((1, 2, 3), keepdim=True)
@@ -56,4 +58,4 @@ def varied(images: Float[Tensor, "n 3 h w"], generators: list[torch.Generator]) 
     padded = F.pad(x, (right, right, down, down))
     tops, lefts = ((draws[:, n] * (2 * most + 1)).long().tolist() for n, most in ((3, down), (4, right)))
     shifted = zip(padded, tops, lefts, strict=True)
-    return torch.stack([one[:, top : top + h, left : left + w] for one, top, left in shifted])
+    return 0.5 + 0.5 * torch.stack([one[:, top : top + h, left : left + w] for one, top, left in shifted])

@@ -196,11 +196,11 @@ class Embedder(nn.Module):
             features = self.pixels(patchify(shown, self.config.patch_size))
         assert features is not None
         poses = self.rays_of(rays, visible)
-        return torch.where(seen, features, 0.0).to(poses.dtype) + poses
+        return torch.where(seen, features, 0.0).to(poses.dtype) + poses  # the stream of residuals is exact
 
     def rays_of(self, rays: Float[Tensor, "batch views h w 6"], visible: Bool[Tensor, "batch views"] | None) -> Tensor:
         """Tokens of rays alone; of targets ``visible`` is None, which is as if they were not seen."""
         shown = rays.new_zeros(rays.shape[:2]) if visible is None else visible.to(rays.dtype)
         channel = shown[..., None, None, None].expand(*rays.shape[:4], 1)
         full = torch.cat([rays, channel], dim=-1).movedim(-1, 2)
-        return self.rays(patchify(full, self.config.patch_size))
+        return exact(self.rays(patchify(full, self.config.patch_size)))

@@ -60,7 +60,7 @@ def rae3d_paper() -> Rae3dRecipe:
             steps=120_000, precision="bf16", device="cuda", sharding="ddp", compile=True, accumulate=None, workers=8,
             activation_checkpointing=True,
             optim=OptimConfig(
-                learning_rate=2e-4, warmup=8000, cooldown=0.933, fall="cosine", betas=(0.9, 0.95)
+                learning_rate=2e-4, warmup=8000, cooldown=0.933, fall="cosine", weight_decay=0.0, betas=(0.9, 0.95)
             ),
         ),
     )  # fmt: skip

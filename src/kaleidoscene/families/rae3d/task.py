@@ -69,6 +69,7 @@ class Rae3dTask(PlainTask):
     """Losses of a batch of posed views."""
 
     family = "rae3d"
+    watched = "image"  # where points are told with a confidence, the loss may fall below 0
 
     def __init__(
         self,
@@ -165,7 +166,8 @@ class Rae3dTask(PlainTask):
             )  # fmt: skip
             total = total + loss.points * terms["points"]
             if loss.background:
-                nothing = (depth == 0).flatten(0, 1)[..., None]
+                tells = (depth > 0).flatten(1).any(1)[:, None, None, None]  # scenes without depth maps are all 0
+                nothing = ((depth == 0) & tells).flatten(0, 1)[..., None]
                 terms["background"] = torch.where(nothing, decoded.points.flatten(0, 1), 0.0).abs().mean()
                 total = total + loss.background * terms["background"]
         return {"loss": total} | {name: term.detach() for name, term in terms.items()}

@@ -87,7 +87,7 @@ class RngRecipe(EncodedRecipe):
         if scene.depth is None:
             raise KaleidosceneError(
                 f"{folder.name}: no depth is stored, which RnG learns from; make shards with depth "
-                "(kaleidoscene synthesize --scenes.depth)."
+                "(kaleidoscene synthesize --scenes.depth, convert --shards.depth)."
             )
 
     def make_task(self, device: str) -> RngTask:

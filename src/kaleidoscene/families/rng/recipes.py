@@ -27,7 +27,7 @@ def rng_objaverse_40k() -> RngRecipe:
         data=BatchConfig(
             batch_size=96, share_counts=6, depth=True, reference_dropout=0.0, augmentation=Augmentation.none(),
             # One to six sources, where the paper has four: users have any number (open choice).
-            sampling=ViewSampling(views=9, kind="uniform", masking="drop", max_targets=3),
+            sampling=ViewSampling(views=9, kind="uniform", masking="none", max_targets=3),
         ),
         synthetic=None,
         train=TrainConfig(
@@ -45,7 +45,8 @@ def rng_objaverse_15k() -> RngRecipe:
     base, steps = rng_objaverse_40k(), 15_000
     return replace(
         base, loss=replace(base.loss, foreground_steps=steps // 4), data=replace(base.data, batch_size=64),
-        train=replace(base.train, steps=steps),
+        # It falls from where the rise ends.
+        train=replace(base.train, steps=steps, optim=replace(base.train.optim, cooldown=0.8)),
     )  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def _nano_network() -> RngConfig:
 
 
 def rng_nano() -> RngRecipe:
-    """For a CPU: 64 px, one to six sources of procedural objects and scans with exact depth."""
+    """For a CPU: 64 px, one to eight sources (mostly few) of procedural objects and scans with exact depth."""
     steps = 8000
     return RngRecipe(
         settings=RngSettings(model=_nano_network(), image_size=(64, 64), field_of_view=49.1, background="white"),

@@ -56,6 +56,7 @@ class RngTask(PlainTask):
     """Losses of a batch of views with depth."""
 
     family = "rng"
+    watched = "image"  # where points are told with a confidence, the loss may fall below 0
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kaleidoscene.encoders.features import IMAGENET_MEAN, IMAGENET_STD
 from kaleidoscene.families.rng.config import RngConfig
 from kaleidoscene.nn.patches import patchify
+from kaleidoscene.nn.precision import exact
 from kaleidoscene.nn.rotary import grid_angles
 from kaleidoscene.nn.vit import ViTBlock
 
@@ -33,7 +34,7 @@ class PatchEncoder(nn.Module):
         """Tokens of images that are standardised."""
         grid = (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
         angles = grid_angles(grid, self.head_dim, device=images.device)
-        x = self.embed(patchify(images, self.patch_size))
+        x = exact(self.embed(patchify(images, self.patch_size)))
         for block in self.blocks:
             x, _ = block(x, angles)
         return self.norm(x)

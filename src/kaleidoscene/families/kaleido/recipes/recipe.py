@@ -165,6 +165,11 @@ class KaleidoRecipe:
                     )
         if scene.cameras is None:
             return
+        if self.loss.depth and scene.depth is None:
+            raise KaleidosceneError(
+                f"{folder.name}: no depth is stored, which this recipe learns from; make shards with depth "
+                "(kaleidoscene synthesize --scenes.depth, convert --shards.depth)."
+            )
         h, w = scene.rgba.shape[1:3] if scene.latents is None else scene.latents.image_size
         focal, lenses = float(scene.cameras.intrinsics[0, 1, 1]), settings.lenses
         angle = math.degrees(field_of_view(focal, min(h, w) if lenses is None else max(h, w)))
