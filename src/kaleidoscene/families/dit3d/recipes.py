@@ -83,7 +83,7 @@ def dit3d_nano() -> Dit3dRecipe:
     return Dit3dRecipe(
         settings=Dit3dSettings(
             model=Dit3dConfig(
-                depth=6, width=256, heads=4, tokens=128, channels=192, head_depth=2, head_width=384, head_heads=6
+                depth=6, width=256, heads=4, tokens=256, channels=192, head_depth=2, head_width=384, head_heads=6
             ),
             image_size=(64, 64), field_of_view=49.1,
         ),

@@ -67,12 +67,12 @@ def rae3d_paper() -> Rae3dRecipe:
 
 
 def rae3d_nano() -> Rae3dRecipe:
-    """For a CPU: 64 px, 128 tokens, one to seven given views with depth; from ``rae3d-nano-images`` (--init)."""
+    """For a CPU: 64 px, 256 tokens, one to seven given views with depth; from ``rae3d-nano-images`` (--init)."""
     return Rae3dRecipe(
         settings=Rae3dSettings(
             model=Rae3dConfig(
                 # Tokens that stand for places learn in 60 steps what takes 500 without (benchmarks/rae3d_training.md).
-                width=192, heads=6, patch_size=8, tokens=128, neck_depth=6, decoder_depth=4, decoder="causal",
+                width=192, heads=6, patch_size=8, tokens=256, neck_depth=6, decoder_depth=4, decoder="causal",
                 located=True, encoder=EncoderConfig(kind="image"), point_layers=(0, 1, 2, 3),
                 points=DPTConfig(channels=(32, 48, 64, 64), fused=24, last=12),
             ),
