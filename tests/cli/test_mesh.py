@@ -106,7 +106,8 @@ def test_views_all_around_are_those_of_the_paper():
         ("default", ["--out", "."], "the output folder is the one we are in"),
     ],
 )
-def test_options_of_another_way_are_refused(model, more, said, tmp_path, capsys):
+def test_options_of_another_way_are_refused(model, more, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     command = ["reconstruct", str(BUS), "--model", model, "--out", str(tmp_path / "out"), *more]
     assert main(command) == 1
     assert said in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -53,7 +53,8 @@ class ViewSampling:
         if self.views < 2 and not single:
             raise ValueError(f"A training scene needs at least 2 views, got {self.views}.")
 
-        if self.max_targets is not None and not 0 < self.max_targets < self.views:
+        fits = self.max_targets is None or 0 < self.max_targets < (self.views if self.masking == "none" else math.inf)
+        if not fits:
             raise ValueError(f"max_targets must be from 1 to below {self.views} views, got {self.max_targets}.")
 
     def of(self, views: int | None) -> ViewSampling:
