@@ -90,6 +90,11 @@ def _small_mask(document, folder):
     document["frames"][2]["mask_path"] = "m.png"
 
 
+def _square_depth(document, folder):
+    Image.fromarray(np.full((30, 30), 1000, np.uint16)).save(folder / "d.png")
+    document["frames"][2]["depth_file_path"] = "d.png"
+
+
 def _set(m, place, value):
     m[place] = value
     return m
@@ -138,6 +143,7 @@ FAULTS = {
     "distortion ignored": (_put({"camera_model": "PINHOLE"}), "distortion-ignored"),
     "impossible distortion": (_put({"k1": -3.0}), "distortion"),
     "mask of another size": (_small_mask, "mask"),
+    "depth map of another shape": (_square_depth, "depth"),
     "no focal length": (lambda d, f: [d.pop(k, None) for k in ("fl_x", "fl_y", "camera_angle_x")], "no-focal"),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Captures out and in again: cameras to the last digit, image files byte for byte."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL.ExifTags import IFD, Base
 
 from kaleidoscene.api import load
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.conversion.images import pinhole_capture
+from kaleidoscene.captures.conversion.images import pinhole_capture, write_images
 from kaleidoscene.captures.conversion.points import point_cloud
 from kaleidoscene.captures.conversion.tools import WRITERS, dropped
 from kaleidoscene.captures.formats.registry import read_capture
@@ -24,6 +25,7 @@ from kaleidoscene.datasets.shard_writing import write_shard
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.distortion import Distortion
+from kaleidoscene.images.files import read_image
 from kaleidoscene.images.fitting import fit_depths, fit_views
 from tests import own_captures
 from tests.captures.test_formats import write_clip
@@ -192,6 +194,29 @@ def test_a_scene_stays_a_scene_in_blenders_form(tmp_path):
     (tmp_path / "out").mkdir()
     WRITERS["blender"](replace(capture, frames=frames), tmp_path / "out")
     assert read_capture(tmp_path / "out").centred == "scene"
+
+
+def test_an_archive_of_another_tool_keeps_its_cameras_and_points(tmp_path, capsys):
+    capture = _capture(tmp_path / "in", Distortion())
+    (tmp_path / "scene").mkdir()
+    WRITERS["colmap"](capture, tmp_path / "scene")
+    shutil.make_archive(str(tmp_path / "scene"), "zip", tmp_path, "scene")
+    assert main(["capture", str(tmp_path / "scene.zip"), "--out", str(tmp_path / "out")]) == 0
+    assert "cameras, which are kept" in (tmp_path / "out" / "capture.html").read_text()
+    back, before = read_capture(tmp_path / "out"), read_capture(tmp_path / "scene")
+    torch.testing.assert_close(back.exact_cameras.world_from_cam, before.exact_cameras.world_from_cam)
+    assert back.points is not None and len(back.points.positions) == 30
+
+
+def test_endings_that_others_do_not_read_become_png(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)).save(tmp_path / "a.WEBP")
+    camera = ring(1, (12, 20)).to(torch.float64)
+    frame = Frame(tmp_path / "a.WEBP", (12, 20), camera.world_from_cam[0], camera.intrinsics[0])
+    capture = Capture("a", "test", tmp_path, (frame,))
+    (written,) = write_images(capture, tmp_path / "out", as_png=[".webp"]).frames
+    assert written.image.name == "a.png" and read_image(written.image)[0].equal(read_image(frame.image)[0])
+    (kept,) = write_images(capture, tmp_path / "kept").frames
+    assert kept.image.name == "a.WEBP"
 
 
 def test_a_point_cloud_from_depth_lies_on_what_is_seen(tmp_path):

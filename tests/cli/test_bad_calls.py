@@ -184,6 +184,7 @@ CALLS = {
     "train": "recipe is missing",
     "train bogus": "Unknown recipe 'bogus'",
     "train kaleido-nan": "did you mean 'kaleido-nano'",
+    f"pose {CAPTURE}/images --out out --pose.seed -1": "seed must be at least 0",
     f"{TRAIN} --data.image-size 48 64": "--data.image-size 48 64: the network of this recipe is of 32x32",
     "train kaleido-nano-places --out out --init places --data.image-size 64 64": "batches of several shapes; leave it",
     "train rng-nano --out out --data.image-size 128 128": "the network of this recipe is of 64x64",

@@ -15,11 +15,11 @@ from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.checking.report import write_findings
 from kaleidoscene.captures.checking.run import check_capture
 from kaleidoscene.captures.conversion.images import write_images
+from kaleidoscene.captures.conversion.tools import to_nerfstudio
 from kaleidoscene.captures.findings import Finding
 from kaleidoscene.captures.formats.registry import BARE, find_posed, read_capture, scan_capture
 from kaleidoscene.captures.formats.transforms_json_writer import write_frames
 from kaleidoscene.captures.intake import sharpest, take_in
-from kaleidoscene.captures.ply import write_ply
 from kaleidoscene.captures.posing import NoCamerasError, PoseConfig, PoseResult, estimate_poses
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import whole_folder
@@ -124,10 +124,7 @@ class CapturingJob:
             steps += [f"{note[0].upper()}{note[1:]}." for note in capture.notes]
             self._check_masks(capture)
             if given:
-                if capture.points is not None:
-                    write_ply(folder / "points.ply", capture.points)
-                points = None if capture.points is None else "points.ply"
-                write_frames(folder / "transforms.json", write_images(capture, folder), points=points)
+                to_nerfstudio(capture, folder)
                 posed, more, advice = len(capture), [], []
             else:
                 posed, more, advice = self._give_cameras(capture, folder, on_stage)

@@ -164,8 +164,7 @@ class ReconstructionJob:
         self._write_views(folder, views)
         scene.save(folder / _SCENE)
         write_cloud(folder, cloud, scene.up)
-        pixel = scene.view.distance / float(scene.cameras.intrinsics[0, 1, 1])
-        write_splats(folder / "splats.ply", cloud, radius=0.6 * pixel)
+        write_splats(folder / "splats.ply", cloud, radius=0.6 * _pixel(scene))
         self._write_pictures(folder, scene, views, cloud, partial(advance, "turntable"))
         faces = 0 if mesh is None else len(mesh)
         return Reconstructed(len(cloud), faces, len(self.capture), *self._pose_scores(scene))
@@ -220,7 +219,7 @@ class ReconstructionJob:
         self, folder: Path, scene: Reconstruction, views: PointViews, cloud: SurfacePoints, on_frame: Callable
     ) -> None:
         """The turntable, coloured and lit side by side, and the contact sheet."""
-        size = 1.5 * scene.view.distance / float(scene.cameras.intrinsics[0, 1, 1])
+        size = 1.5 * _pixel(scene)
         path = enlarged(orbit(scene.view, self.turntable, elevation=20.0))
         draw = partial(draw_cloud, cloud, size=size)
         write_turntable(folder, path, draw, fps=self.fps, on_frame=on_frame)
@@ -231,6 +230,11 @@ class ReconstructionJob:
         pairs = [draw(drawn[number]) for number in range(len(drawn))]
         rows += [SheetRow("cloud", [one for one, _ in pairs]), SheetRow("its shape", [one for _, one in pairs])]
         write_contact_sheet(folder / "contact_sheet.png", rows)
+
+
+def _pixel(scene: Reconstruction) -> float:
+    """Width of one at the object, world units."""
+    return scene.view.distance / float(scene.cameras.intrinsics[0, 1, 1])
 
 
 def choose_sources(

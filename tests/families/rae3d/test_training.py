@@ -249,6 +249,10 @@ def test_from_the_command_line_to_views_with_depth(tmp_path, shards, capsys):
     train = ["train", "rae3d-debug", "--out", run, "--shards", str(shards), "--train.steps", "3"]
     assert main([*train, "--features", "x"]) == 1
     assert "trains its own encoder of images" in capsys.readouterr().err
+    bare = ["--scenes.image-size", "32", "32", "--scenes.views", "4", "--scenes.scenes", "4"]
+    assert main(["synthesize", str(tmp_path / "bare"), *bare]) == 0
+    assert main([*train[:5], str(tmp_path / "bare")]) == 1
+    assert "no depth is stored, from which the decoder of points learns" in capsys.readouterr().err
     assert main([*train, "--train.checkpoint-every", "1"]) == 0
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(records) == 3 and all(record["points"] == record["points"] for record in records)

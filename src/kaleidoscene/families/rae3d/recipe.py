@@ -10,6 +10,8 @@ import torch
 import tyro
 
 from kaleidoscene.datasets.batch_config import BatchConfig
+from kaleidoscene.datasets.shards import ShardFolder
+from kaleidoscene.datasets.stored import StoredScene
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.encoded_recipe import EncodedRecipe
@@ -75,6 +77,19 @@ class Rae3dRecipe(EncodedRecipe):
             raise KaleidosceneError("--discriminator-features: this recipe's discriminator looks at no DINOv2.")
         judge = replace(model.discriminator, source=options.discriminator_features)
         return replace(recipe, settings=replace(recipe.settings, model=replace(model, discriminator=judge)))
+
+    def check_shards(self, folder: ShardFolder, scene: StoredScene) -> None:
+        """Raise if they hold no views, or no depth where a depth of 0 is said to be background.
+
+        Raises:
+            KaleidosceneError: With what to make.
+        """
+        super().check_shards(folder, scene)
+        if self.data.depth and self.loss.background and scene.depth is None:
+            raise KaleidosceneError(
+                f"{folder.name}: no depth is stored, from which the decoder of points learns; make shards with depth "
+                "(kaleidoscene synthesize --scenes.depth, convert --shards.depth), or train rae3d-nano-images."
+            )
 
     @property
     def plan(self) -> Plan:
