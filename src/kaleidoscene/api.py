@@ -220,7 +220,13 @@ class Model:
         return Reconstruction.load(path, self.system)
 
     def render(
-        self, capture: Capture, *, cameras: Cameras, seed: int = 0, plan: RenderPlan | None = None
+        self,
+        capture: Capture,
+        *,
+        cameras: Cameras,
+        seed: int = 0,
+        plan: RenderPlan | None = None,
+        depth: bool = True,
     ) -> RenderedViews:
         """Render new views from all views of ``capture``.
 
@@ -229,8 +235,11 @@ class Model:
             cameras: Of the new views, in the world of the capture; poses count, the lens is the model's.
             seed: The same seed gives the same images.
             plan: Together, each by itself or one after the other; by default the model's own.
+            depth: Depth maps as well, of models that render them; without, views of such models come in about half the
+                time.
         """
-        chunks = list(self.render_chunks(capture, cameras=cameras, seed=seed, plan=plan or self.system.default_plan))
+        plan = plan or self.system.default_plan
+        chunks = list(self.render_chunks(capture, cameras=cameras, seed=seed, plan=plan, depth=depth))
         order = torch.tensor([index for chunk in chunks for index in chunk.indices]).argsort()
         images = torch.cat([chunk.images for chunk in chunks])[order]
         maps = [chunk.depths for chunk in chunks if chunk.depths is not None]
@@ -245,6 +254,7 @@ class Model:
         seed: int,
         plan: RenderPlan,
         masked: bool = False,
+        depth: bool = True,
         on_step: OnStep | None = None,
         finished: Finished | None = None,
     ) -> Iterator[Chunk]:
@@ -264,7 +274,7 @@ class Model:
         scene = self.system.renderer.encode(images[None], reference_cameras.reshape(1, len(capture)))
         yield from render_in_order(
             self.system.renderer, scene, reference_cameras, targets, plan,
-            seed=seed, on_step=on_step, finished=finished,
+            seed=seed, depth=depth, on_step=on_step, finished=finished,
         )  # fmt: skip
 
     def _check_memory(self, references: int, targets: int, plan: RenderPlan) -> None:

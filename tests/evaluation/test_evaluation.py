@@ -58,7 +58,7 @@ def test_a_perfect_renderer_scores_100():
         def expect(self, scene, cameras):
             return renderer.expect(scene, cameras)
 
-        def render(self, scene, cameras, *, seeds, independent=False, on_step=None):
+        def render(self, scene, cameras, *, seeds, independent=False, depth=True, on_step=None):
             from kaleidoscene.rendering.renderer import Rendering
 
             images = torch.stack([lookup[tuple(c.tolist())] for c in cameras.centres[0]])

@@ -50,7 +50,7 @@ class Knowing(PlainRenderer):
         poses[:, 1:2] = poses[:, 1:2] @ turn
         return Known(cameras, replace(cameras, world_from_cam=poses))
 
-    def render(self, scene, cameras, *, seeds, independent=False, on_step=None):
+    def render(self, scene, cameras, *, seeds, independent=False, depth=True, on_step=None):
         views = views_of_a_sphere(cameras[0])
         depths = self.depth * views.depths
         if not self.points:

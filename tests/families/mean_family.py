@@ -75,7 +75,7 @@ class MeanRenderer(PlainRenderer):
         return MeanScene(images, cameras)
 
     @torch.no_grad()
-    def render(self, scene, cameras, *, seeds, independent=False, on_step=None):
+    def render(self, scene, cameras, *, seeds, independent=False, depth=True, on_step=None):
         image = self.model(scene.images).clamp(0, 1)
         return Rendering(image[:, None].expand(-1, cameras.batch_shape[1], -1, -1, -1), cameras)
 

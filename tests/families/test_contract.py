@@ -112,6 +112,23 @@ def test_the_renderer_keeps_the_protocol(made):
     assert renderer.render(scene, targets, seeds=[1, 2, 3]).images.equal(first.images)
 
 
+def test_views_without_depth_do_not_run_what_makes_points(made):
+    renderer = made[0].renderer
+    network = getattr(renderer, "autoencoder", None)
+    network = renderer.model if network is None else network.renderer.model
+    makers = [module for name, module in network.named_modules() if name == "points"]
+    assert bool(makers) == renderer.capabilities.renders_points
+    ran: list[object] = []
+    for maker in makers:
+        maker.register_forward_hook(lambda maker, *_: ran.append(maker))
+    cameras = ring(4, made[0].image_size, batch=(1,))
+    scene = renderer.encode(torch.rand(1, 2, 3, *made[0].image_size), cameras[:, :2])
+    renderer.render(scene, cameras[:, 2:], seeds=[0, 1], depth=False)
+    assert not ran
+    renderer.render(scene, cameras[:, 2:], seeds=[0, 1])
+    assert bool(ran) == bool(makers)
+
+
 def test_capabilities_are_kept(made):
     """What a family says it can do it does; what it says it cannot is refused in one sentence."""
     system, _, _ = made
@@ -122,6 +139,9 @@ def test_capabilities_are_kept(made):
     rendering = renderer.render(scene, cameras[:, 2:], seeds=[0, 1])
     assert (rendering.depths is not None) == can.renders_depth
     assert (rendering.points is not None) == (rendering.confidence is not None) == can.renders_points
+    alone = renderer.render(scene, cameras[:, 2:], seeds=[0, 1], depth=False)
+    assert alone.images.equal(rendering.images)
+    assert alone.depths is None and alone.points is None and alone.confidence is None
     assert isinstance(system, Sampler) == can.samples
     if can.takes_back_views:
         assert renderer.extend(scene, rendering.images[:, :1], cameras[:, 2:3], keep=[0]).num_references == 2

@@ -85,6 +85,7 @@ class BaselineRenderer(PlainRenderer):
         *,
         seeds: Sequence[int],
         independent: bool = False,
+        depth: bool = True,
         on_step: OnStep | None = None,
     ) -> Rendering:
         """Targets, each made without the others."""
@@ -92,7 +93,7 @@ class BaselineRenderer(PlainRenderer):
         images, depths = self.make(scene, cameras[0])
         if on_step is not None:
             on_step(1, 1)
-        return Rendering(images.clamp(0, 1)[None], cameras, None if depths is None else depths[None])
+        return Rendering(images.clamp(0, 1)[None], cameras, None if depths is None or not depth else depths[None])
 
     def extend(
         self, scene: Scene, images: Float[Tensor, "1 new 3 h w"], cameras: Cameras, *, keep: Sequence[int]

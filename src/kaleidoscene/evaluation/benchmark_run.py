@@ -133,7 +133,8 @@ class BenchmarkRun:
         estimate = ESTIMATORS.get(self.protocol.adherence)
         own = None if estimate is None else measure_adherence(truth, cameras, estimate)
         sequences = sequence_metrics(self.protocol)
-        depths = views.depths(split.targets) if needs_true_depth(self.protocol.metrics) else truth.new_zeros(0)
+        judged = needs_true_depth(self.protocol.metrics)
+        depths = views.depths(split.targets) if judged else truth.new_zeros(0)
         try:
             own_sequences = {key: metric.measure(truth, depths, cameras) for key, metric in sequences.items()}
         except KaleidosceneError as error:
@@ -141,7 +142,7 @@ class BenchmarkRun:
         for count in self.protocol.counts:
             score = score_scene(
                 self.renderer, views, split, count, metrics=self.metrics, seed=self.seed,
-                independent=not self.protocol.joint, scale_sweep=self.protocol.scale_sweep,
+                independent=not self.protocol.joint, depth=judged, scale_sweep=self.protocol.scale_sweep,
                 sweep_axes=self.protocol.sweep_axes,
             )  # fmt: skip
             shown = within(score.images, boxes)

@@ -62,7 +62,7 @@ class Score:
         values: By metric, of every target.
         copy: Likewise, of copying the reference with the nearest viewing direction.
         images: What was rendered.
-        depths: Likewise, along the optical axis in world units; None of renderers that know none.
+        depths: Likewise, along the optical axis in world units; None where they were not wanted or are not known.
         oracle_scale: The factor on the distance of targets that scores best, where a sweep was asked for.
         oracle_axes: What of the distance it was applied to.
         oracle: Scores at that factor, chosen by looking at the truth.
@@ -94,6 +94,7 @@ def score_scene(
     metrics: dict[str, PairMetric] = DEFAULT_METRICS,
     seed: int = 0,
     independent: bool = True,
+    depth: bool = False,
     scale_sweep: Sequence[float] = (),
     sweep_axes: Sequence[SweepAxes] = ("all",),
 ) -> Score:
@@ -107,6 +108,7 @@ def score_scene(
         metrics: By name; ``psnr`` is among them where there is a sweep.
         seed: Of the noise.
         independent: Render every target alone; else all targets see each other.
+        depth: Depths are wanted as well, of renderers that know them.
         scale_sweep: See :class:`kaleidoscene.evaluation.protocols.Protocol`; used with one reference.
         sweep_axes: Likewise.
 
@@ -128,8 +130,9 @@ def score_scene(
         for start in range(0, len(targets), step):
             part = cameras[list(range(start, min(start + step, len(targets))))]
             views = renderer.render(
-                ready, part.reshape(1, len(part)), seeds=seeds[start : start + step], independent=independent
-            )
+                ready, part.reshape(1, len(part)), seeds=seeds[start : start + step], independent=independent,
+                depth=depth,
+            )  # fmt: skip
             parts.append(views.images[0].cpu())
             depths += [] if views.depths is None else [views.depths[0].cpu()]
         images = torch.cat(parts)

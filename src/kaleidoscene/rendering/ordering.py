@@ -69,7 +69,7 @@ class Chunk:
     Attributes:
         indices: Their places in the request.
         images: RGB in [0, 1].
-        depths: Along the optical axis in world units, 0 where nothing is met; None of renderers that know none.
+        depths: Along the optical axis in world units, 0 where nothing is met; None where not wanted, or not known.
         is_new: False where an earlier run had rendered them.
     """
 
@@ -91,6 +91,7 @@ def render_in_order(
     plan: RenderPlan,
     *,
     seed: int,
+    depth: bool = True,
     on_step: OnStep | None = None,
     finished: Finished | None = None,
 ) -> Iterator[Chunk]:
@@ -105,6 +106,7 @@ def render_in_order(
         cameras: Of the targets, ``(targets,)``.
         plan: Order and grouping.
         seed: Any number.
+        depth: Depths are wanted as well, of renderers that know them.
         on_step: Progress inside a call.
         finished: What need not be rendered again.
 
@@ -130,7 +132,7 @@ def render_in_order(
         if done is None:
             rendering = renderer.render(
                 scene, chosen, seeds=[seed * TARGET_SEEDS + i for i in indices],
-                independent=plan.mode == "independent", on_step=on_step,
+                independent=plan.mode == "independent", depth=depth, on_step=on_step,
             )  # fmt: skip
             depths = None if rendering.depths is None else rendering.depths[0]
             done = Chunk(indices, rendering.images[0], depths)

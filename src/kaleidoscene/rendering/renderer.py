@@ -71,8 +71,8 @@ class Rendering:
     Attributes:
         images: RGB in [0, 1].
         cameras: They were taken with.
-        depths: Along the optical axis in world units, 0 where nothing is met; None of renderers that know none.
-        points: World points of the pixels; None of renderers that know none.
+        depths: Along the optical axis in world units, 0 where nothing is met; None where not wanted, or not known.
+        points: World points of the pixels; None likewise.
         confidence: How sure the points are, at least 0; None without points.
     """
 
@@ -128,11 +128,13 @@ class Renderer(Protocol):
         *,
         seeds: Sequence[int],
         independent: bool = False,
+        depth: bool = True,
         on_step: OnStep | None = None,
     ) -> Rendering:
         """Render targets, cameras ``(batch, targets)``, with one seed for each target.
 
-        With ``independent`` no target sees another, so that any chunking gives the same images.
+        With ``independent`` no target sees another, so that any chunking gives the same images. Without ``depth`` there
+        are neither depths nor points, which costs less where they have a network of their own; images are the same.
         """
         ...
 

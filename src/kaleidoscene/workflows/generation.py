@@ -116,8 +116,9 @@ class Generation:
         writer = FrameWriter(folder, cameras, centred="object", fps=self.fps)
         depths: list[torch.Tensor] = []
         for chunk in render_in_order(
-            renderer, scene, cameras[:0], cameras, self.model.system.default_plan, seed=seed, on_step=on_step
-        ):
+            renderer, scene, cameras[:0], cameras, self.model.system.default_plan, seed=seed, depth=self.depth,
+            on_step=on_step,
+        ):  # fmt: skip
             writer.write(chunk.indices, chunk.images)
             if self.depth:
                 assert chunk.depths is not None

@@ -210,7 +210,7 @@ class RenderingJob:
 
             for chunk in self.model.render_chunks(
                 request.references, cameras=request.cameras, seed=self.seed, plan=self.plan, masked=request.masked,
-                on_step=on_step, finished=partial.finished,
+                depth=self.depth, on_step=on_step, finished=partial.finished,
             ):  # fmt: skip
                 if chunk.is_new:
                     partial.keep(chunk)

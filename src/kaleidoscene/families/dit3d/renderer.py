@@ -172,6 +172,7 @@ class Dit3dRenderer(PlainRenderer):
         *,
         seeds: Sequence[int],
         independent: bool = False,
+        depth: bool = True,
         on_step: OnStep | None = None,
     ) -> Rendering:
         """Decode targets from the tokens of the scene, which are drawn at the first call of a request, or made of the
@@ -191,7 +192,9 @@ class Dit3dRenderer(PlainRenderer):
         if seed not in scene.drawn:
             own = self.autoencoder.renderer
             scene.drawn[seed] = own.with_tokens(scene.seen) if seed is None else self._draw(scene, seed, on_step)
-        return self.autoencoder.renderer.render(scene.drawn[seed], cameras, seeds=seeds, independent=independent)
+        return self.autoencoder.renderer.render(
+            scene.drawn[seed], cameras, seeds=seeds, independent=independent, depth=depth
+        )
 
     def _draw(self, scene: Dit3dScene, seed: int, on_step: OnStep | None) -> Rae3dScene:
         """The autoencoder's scene with tokens that are drawn."""

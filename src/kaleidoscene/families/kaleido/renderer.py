@@ -153,6 +153,7 @@ class KaleidoRenderer:
         *,
         seeds: Sequence[int],
         independent: bool = False,
+        depth: bool = True,
         on_step: OnStep | None = None,
     ) -> Rendering:
         """Render targets by integrating the flow; see :class:`kaleidoscene.rendering.renderer.Renderer`.
@@ -175,7 +176,7 @@ class KaleidoRenderer:
             None if on_step is None else lambda done: on_step(done, steps),
         )  # fmt: skip
         images = images.reshape(batch, targets, *images.shape[-3:])
-        if surfaces is None:
+        if surfaces is None or not depth:
             return Rendering(images, cameras)
         depths = depths_of(surfaces, positions)[None]  # of latents, which may be smaller than images
         depths = torch.nn.functional.interpolate(depths.flatten(1, 2), images.shape[-2:], mode="nearest-exact")[0]

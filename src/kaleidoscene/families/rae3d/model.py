@@ -118,6 +118,8 @@ class Rae3d(nn.Module):
         tokens: Float[Tensor, "batch latents width"],
         rays: Float[Tensor, "batch targets h w 6"],
         bounds: Float[Tensor, "batch 4"] | None = None,
+        *,
+        points: bool = True,
     ) -> Decoded:
         """Views of scenes, none of which sees another.
 
@@ -125,6 +127,7 @@ class Rae3d(nn.Module):
             tokens: Of the scenes.
             rays: Pluecker coordinates of the target pixels.
             bounds: As the tokens were made with.
+            points: Whether they are wanted as well, of a network that has them.
         """
         batch_shape, size = (rays.shape[0], rays.shape[1]), (rays.shape[2], rays.shape[3])
         grid = self.grid(size)
@@ -132,12 +135,12 @@ class Rae3d(nn.Module):
         targets = self.embedder.rays_of(rays, None).flatten(0, 1)
         images, hidden = (x.unflatten(0, batch_shape) for x in self.images(tokens, targets, grid, near))
         kept = hidden if self.training and self.discriminator is not None else None
-        if self.points is None:
+        if self.points is None or not points:
             return Decoded(images, hidden=kept)
-        points, confidence = (x.unflatten(0, batch_shape) for x in self.points(tokens, targets, grid, near))
+        met, confidence = (x.unflatten(0, batch_shape) for x in self.points(tokens, targets, grid, near))
         if bounds is not None and near is not None:
-            points = points_outside(points, bounds)
-        return Decoded(images, points, confidence, kept)
+            met = points_outside(met, bounds)
+        return Decoded(images, met, confidence, kept)
 
     def _placed(self, rays: Tensor, bounds: Float[Tensor, "batch 4"] | None) -> tuple[Tensor, Nearness | None]:
         """Rays and what attention is told of them, in the world of the cube where latents are located in one."""

@@ -108,6 +108,7 @@ class Rae3dRenderer(PlainRenderer):
         *,
         seeds: Sequence[int],
         independent: bool = False,
+        depth: bool = True,
         on_step: OnStep | None = None,
     ) -> Rendering:
         """Decode targets, none of which sees another; nothing about them is random.
@@ -123,9 +124,9 @@ class Rae3dRenderer(PlainRenderer):
         rays, step, parts = self._rays(scene, cameras), self.settings.targets_at_once, []
         for some in in_chunks(rays.shape[1], step, on_step):
             with autocast(rays.device, self.precision):
-                parts.append(self.model.decode(scene.tokens, rays[:, some], scene.world.bounds.to(rays)))
+                parts.append(self.model.decode(scene.tokens, rays[:, some], scene.world.bounds.to(rays), points=depth))
         images = torch.cat([part.images for part in parts], dim=1).clamp(0, 1)
-        if self.settings.model.points is None:
+        if self.settings.model.points is None or not depth:
             return Rendering(images, cameras)
         return self._with_points(images, parts, scene, cameras)
 

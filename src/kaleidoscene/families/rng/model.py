@@ -132,9 +132,19 @@ class Rng(nn.Module):
             sources: Of the same scenes.
             rays: Pluecker coordinates ``(d, o x d)`` of the target pixels, in the world of the first source.
         """
-        batch, targets = rays.shape[:2]
+        return self._dense(self._seen(sources, rays), rays.shape[2:4], (rays.shape[0], rays.shape[1]))
+
+    def colours_alone(
+        self, sources: Sources, rays: Float[Tensor, "batch targets h w 6"]
+    ) -> Float[Tensor, "batch targets 3 h w"]:
+        """The colours of :meth:`render`, without the head for points."""
+        return self._colours(self._seen(sources, rays), rays.shape[2:4]).unflatten(0, (rays.shape[0], rays.shape[1]))
+
+    def _seen(self, sources: Sources, rays: Tensor) -> list[Tensor]:
+        """What the dense heads see of targets."""
         if self.config.attention == "full":
-            return self._dense(self._together(sources, rays)[2], rays.shape[2:4], (batch, targets))
+            return self._together(sources, rays)[2]
+        targets = rays.shape[1]
         angles = self._angles(rays.shape[2:4], rays.device)
         x = self.embedder.targets(rays).flatten(0, 1)[:, None]
         seen = []
@@ -143,7 +153,7 @@ class Rng(nn.Module):
             within, x, _ = layer(x, angles, k, v)
             if number in self.config.dense_layers:
                 seen.append(torch.cat([within, x], dim=-1)[:, 0])
-        return self._dense(seen, rays.shape[2:4], (batch, targets))
+        return seen
 
     def joint(self, sources: Sources, rays: Float[Tensor, "batch targets h w 6"]) -> tuple[Tensor | None, Dense]:
         """Sources and every target in one sequence, as the paper writes it (eq. 2 and 3): the slow way.
@@ -196,15 +206,21 @@ class Rng(nn.Module):
 
     def _dense(self, layers: list[Tensor], image_size: Sequence[int], batch_shape: tuple[int, int]) -> Dense:
         """Both heads on the patch tokens of four layers."""
-        grid = self.config.grid((image_size[0], image_size[1]))
-        layers = [x[:, self.config.special :] for x in layers]
-        colours, points = self.colours(layers, grid), self.points(layers, grid)
+        points = self._headed(self.points, layers, image_size)
         places = points[:, :3]
         return Dense(
-            exact(colours).sigmoid().unflatten(0, batch_shape),
+            self._colours(layers, image_size).unflatten(0, batch_shape),
             (places.sign() * places.abs().expm1()).movedim(1, -1).unflatten(0, batch_shape),
             (1 + points[:, 3].exp()).unflatten(0, batch_shape),
         )
+
+    def _colours(self, layers: list[Tensor], image_size: Sequence[int]) -> Float[Tensor, "views 3 h w"]:
+        return exact(self._headed(self.colours, layers, image_size)).sigmoid()
+
+    def _headed(self, head: DPTHead, layers: list[Tensor], image_size: Sequence[int]) -> Tensor:
+        """A head on patch tokens, without those that are of no patch."""
+        grid = self.config.grid((image_size[0], image_size[1]))
+        return head([x[:, self.config.special :] for x in layers], grid)
 
 
 def _for_targets(x: Float[Tensor, "batch heads tokens dim"], targets: int) -> Tensor:

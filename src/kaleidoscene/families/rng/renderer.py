@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kaleidoscene.encoders.features import FeatureEncoder
 from kaleidoscene.families.rng.camera_encoding import decode_cameras
-from kaleidoscene.families.rng.model import Dense, Rng, Sources
+from kaleidoscene.families.rng.model import Rng
 from kaleidoscene.families.rng.scene import RngScene
 from kaleidoscene.families.rng.settings import RngSettings
 from kaleidoscene.families.rng.world import SourceWorld, first_pose
@@ -96,6 +96,7 @@ class RngRenderer(PlainRenderer):
         *,
         seeds: Sequence[int],
         independent: bool = False,
+        depth: bool = True,
         on_step: OnStep | None = None,
     ) -> Rendering:
         """Render targets, none of which sees another; nothing about them is random.
@@ -108,19 +109,17 @@ class RngRenderer(PlainRenderer):
         check_targets(cameras, seeds)
         targets, step = cameras.batch_shape[1], self.settings.targets_at_once
         inside = scene.world.enter(cameras)
-        parts = []
-        for some in in_chunks(targets, step, on_step):
-            parts.append(self._some(scene.sources, inside[:, some]))
+        rays, chunks = plucker_rays(inside.to(self._like)), in_chunks(targets, step, on_step)
+        with autocast(rays.device, self.precision):
+            if not depth:
+                alone = [self.model.colours_alone(scene.sources, rays[:, some]) for some in chunks]
+                return Rendering(torch.cat(alone, dim=1), cameras)
+            parts = [self.model.render(scene.sources, rays[:, some]) for some in chunks]
         colours, points, confidence = (
             torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("colours", "points", "confidence")
         )
         depths = depth_of(points, inside) * scene.world.scale.to(points)[:, None, None, None]
         return Rendering(colours, cameras, depths, scene.world.leave_points(points), confidence)
-
-    def _some(self, sources: Sources, cameras: Cameras) -> Dense:
-        rays = plucker_rays(cameras.to(self._like))
-        with autocast(rays.device, self.precision):
-            return self.model.render(sources, rays)
 
     @property
     def device(self) -> torch.device:
