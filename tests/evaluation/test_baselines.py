@@ -181,6 +181,36 @@ def test_the_quadrature_is_that_of_a_uniform_fog():
     assert distance.item() == 0  # most of it passes
 
 
+def test_empty_space_is_left_out_and_nothing_else_changes():
+    field = RadianceField(24, 1.0)
+    line = torch.linspace(-2, 2, 24)
+    z, y, x = torch.meshgrid(line, line, line, indexing="ij")
+    inside = (x - 0.3).square() + y.square() + z.square() < 0.3
+    with torch.no_grad():
+        field.grid.copy_(torch.randn(field.grid.shape, generator=torch.Generator().manual_seed(0)))
+        field.grid[:, 0] = torch.where(inside, 1.0, -30.0)
+        field.grid[:, 1:, ~inside] = 0.0
+    origins = 2 * torch.nn.functional.normalize(torch.randn(50, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
+    directions = torch.nn.functional.normalize(torch.tensor([0.3, 0.0, 0.0]) - origins, dim=-1)
+    found = []
+    for _ in range(2):
+        field.grid.grad = None
+        seen, distance = field.shoot(origins, directions, 40)
+        (seen.square().sum() + field.roughness()).backward()
+        found.append((seen, distance, field.roughness(), field.grid.grad))
+        field.find_empty()
+    assert field.filled is not None and bool(field.filled[inside].all()) and field.filled.float().mean() < 0.3
+    assert found[0][0].std() > 0.1
+    for whole, part in zip(*found, strict=True):
+        torch.testing.assert_close(part, whole, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        field.grid[:, 0, 0, 0, 0] = 5.0  # far from all that was there: not looked at any more
+    assert field.query(torch.full((1, 3), -5.0))[0].item() == 0
+    fog = RadianceField(8, 1.0)
+    fog.find_empty()
+    assert fog.filled is None and fog.query(torch.zeros(1, 3))[0].item() > 0
+
+
 @pytest.mark.slow
 def test_a_field_fitted_to_some_views_shows_others():
     images, cameras = scene(12)

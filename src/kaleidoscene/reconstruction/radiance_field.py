@@ -1,7 +1,8 @@
 """A radiance field of one scene: a voxel grid of density and colour, fitted to images on a CPU.
 
 Without view-dependent colour, proposal network or CUDA. After Plenoxels and DVGO (direct optimisation of grids, coarse
-to fine, total variation), in Mip-NeRF 360's contracted space, so that objects and places are fitted by the same code.
+to fine, total variation, empty space left out), in Mip-NeRF 360's contracted space, so that objects and places are
+fitted by the same code.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.rays import camera_rays
+
+_EMPTY, _AROUND = 0.1, 2
+"""Density (in 1 / unit) below which a voxel is taken for empty, and how many voxels around it are asked, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +37,8 @@ class FieldConfig:
     """
 
     grids: tuple[int, ...] = (32, 64, 96)
-    steps: int = 150
-    rays: int = 1024
+    steps: int = 300
+    rays: int = 4096
     samples: int = 96
     learning_rate: float = 0.2
     smoothness: float = 0.5
@@ -58,6 +62,8 @@ class RadianceField(nn.Module):
         grid = torch.zeros(1, 4, side, side, side)
         grid[:, 0] = -6.0
         self.grid = nn.Parameter(grid)
+        self.filled: Bool[Tensor, "side side side"] | None = None
+        self.box: tuple[slice, ...] = (slice(None),) * 3  # all that is filled
 
     def refined(self, side: int) -> RadianceField:
         """The same field on another grid."""
@@ -66,14 +72,35 @@ class RadianceField(nn.Module):
             finer.grid.copy_(nn.functional.interpolate(self.grid, (side,) * 3, mode="trilinear", align_corners=True))
         return finer
 
+    @torch.no_grad()
+    def find_empty(self) -> None:
+        """From now on density is 0 where it is low in a voxel and in all around it; unless it is low everywhere."""
+        density = 10 * nn.functional.softplus(self.grid[:, :1])
+        around = 2 * _AROUND + 1
+        filled = nn.functional.max_pool3d(density, around, stride=1, padding=_AROUND)[0, 0] > _EMPTY
+        if bool(filled.any()):
+            met = filled.nonzero()
+            self.filled = filled
+            self.box = tuple(slice(a, b + 1) for a, b in zip(met.amin(0).tolist(), met.amax(0).tolist(), strict=True))
+
     def query(self, points: Float[Tensor, "*batch 3"]) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch 3"]]:
         """Density (in 1 / unit) and colour at points in world units."""
-        place = contract(points / self.unit) / 2  # to [-1, 1]
+        place = contract(points / self.unit).reshape(-1, 3) / 2  # to [-1, 1]
+        if self.filled is None:
+            density, colour = self._inside(place)
+        else:
+            x, y, z = ((place + 1) / 2 * (len(self.filled) - 1)).round().long().clamp(0, len(self.filled) - 1).unbind(1)
+            met = self.filled[z, y, x].nonzero()[:, 0]
+            some, paint = self._inside(place[met])
+            density = some.new_zeros(len(place)).index_copy(0, met, some)
+            colour = paint.new_zeros(len(place), 3).index_copy(0, met, paint)
+        return density.reshape(points.shape[:-1]), colour.reshape(points.shape)
+
+    def _inside(self, place: Float[Tensor, "places 3"]) -> tuple[Float[Tensor, " places"], Float[Tensor, "places 3"]]:
         values = nn.functional.grid_sample(
             self.grid, place.reshape(1, -1, 1, 1, 3), align_corners=True, padding_mode="border"
-        )
-        values = values.reshape(4, -1).mT.reshape(*points.shape[:-1], 4)
-        return 10 * nn.functional.softplus(values[..., 0]), torch.sigmoid(values[..., 1:])
+        ).reshape(4, -1)  # fmt: skip
+        return 10 * nn.functional.softplus(values[0]), torch.sigmoid(values[1:]).mT
 
     def shoot(
         self,
@@ -117,9 +144,11 @@ class RadianceField(nn.Module):
         return torch.stack(images).clamp(0, 1), torch.stack(depths)
 
     def roughness(self) -> Float[Tensor, ""]:
-        """Total variation of density and colour: mean absolute difference of neighbours."""
-        values = torch.cat([nn.functional.softplus(self.grid[:, :1]), torch.sigmoid(self.grid[:, 1:])], dim=1)
-        return torch.stack([values.diff(dim=axis).abs().mean() for axis in (2, 3, 4)]).sum()
+        """Total variation of density and colour: mean absolute difference of neighbours, 0 where all is empty."""
+        grid = self.grid[:, :, *self.box]
+        values = torch.cat([nn.functional.softplus(grid[:, :1]), torch.sigmoid(grid[:, 1:])], dim=1)
+        total = torch.stack([values.diff(dim=axis).abs().sum() for axis in (2, 3, 4)]).sum()
+        return total / self.grid.diff(dim=2).numel()
 
 
 def _rays(camera: Cameras) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
@@ -169,8 +198,10 @@ def fit_radiance_field(images: Float[Tensor, "views 3 h w"], cameras: Cameras, c
     check, training = order[:kept], order[kept:]
     # The cameras look at the middle from outside of what they see.
     field = RadianceField(config.grids[0], 0.6 * float(cameras.centres.norm(dim=-1).mean()))
-    for side in config.grids:
+    for number, side in enumerate(config.grids):
         field = field.refined(side)
+        if number:
+            field.find_empty()
         _fit(field, origins, directions, colours, training, check, config, generator)
     return field
 
@@ -179,7 +210,7 @@ def _fit(
     field: RadianceField, origins: Tensor, directions: Tensor, colours: Tensor, training: Tensor, check: Tensor,
     config: FieldConfig, generator: torch.Generator,
 ) -> None:  # fmt: skip
-    optimiser = torch.optim.Adam(field.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
+    optimiser = torch.optim.Adam(field.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
     best, behind = float("inf"), 0
     for step in range(config.steps):
         chosen = training[torch.randint(len(training), (config.rays,), generator=generator)]
