@@ -1,15 +1,18 @@
 """Several answers to one request, and objects of nothing, from the command line."""
 
 import json
+from pathlib import Path
 
 import av
 import pytest
 import torch
 from PIL import Image
 
+from kaleidoscene.api import load
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.main import main
 from kaleidoscene.families.dit3d.checkpoint import save_model
+from kaleidoscene.families.rae3d.decoders import PointDecoder
 from kaleidoscene.images.files import read_image
 from tests.conftest import REPOSITORY
 from tests.families.dit3d.tiny import tiny_dit3d, tiny_dit3d_settings, write_autoencoder
@@ -41,6 +44,30 @@ def height_of(picture):
 def frames_of(video):
     with av.open(str(video)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_the_decoder_of_points_runs_for_depth_alone(drawing, tmp_path, monkeypatch):
+    ran, inner = [], PointDecoder.forward
+
+    def counted(self, *arguments):
+        ran.append(self)
+        return inner(self, *arguments)
+
+    monkeypatch.setattr(PointDecoder, "forward", counted)
+    render = ["render", BUS, "--references", "0,3", "--model", drawing, "--targets", "5-6"]
+    generate = ["generate", "--model", drawing, "--samples", "1", "--frames", "2"]
+    for number, verb in enumerate((render, generate)):
+        out, deep = (str(tmp_path / f"{name}{number}") for name in ("views", "deep"))
+        assert main([*verb, "--out", out]) == 0 and not ran
+        assert main([*verb, "--out", deep, "--depth"]) == 0 and ran
+        ran.clear()
+        names = [str(path.relative_to(out)) for path in sorted(Path(out).rglob("frames/*.png"))]
+        assert len(names) == 2
+        for name in names:
+            assert (Path(out) / name).read_bytes() == (Path(deep) / name).read_bytes()
+    model, bus = load(drawing), read_capture(BUS)
+    assert model.render(bus.select([0, 3]), cameras=bus.cameras[[5]], depth=False).depths is None and not ran
+    assert model.render(bus.select([0, 3]), cameras=bus.cameras[[5]]).depths is not None and ran
 
 
 def test_samples_of_one_image_differ_and_go_on(drawing, tmp_path, capsys):

@@ -123,6 +123,9 @@ def test_a_plane_is_found_by_the_sweep():
     assert psnr(render("nearest", 3, images, cameras), images[3:]).item() < 20
     swept = rendering_by(make_baseline("plane-sweep", SIZE), 3, images, cameras)
     assert swept.depths is not None and swept.depths.shape == (1, 1, *SIZE)
+    sweep, known, target = make_baseline("plane-sweep", SIZE), cameras[:3].reshape(1, 3), cameras[3:].reshape(1, 1)
+    plain = sweep.render(sweep.encode(images[None, :3], known), target, seeds=[0], depth=False)
+    assert plain.depths is None and plain.images.equal(swept.images)
     inner = swept.depths[0, 0, 4:-4, 4:-4]
     # It stands 2.7 away; the middle, at 2, draws a little where disparities are fractions of a pixel.
     assert 2.3 < inner.median().item() < 2.9
@@ -185,13 +188,13 @@ def test_empty_space_is_left_out_and_nothing_else_changes():
     field = RadianceField(24, 1.0)
     line = torch.linspace(-2, 2, 24)
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")
-    inside = (x - 0.3).square() + y.square() + z.square() < 0.3
+    inside = (x - 0.8).square() + y.square() + (z + 0.5).square() < 0.3
     with torch.no_grad():
         field.grid.copy_(torch.randn(field.grid.shape, generator=torch.Generator().manual_seed(0)))
         field.grid[:, 0] = torch.where(inside, 1.0, -30.0)
         field.grid[:, 1:, ~inside] = 0.0
     origins = 2 * torch.nn.functional.normalize(torch.randn(50, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
-    directions = torch.nn.functional.normalize(torch.tensor([0.3, 0.0, 0.0]) - origins, dim=-1)
+    directions = torch.nn.functional.normalize(torch.tensor([0.8, 0.0, -0.5]) - origins, dim=-1)
     found = []
     for _ in range(2):
         field.grid.grad = None

@@ -287,6 +287,7 @@ def test_renderings_have_depths_in_the_unit_of_the_world(independent):
         at = replace(cameras, world_from_cam=poses)
         scene = renderer.encode(images, at[:, :2])
         found[factor] = renderer.render(scene, at[:, 2:], seeds=[1, 2, 3], independent=independent).depths
+        assert renderer.render(scene, at[:, 2:], seeds=[1, 2, 3], independent=independent, depth=False).depths is None
     assert found[1.0].shape == (2, 3, 16, 24) and (found[1.0] >= 0).all()
     some = found[1.0] > 0
     assert some.float().mean() > 0.05
