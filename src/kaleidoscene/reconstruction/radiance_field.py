@@ -198,10 +198,9 @@ def fit_radiance_field(images: Float[Tensor, "views 3 h w"], cameras: Cameras, c
     check, training = order[:kept], order[kept:]
     # The cameras look at the middle from outside of what they see.
     field = RadianceField(config.grids[0], 0.6 * float(cameras.centres.norm(dim=-1).mean()))
-    for number, side in enumerate(config.grids):
+    for side in config.grids:
         field = field.refined(side)
-        if number:
-            field.find_empty()
+        field.find_empty()  # nothing, before the first is fitted
         _fit(field, origins, directions, colours, training, check, config, generator)
     return field
 
