@@ -235,8 +235,7 @@ class Model:
             cameras: Of the new views, in the world of the capture; poses count, the lens is the model's.
             seed: The same seed gives the same images.
             plan: Together, each by itself or one after the other; by default the model's own.
-            depth: Depth maps as well, of models that render them; without, views of such models come in about half the
-                time.
+            depth: Depth maps as well, of models that render them; without, a network that makes them does not run.
         """
         plan = plan or self.system.default_plan
         chunks = list(self.render_chunks(capture, cameras=cameras, seed=seed, plan=plan, depth=depth))
