@@ -85,6 +85,26 @@ def new_page(browser, window: Window, wait: bool = True, at: str | None = None):
 
 def press(page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).click()
+    pause(page)
+
+
+def enter(page, label: str, text: str) -> None:
+    enter_into(page, page.get_by_label(label), text)
+
+
+def enter_into(page, box, text: str) -> None:
+    box.fill(text)
+    pause(page)
+    page.keyboard.press("Tab")
+    pause(page)
+
+
+def pause(page) -> None:
+    """No quicker than a hand: viser's panel sends one message in 50 ms, and of those in between the last alone.
+
+    The page's own clock is asked, which a busy machine delays as it delays viser's.
+    """
+    page.evaluate("() => new Promise(done => setTimeout(done, 100))")
 
 
 def drag(page, by: int) -> None:
@@ -119,8 +139,7 @@ def test_keyframes_become_a_film_as_the_command_line_renders_it(browser, tmp_pat
         until(lambda: not torch.allclose(client.pose, first, atol=1e-2))
         press(page, "Add keyframe")
         expect(page.get_by_text("2 keyframes, 48 frames.")).to_be_visible(timeout=PATIENCE)
-        page.get_by_label("Seconds").fill("0.4")
-        page.keyboard.press("Tab")
+        enter(page, "Seconds", "0.4")
         expect(page.get_by_text("2 keyframes, 5 frames.")).to_be_visible(timeout=PATIENCE)
         keys = window.path.editor.keyframes
         assert torch.equal(keys[0].world_from_cam, first.float())
@@ -200,19 +219,16 @@ def test_two_pages_look_for_themselves_and_one_may_vanish(browser, tmp_path):
         second.close()  # in the middle of the film
         until(lambda: len(window.pages) == 1)
         page = first
-        page.get_by_role("textbox").first.fill("0,2,7")
-        page.keyboard.press("Tab")
+        enter_into(page, page.get_by_role("textbox").first, "0,2,7")
         until(lambda: window.references == [0, 2, 7])
-        page.get_by_role("textbox").first.fill("0,99")
-        page.keyboard.press("Tab")
+        enter_into(page, page.get_by_role("textbox").first, "0,99")
         expect(page.get_by_text("view 99 is out of range")).to_be_visible(timeout=PATIENCE)
         (client,) = window.pages.values()
         seen = client.pose
         drag(page, -90)  # views that follow say nothing over it
         until(lambda: not torch.allclose(client.pose, seen, atol=1e-2), holds=1.5)
         assert page.get_by_text("view 99 is out of range").is_visible() and window.references == [0, 2, 7]
-        page.get_by_role("textbox").first.fill("0,2,7")
-        page.keyboard.press("Tab")
+        enter_into(page, page.get_by_role("textbox").first, "0,2,7")
         expect(page.get_by_text("ms a view")).to_be_visible(timeout=PATIENCE)
         assert window.references == [0, 2, 7] and not page.errors
         page.close()
@@ -225,8 +241,7 @@ def test_a_rendering_can_be_stopped_and_a_bad_path_is_named(browser, tmp_path):
         expect(page.get_by_text("A path needs at least 2 keyframes")).to_be_visible(timeout=PATIENCE)
         assert not (tmp_path / "out").exists()
         press(page, "Take preset")
-        page.get_by_label("Seconds").fill("2")
-        page.keyboard.press("Tab")
+        enter(page, "Seconds", "2")
         expect(page.get_by_text("24 frames.")).to_be_visible(timeout=PATIENCE)
         press(page, "Render path")
         expect(page.get_by_text("of 24 views").first).to_be_visible(timeout=PATIENCE)
@@ -235,10 +250,8 @@ def test_a_rendering_can_be_stopped_and_a_bad_path_is_named(browser, tmp_path):
         assert not (tmp_path / "out" / "path-001").exists()
         # Another path of another seed has a folder of its own; the first one goes on where it was.
         for seed, frames, folder in ((1, 6, "path-002"), (0, 24, "path-001")):
-            page.get_by_label("Seed").fill(str(seed))
-            page.keyboard.press("Tab")
-            page.get_by_label("Seconds").fill(str(frames / 12))
-            page.keyboard.press("Tab")
+            enter(page, "Seed", str(seed))
+            enter(page, "Seconds", str(frames / 12))
             expect(page.get_by_text(f"{frames} frames.", exact=True)).to_be_visible(timeout=PATIENCE)
             until(lambda seed=seed: window.scene.seed == seed)
             with page.expect_download(timeout=PATIENCE):
@@ -426,8 +439,7 @@ def test_model_lens_and_steps_are_chosen_in_the_window(browser, tmp_path):
     with shown(tmp_path / "out", names=("default", "places", "dit3d")) as window:
         page = new_page(browser, window)
         assert page.get_by_label("Lens, degrees").is_disabled() and page.get_by_text("References").count() == 1
-        page.get_by_label("Steps").fill("2")
-        page.keyboard.press("Tab")
+        enter(page, "Steps", "2")
         until(lambda: window._choice.steps == 2)
         assert window.scene.model.system.method_note["schedule"]["steps"] == 2
         # A page can send what no list offers: nothing else is loaded.
@@ -441,14 +453,12 @@ def test_model_lens_and_steps_are_chosen_in_the_window(browser, tmp_path):
         expect(page.get_by_label("Lens, degrees")).to_be_enabled(timeout=PATIENCE)
         press(page, "Add keyframe")
         expect(page.get_by_text("1 keyframes; a path needs two.")).to_be_visible(timeout=PATIENCE)
-        page.get_by_label("Lens, degrees").fill("80")
-        page.keyboard.press("Tab")
+        enter(page, "Lens, degrees", "80")
         (client,) = window.pages.values()
         until(lambda: client.degrees == 80)
         press(page, "Add keyframe")
         expect(page.get_by_text("2 keyframes, 48 frames.")).to_be_visible(timeout=PATIENCE)
-        page.get_by_label("Seconds").fill("0.3")
-        page.keyboard.press("Tab")
+        enter(page, "Seconds", "0.3")
         expect(page.get_by_text("2 keyframes, 4 frames.")).to_be_visible(timeout=PATIENCE)
         with page.expect_download(timeout=PATIENCE):
             press(page, "Render path")
@@ -476,8 +486,7 @@ def test_a_scene_file_is_shown_without_its_photographs(browser, tmp_path, capsys
         expected = made.render(window.scene.camera(pose))
         torch.testing.assert_close(window.scene.view(pose).image, expected.images[0], rtol=0, atol=1e-5)
         press(page, "Take preset")
-        page.get_by_label("Seconds").fill("0.4")
-        page.keyboard.press("Tab")
+        enter(page, "Seconds", "0.4")
         expect(page.get_by_text("5 frames.", exact=True)).to_be_visible(timeout=PATIENCE)
         with page.expect_download(timeout=PATIENCE):
             press(page, "Render path")
