@@ -56,3 +56,7 @@ def test_photographs_become_a_film_and_a_cloud(tmp_path, capsys):
     scene = kaleidoscene.load("rng").open_scene(cloud / "scene.safetensors")
     assert scene.cameras.centres[0].norm() == pytest.approx(1, abs=1e-4)
     assert torch.isfinite(scene.render(scene.around(2)).points).all()
+    focal = scene.cameras.intrinsics
+    torch.testing.assert_close(focal[:, 0, 0], focal[:, 1, 1], rtol=0.05, atol=0)
+    assert psnr(scene.render(scene.cameras[:1]).images, scene.images[:1]).item() > 15
+    assert main(["check", str(cloud)]) == 0 and "differ by a factor" not in capsys.readouterr().out

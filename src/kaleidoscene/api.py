@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import overload
 
 import torch
 from jaxtyping import Float
@@ -18,12 +19,14 @@ from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.registry import load_folder, require
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
-from kaleidoscene.geometry.upright import level_up
+from kaleidoscene.geometry.origin import scene_origin
+from kaleidoscene.geometry.view import mean_up
 from kaleidoscene.images.fitting import describe_fit
 from kaleidoscene.machine import check_device
 from kaleidoscene.memory import check_memory
+from kaleidoscene.reconstruction.fusion import PointViews
 from kaleidoscene.rendering.capabilities import Capabilities
-from kaleidoscene.rendering.fitting import model_lens, prepare_images, prepare_views
+from kaleidoscene.rendering.fitting import model_lens, prepare_views, with_estimated_cameras
 from kaleidoscene.rendering.ordering import Chunk, Finished, RenderPlan, render_in_order
 from kaleidoscene.rendering.reconstruction import Reconstruction
 from kaleidoscene.rendering.rendered import RenderedViews
@@ -155,25 +158,7 @@ class Model:
             KaleidosceneError: The model needs cameras.
         """
         self.require("estimates_cameras", f"{capture.name}, {len(capture)} images without cameras,")
-        images = prepare_images(self.system, capture, masked=masked)
-        cameras = self.system.renderer.encode(images[None], None).cameras
-        assert cameras is not None
-        h, w = capture.common_size
-        # The model saw the middle of every image, at its own size.
-        scale = max(self.image_size[0] / h, self.image_size[1] / w)
-        frames = []
-        for frame, pose, matrix in zip(capture.frames, cameras.world_from_cam[0], cameras.intrinsics[0], strict=True):
-            posed = replace(frame, world_from_cam=pose.double())
-            if frame.intrinsics is None or frame.guessed_focal:
-                own = matrix.clone().double()
-                own[:2] /= scale
-                top, left = capture.crop_offset(frame)
-                own[0, 2] += left + w / 2 - 0.5 * self.image_size[1] / scale
-                own[1, 2] += top + h / 2 - 0.5 * self.image_size[0] / scale
-                posed = replace(posed, intrinsics=own, guessed_focal=False)
-            frames.append(posed)
-        up = level_up(cameras[0])
-        return replace(capture, frames=tuple(frames), centre=torch.zeros(3), upward=up)
+        return with_estimated_cameras(self.system, capture, masked=masked)
 
     def reconstruct(
         self, photographs: Capture | str | Path | Sequence[str | Path], *, masked: bool = False
@@ -198,15 +183,43 @@ class Model:
         if not capture.is_posed:
             capture = self.estimate_cameras(capture, masked=masked).upright()
         images, cameras = self.prepare(capture, masked=masked)
-        origin = capture.origin()
+        return self._scene_of(images, cameras, capture.origin(), capture.up(), capture.name)
+
+    def encode(
+        self,
+        images: Float[Tensor, "views 3 h w"],
+        cameras: Cameras,
+        *,
+        origin: Float[Tensor, " 3"] | None = None,
+        up: Float[Tensor, " 3"] | None = None,
+    ) -> Reconstruction:
+        """Images and cameras, as tensors, to a scene of which any view is rendered; as :meth:`reconstruct` of captures.
+
+        Args:
+            images: RGB in [0, 1], of the model's size (:meth:`prepare` brings those of captures to it).
+            cameras: Theirs, ``(views,)``, with the lens of the images.
+            origin: Of the object, in the world of the cameras; by default what they look at.
+            up: In that world; by default that of the cameras.
+
+        Raises:
+            KaleidosceneError: The model tells no points, or images and cameras do not fit it or each other.
+        """
+        self.require("renders_points", "Encoding images")
+        if images.ndim != 4 or len(images) != len(cameras):
+            shape, count = tuple(images.shape), len(cameras)
+            raise KaleidosceneError(f"Images of shape {shape} with {count} cameras: expected ({count}, 3, h, w).")
+        origin = scene_origin(cameras) if origin is None else origin
+        return self._scene_of(images, cameras, origin, mean_up(cameras) if up is None else up, "images")
+
+    def _scene_of(self, images: Tensor, cameras: Cameras, origin: Tensor, up: Tensor, name: str) -> Reconstruction:
         if float((cameras.centres[0] - origin).norm()) < 1e-6:
             raise KaleidosceneError(
-                f"{capture.name}: the first camera stands where the object should be, at {origin.tolist()}; give "
+                f"{name}: the first camera stands where the object should be, at {origin.tolist()}; give "
                 "images without cameras, or several with."
             )
         inside = SceneNormalisation(origin, torch.ones(())).normalise(cameras)
-        scene = self.system.renderer.encode(images[None], inside.reshape(1, len(capture)))
-        made = Reconstruction(self.system, scene, images, cameras, origin, capture.up())
+        scene = self.system.renderer.encode(images[None], inside.reshape(1, len(cameras)))
+        made = Reconstruction(self.system, scene, images, cameras, origin, up)
         # Views from all sides will be asked for.
         around = SceneNormalisation(origin, torch.ones(())).normalise(made.around(24))
         return replace(made, scene=self.system.renderer.expect(scene, around.reshape(1, len(around))))
@@ -219,24 +232,42 @@ class Model:
         """
         return Reconstruction.load(path, self.system)
 
+    @overload
+    def render(self, capture: Reconstruction, cameras: Cameras) -> PointViews: ...
+
+    @overload
+    def render(
+        self, capture: Capture, cameras: Cameras, *, seed: int = 0, plan: RenderPlan | None = None, depth: bool = True
+    ) -> RenderedViews: ...
+
     def render(
         self,
-        capture: Capture,
-        *,
+        capture: Capture | Reconstruction,
         cameras: Cameras,
+        *,
         seed: int = 0,
         plan: RenderPlan | None = None,
         depth: bool = True,
-    ) -> RenderedViews:
-        """Render new views from all views of ``capture``.
+    ) -> RenderedViews | PointViews:
+        """Render new views from all views of ``capture``, or from what :meth:`encode` or :meth:`reconstruct` made.
 
         Args:
-            capture: The references (``capture.select`` chooses them).
+            capture: The references (``capture.select`` chooses them), or a scene; of that views come with depth, points
+                and confidence, and no other argument counts.
             cameras: Of the new views, in the world of the capture; poses count, the lens is the model's.
             seed: The same seed gives the same images.
             plan: Together, each by itself or one after the other; by default the model's own.
             depth: Depth maps as well, of models that render them; without, a network that makes them does not run.
+
+        Raises:
+            KaleidosceneError: Zero targets, more memory is needed than there is, or a scene is of another model.
         """
+        if isinstance(capture, Reconstruction):
+            if capture.system is not self.system:
+                raise KaleidosceneError("The scene was made by another model: render it with that one.")
+            if seed or plan is not None or not depth:
+                raise KaleidosceneError("Views of a scene that is made have no seed and no plan, and come with depth.")
+            return capture.render(self.lens(cameras))
         plan = plan or self.system.default_plan
         chunks = list(self.render_chunks(capture, cameras=cameras, seed=seed, plan=plan, depth=depth))
         order = torch.tensor([index for chunk in chunks for index in chunk.indices]).argsort()

@@ -142,3 +142,18 @@ def test_places_that_no_reference_shows_are_named(tmp_path):
     turned = Cameras(back, two.cameras.intrinsics, two.cameras.image_size)
     doubts = doubts_of(model, two, Cameras.concatenate([two.cameras, turned]))
     assert any("2 of 4 new views (2, 3) look at what no reference shows" in doubt for doubt in doubts)
+
+
+def test_cameras_that_lie_together_have_no_unit():
+    """Of models whose unit is how far cameras lie apart; others have depths as ever."""
+    bus, around = read_capture(BUS), circle(0, 40, 80)
+    near = bus[[0]]
+    beside = near.cameras.world_from_cam.expand(3, 4, 4).clone()
+    beside[:, 0, 3] += torch.tensor([0.0, 0.1, 0.2])
+    close = Cameras(beside, near.cameras.intrinsics.expand(3, 3, 3), near.cameras.image_size)
+    for name in ("rae3d", "dit3d"):
+        model = load(name)
+        (doubt,) = [said for said in doubts_of(model, near, close) if "lie within" in said]
+        assert "11 % of the distance to the object" in doubt or "10 % of the distance" in doubt
+        assert not [said for said in doubts_of(model, near, around) if "lie within" in said]
+    assert not [said for said in doubts_of(load("default"), near, close) if "lie within" in said]

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from kaleidoscene.encoders.features import IMAGENET_MEAN, IMAGENET_STD, DinoV2
 from kaleidoscene.encoders.resized import ResizedDinoV2
@@ -33,6 +34,26 @@ def test_one_feature_for_every_token(folder):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_weights_that_are_not_its_own_are_refused(folder):
+    """Otherwise the library fills what it does not find with random numbers."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    whole = path.read_bytes()
+    for tensors, said in (
+        ({f"other.{name}": x for name, x in weights.items()}, "tensors of the network are not in its weights"),
+        ({name: x for name, x in weights.items() if "layer.1." not in name}, r"such as 'encoder\.layer\.1\."),
+        (weights | {"layernorm.weight": torch.ones(7)}, "damaged, or not of its config.json"),
+    ):
+        save_file(tensors, path, {"format": "pt"})
+        with pytest.raises(KaleidosceneError, match=said):
+            DinoV2.from_pretrained(str(folder), 16)
+    path.write_bytes(whole[:-50])
+    with pytest.raises(KaleidosceneError, match="damaged, or not of its config.json"):
+        DinoV2.from_pretrained(str(folder), 16)
+    path.write_bytes(whole)
+    assert DinoV2.from_pretrained(str(folder), 16)
+
+
 def test_a_missing_encoder_is_named(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(KaleidosceneError, match="No DINOv2 at"):

@@ -31,7 +31,10 @@ def test_two_hundred_rigs_without_noise():
     for number in range(200):
         poses, up = rig(generator, 2 + number % 7)
         found = level_up(cameras_of(poses))
-        assert found is not None
+        if found is None:  # a few of two cameras have x axes within five degrees
+            axes = poses[:, :3, 0]
+            assert len(poses) == 2 and abs(float(axes[0] @ axes[1])) > math.cos(math.radians(5.1)), number
+            continue
         assert float(found @ up) > 1 - 1e-9, number
 
 
@@ -55,6 +58,28 @@ def test_cameras_that_do_not_tell():
     nod = torch.zeros(3, 6, dtype=torch.float64)
     nod[:, 0] = torch.tensor([0.0, 0.3, -0.4])
     assert level_up(cameras_of(poses[0] @ exp_se3(nod))) is None
+
+
+def test_cameras_that_look_alike_do_not_tell_and_none_mirrors_the_world():
+    """Within a few degrees of each other, the errors of estimated cameras are all that their x axes say."""
+    generator = torch.Generator().manual_seed(3)
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+
+    def beside(degrees: float) -> torch.Tensor:
+        azimuth = torch.deg2rad(degrees * torch.linspace(-1, 1, 5, dtype=torch.float64))
+        eye = torch.stack([azimuth.cos(), azimuth.sin(), torch.zeros_like(azimuth)], dim=-1)
+        return look_at(2 * eye, torch.zeros_like(eye), up)
+
+    twist = torch.zeros(5, 6, dtype=torch.float64)
+    twist[:, :3] = math.radians(1) * torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    assert level_up(cameras_of(beside(2) @ exp_se3(twist))) is None
+    told = level_up(cameras_of(beside(20)))
+    assert told is not None and float(told @ up) > 1 - 1e-9
+    # Straight down, turned about the axis: up is the axis, whichever way, and has a length.
+    turns = torch.zeros(3, 6, dtype=torch.float64)
+    turns[:, 2] = torch.tensor([0.0, 2.0, 4.0])
+    down = level_up(cameras_of(beside(0)[0] @ exp_se3(turns)))
+    assert down is not None and float(down.norm()) == pytest.approx(1)
 
 
 def test_the_smallest_rotation_between_directions():

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kaleidoscene.errors import KaleidosceneError
@@ -84,11 +85,20 @@ def read_dinov2(source: str) -> Any:
         raise KaleidosceneError("DINOv2 features need transformers: pip install 'kaleidoscene[codecs]'.") from error
     try:
         name, folder = locate(source)
-        model = AutoModel.from_pretrained(name, subfolder=folder)
+        model, told = AutoModel.from_pretrained(name, subfolder=folder, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise KaleidosceneError(
             f"No DINOv2 at {source!r}: expected a folder or hub id with config.json and weights."
         ) from error
+    except (SafetensorError, RuntimeError) as error:  # torn files, and tensors of other shapes
+        raise KaleidosceneError(
+            f"{source}: its weights are damaged, or not of its config.json ({str(error).splitlines()[0]})."
+        ) from error
+    # The library would leave what it does not find as random numbers.
+    if missing := sorted(told["missing_keys"]):
+        raise KaleidosceneError(
+            f"{source}: {len(missing)} tensors of the network are not in its weights, such as {missing[0]!r}."
+        )
     if model.config.model_type not in ("dinov2", "dinov2_with_registers"):
         raise KaleidosceneError(f"{source}: a model of type {model.config.model_type!r}, expected a DINOv2.")
     return model

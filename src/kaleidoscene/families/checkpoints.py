@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.files import unreadable
-from kaleidoscene.serialisation import from_plain, to_plain
+from kaleidoscene.serialisation import file_sha256, from_plain, to_plain
 from kaleidoscene.training.checkpoint_folders import list_checkpoints
 from kaleidoscene.training.integrity import verify_published
 from kaleidoscene.training.weights import load_weights
@@ -25,6 +25,7 @@ Network = TypeVar("Network", bound=nn.Module)
 Settings = TypeVar("Settings")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """Shipped weights, one folder a name."""
+_FILES = ["config.json", "model.safetensors", "checksums.json", "statistics.safetensors"]
 
 
 def shipped_weights() -> list[Path]:
@@ -60,7 +61,7 @@ def _from_hub(name: str) -> Path:
     except ImportError as error:
         raise KaleidosceneError(f"{name}: hub ids need huggingface_hub: pip install 'kaleidoscene[codecs]'.") from error
     try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=_FILES))
     except Exception as error:  # the hub client's own and network errors alike
         raise KaleidosceneError(f"{name}: not a local folder, and the hub did not give it ({error}).") from error
 
@@ -112,6 +113,11 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise unreadable(path, "file of weights", error) from error
+
+
+def weights_digest(folder: Path) -> str:
+    """What tells the weights of one checkpoint from others of the same architecture: SHA-256 of their file."""
+    return file_sha256(folder / "model.safetensors")
 
 
 def load_network(folder: Path, make: Callable[[], Network], device: str | torch.device) -> Network:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from kaleidoscene.geometry.cameras import Cameras
 
-# Below this share of what there could be, the x axes of the cameras lie so near together that they say nothing.
-_UNDETERMINED = 1e-6
+# Mean square of the sine between x axes, of 5 degrees: errors of cameras that look more alike would tell what is up.
+_ALIKE = 0.0076
+_OPPOSITE = 1e-6
 
 
 def level_up(cameras: Cameras) -> Float[Tensor, " 3"] | None:
@@ -24,7 +25,7 @@ def level_up(cameras: Cameras) -> Float[Tensor, " 3"] | None:
         cameras: Of one scene; the first fixes the plane.
 
     Returns:
-        A unit vector; None where the cameras do not tell it: a single one, or all turned about the first one's x axis.
+        A unit vector; None where the cameras do not tell it: a single one, or all turned about nearly the same x axis.
     """
     axes = cameras.world_from_cam[:, :3, :3].double()
     plane = axes[0, :, 1:]  # y and z of the first camera
@@ -32,18 +33,18 @@ def level_up(cameras: Cameras) -> Float[Tensor, " 3"] | None:
     if not len(others):
         return None
     values, vectors = torch.linalg.eigh(others.mT @ others / len(others))
-    if float(values[1]) < _UNDETERMINED:
+    if float(values[1]) < _ALIKE:
         return None
     up = plane @ vectors[:, 0]
     in_images = -axes[:, :, 1].sum(0)
-    return (up * torch.sign(up @ in_images)).to(cameras.world_from_cam)
+    return (-up if float(up @ in_images) < 0 else up).to(cameras.world_from_cam)
 
 
 def rotation_between(source: Float[Tensor, " 3"], target: Float[Tensor, " 3"]) -> Float[Tensor, "3 3"]:
     """The smallest rotation that takes one direction to another; of opposite ones any half turn."""
     a, b = (torch.nn.functional.normalize(x, dim=0) for x in (source, target))
     half = a + b
-    if float(half.norm()) < _UNDETERMINED:
+    if float(half.norm()) < _OPPOSITE:
         aside = torch.eye(3, dtype=a.dtype, device=a.device)[a.abs().argmin()]
         half = torch.nn.functional.normalize(torch.linalg.cross(a, aside, dim=0), dim=0)
         return 2 * torch.outer(half, half) - torch.eye(3, dtype=a.dtype, device=a.device)

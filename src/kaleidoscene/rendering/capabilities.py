@@ -31,6 +31,8 @@ class Capabilities:
     """Rendered views may become references of a scene (autoregressive rendering)."""
     any_lens: bool = False
     """Targets may have any field of view; otherwise all views are brought to that of the weights."""
+    unit_of_cameras: bool = False
+    """Lengths are told in units of how far the cameras of a request lie apart."""
     any_size: bool = False
     """Images may have any size; otherwise one of those of the weights."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
+from kaleidoscene.geometry.upright import level_up
 from kaleidoscene.images.fitting import cut_cameras, cut_images, fit_views
 from kaleidoscene.rendering.system import System
 
@@ -50,3 +53,32 @@ def model_lens(system: System, cameras: Cameras) -> Cameras:
     f = system.focal_over_height * h
     matrix = cameras.intrinsics.new_tensor([[f, 0.0, w / 2], [0.0, f, h / 2], [0.0, 0.0, 1.0]])
     return Cameras(cameras.world_from_cam, matrix.expand(*cameras.batch_shape, 3, 3).contiguous(), (h, w))
+
+
+def with_estimated_cameras(system: System, capture: Capture, *, masked: bool) -> Capture:
+    """A capture of images with the cameras that a model estimates, in the world of its scenes.
+
+    Args:
+        system: The model.
+        capture: Images; a lens that is known is kept.
+        masked: Lay its masks on white.
+    """
+    images = prepare_images(system, capture, masked=masked)
+    cameras = system.renderer.encode(images[None], None).cameras
+    assert cameras is not None
+    h, w = capture.common_size
+    # The model saw the middle of every image, at its own size.
+    scale = max(system.image_size[0] / h, system.image_size[1] / w)
+    frames = []
+    for frame, pose, matrix in zip(capture.frames, cameras.world_from_cam[0], cameras.intrinsics[0], strict=True):
+        posed = replace(frame, world_from_cam=pose.double())
+        if frame.intrinsics is None or frame.guessed_focal:
+            own = matrix.clone().double()
+            own[:2] /= scale
+            top, left = capture.crop_offset(frame)
+            own[0, 2] += left + w / 2 - 0.5 * system.image_size[1] / scale
+            own[1, 2] += top + h / 2 - 0.5 * system.image_size[0] / scale
+            posed = replace(posed, intrinsics=own, guessed_focal=False)
+        frames.append(posed)
+    up = level_up(cameras[0])
+    return replace(capture, frames=tuple(frames), centre=torch.zeros(3), upward=up)

@@ -211,7 +211,7 @@ def check_references(
     """
     count, size = tuple(images.shape[:2]), (images.shape[-2], images.shape[-1])
     if not images.shape[1]:
-        raise KaleidosceneError("A scene needs at least one reference.")
+        raise KaleidosceneError("A scene needs at least one reference ('kaleidoscene generate' makes scenes of none).")
     if size != tuple(image_size):
         raise KaleidosceneError(
             f"References are {size[0]}x{size[1]}, the model renders {image_size[0]}x{image_size[1]}."

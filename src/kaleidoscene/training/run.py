@@ -173,7 +173,8 @@ def _sources(recipe: Recipe, options: RunOptions, world: World) -> list[Source]:
 def _rendered(recipe: Recipe, folder: Path, world: World) -> Path:
     if recipe.synthetic is None:
         raise KaleidosceneError(
-            "This recipe trains on videos: give --shards FOLDER (see 'kaleidoscene convert VIDEOS')."
+            "This recipe renders no scenes of its own: give --shards FOLDER (see 'kaleidoscene convert', of captures, "
+            "videos or folders of images, and 'kaleidoscene synthesize')."
         )
     most = max(shape.batch_size for shape in recipe.batches.shapes)
     if recipe.synthetic.scenes < most:

@@ -23,6 +23,8 @@ _FAR = 60.0
 # Lenses are others where they are wider, or narrower, by this factor.
 _OTHER_LENS = 1.15
 _LOOKED_AT = 12
+# Share of the distance to the object: training has cameras around it, two of which lie 0.5 of it apart and more.
+_TOGETHER = 0.3
 # A view of which less is shown is a guess.
 _UNSEEN = 0.1
 
@@ -96,7 +98,14 @@ def doubts_of(model: Model, references: Capture, cameras: Cameras, *, masked: bo
     """
     lenses = lens_doubts(model, references.cameras, cameras) if references.is_posed else []
     far = _far_views(references, cameras) or _unseen_views(references, cameras)
-    return [*background_doubts(model, references, masked=masked), *_size_doubts(model, references), *lenses, *far]
+    unit = _unit_doubts(model, references, cameras)
+    return [
+        *background_doubts(model, references, masked=masked),
+        *_size_doubts(model, references),
+        *lenses,
+        *unit,
+        *far,
+    ]
 
 
 def expectations(model: Model, shown: Float[Tensor, " targets"]) -> list[str]:
@@ -140,6 +149,22 @@ def _size_doubts(model: Model, references: Capture) -> list[str]:
     if size >= asked or not isinstance(system, Magnifying) or system.magnification == 1:
         return []
     return [f"the references have {size} pixels on their longer side: views of {asked} show no more than they do."]
+
+
+def _unit_doubts(model: Model, references: Capture, cameras: Cameras) -> list[str]:
+    """Whether a model whose unit is how far cameras lie apart is given cameras that lie together."""
+    if not model.capabilities.unit_of_cameras or not references.is_posed:
+        return []
+    first = references.cameras.centres[0].double()
+    apart = float((torch.cat([references.cameras.centres, cameras.centres]).double() - first).norm(dim=-1).max())
+    share = apart / max(float((references.origin().double() - first).norm()), 1e-9)
+    if share >= _TOGETHER:
+        return []
+    return [
+        f"all cameras lie within {100 * share:.0f} % of the distance to the object: these weights take how far cameras "
+        "lie apart as their unit, and know cameras around objects; depths will be of another scale, and what moves "
+        "sideways may come out badly. Add views from elsewhere to the path or the references."
+    ]
 
 
 def lens_doubts(model: Model, *views: Cameras) -> list[str]:

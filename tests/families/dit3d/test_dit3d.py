@@ -16,7 +16,7 @@ from kaleidoscene.datasets.batches import ViewBatches
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.dit3d.checkpoint import load_autoencoder
+from kaleidoscene.families.dit3d.checkpoint import load_autoencoder, weights_of
 from kaleidoscene.families.dit3d.config import Dit3dConfig, dit3d_base, dit3d_small, dit3d_xl
 from kaleidoscene.families.dit3d.initialisation import initialise
 from kaleidoscene.families.dit3d.model import Dit3d
@@ -25,6 +25,7 @@ from kaleidoscene.families.dit3d.recipes import RECIPES, dit3d_debug, dit3d_xl_v
 from kaleidoscene.families.dit3d.settings import Dit3dSampling
 from kaleidoscene.families.dit3d.system import Dit3dSystem
 from kaleidoscene.families.dit3d.task import Dit3dLoss, Dit3dTask, seen_views
+from kaleidoscene.families.rae3d.checkpoint import save_model
 from kaleidoscene.families.rae3d.statistics import TokenStatistics, read_statistics
 from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.rendering.renderer import TARGET_SEEDS
@@ -38,7 +39,7 @@ from tests.families.dit3d.tiny import (
     tiny_statistics,
     write_autoencoder,
 )
-from tests.families.rae3d.tiny import SIZE
+from tests.families.rae3d.tiny import SIZE, tiny_rae3d, tiny_rae3d_settings
 
 BOTH = pytest.mark.parametrize("condition", ["channels", "tokens"])
 
@@ -257,10 +258,14 @@ def test_statistics_of_tokens(tmp_path):
         TokenStatistics.of([tokens[:1]])
     with pytest.raises(KaleidosceneError, match=r"no statistics of its tokens.*09_token_statistics.py"):
         read_statistics(tmp_path, (7, 24))
+    (tmp_path / "model.safetensors").write_bytes(b"some weights")
     found.save(tmp_path)
     assert torch.equal(read_statistics(tmp_path, (7, 24)).mean, found.mean)
     with pytest.raises(KaleidosceneError, match=r"of \(7, 24\) tokens and channels, the model has \(8, 24\)"):
         read_statistics(tmp_path, (8, 24))
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(KaleidosceneError, match=r"not of the tokens of the weights beside it.*09_token_statistics.py"):
+        read_statistics(tmp_path, (7, 24))
     (tmp_path / "statistics.safetensors").write_bytes(b"x")
     with pytest.raises(KaleidosceneError, match="not readable as statistics"):
         read_statistics(tmp_path, (7, 24))
@@ -268,11 +273,38 @@ def test_statistics_of_tokens(tmp_path):
 
 def test_an_autoencoder_that_does_not_fit_is_refused(tmp_path):
     folder = write_autoencoder(tmp_path / "autoencoder")
-    assert load_autoencoder(str(folder), tiny_dit3d_config(), "cpu").statistics.mean.equal(tiny_statistics().mean)
+    settings = replace(tiny_dit3d_settings(folder), autoencoder_weights=weights_of(str(folder)))
+    assert load_autoencoder(settings, "cpu").statistics.mean.equal(tiny_statistics().mean)
     with pytest.raises(KaleidosceneError, match=r"an autoencoder of \(7, 24\) tokens and channels.*\(9, 24\)"):
-        load_autoencoder(str(folder), tiny_dit3d_config(tokens=9), "cpu")
-    with pytest.raises(KaleidosceneError, match="no such model"):
-        load_autoencoder(str(tmp_path / "none"), tiny_dit3d_config(), "cpu")
+        load_autoencoder(tiny_dit3d_settings(folder, tokens=9), "cpu")
+    with pytest.raises(KaleidosceneError, match="The autoencoder of a dit3d: .*no such model"):
+        load_autoencoder(tiny_dit3d_settings(tmp_path / "none"), "cpu")
+    with pytest.raises(KaleidosceneError, match=r"an autoencoder of views of .*, the network is of \(24, 8\)"):
+        load_autoencoder(replace(settings, image_size=(24, 8)), "cpu")
+    weights = {name: 1.01 * p.detach() for name, p in tiny_rae3d().named_parameters()}
+    save_model(folder, tiny_rae3d_settings(), weights)
+    tiny_statistics().save(folder)
+    with pytest.raises(KaleidosceneError, match="not the weights of the autoencoder whose tokens the network learned"):
+        load_autoencoder(settings, "cpu")
+    assert load_autoencoder(replace(settings, autoencoder_weights=None), "cpu")
+
+
+def test_poses_of_the_condition_are_from_the_first_to_the_last():
+    renderer = tiny_renderer()
+    renderer.settings = replace(renderer.settings, sampling=Dit3dSampling(poses=12))
+    for count in range(1, 30):
+        cameras = ring(count).reshape(1, count)
+        poses = renderer.imagine(cameras).poses
+        assert poses is not None and poses.batch_shape == (1, min(count, 12))
+        places = [int((cameras.centres[0] - one).norm(dim=-1).argmin()) for one in poses.centres[0]]
+        steps = [after - before for before, after in zip(places, places[1:], strict=False)]
+        assert places[0] == 0 and places[-1] == count - 1 and (not steps or 0 < max(steps) <= min(steps) + 1)
+
+
+def test_hidden_views_are_refused(batch):
+    task = Dit3dTask(tiny_dit3d_settings(), Dit3dLoss(), tiny_autoencoder())
+    with pytest.raises(KaleidosceneError, match=r"no views by masks: data\.sampling\.masking must be drop or none"):
+        task.losses(replace(batch, present=torch.ones(batch.images.shape[:2], dtype=torch.bool)), 0)
 
 
 def test_wrong_settings_are_refused():

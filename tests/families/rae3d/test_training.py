@@ -173,6 +173,17 @@ def test_what_it_cannot_learn_from_is_refused(batch):
         Rae3dTask(tiny_rae3d_settings(), Rae3dLoss(perceptual=1.0))
     with pytest.raises(ValueError, match="shares from 0 to 1"):
         Rae3dLoss(masked_share=(0.9, 0.1))
+    for name in ("perceptual", "gradients", "points", "background", "confidence", "noise"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 0"):
+            Rae3dLoss(**{name: -0.1})
+
+
+def test_what_stands_in_for_the_perceptual_loss_is_asked_for():
+    recipe = rae3d_paper()
+    options = replace(recipe.options, loss=replace(recipe.loss, perceptual=0.0))
+    with pytest.raises(KaleidosceneError, match=r"pixels alone.*--loss.gradients 1"):
+        recipe.changed(options)
+    assert recipe.changed(replace(options, loss=replace(options.loss, gradients=1.0))).loss.gradients == 1
 
 
 def test_rendering_does_not_depend_on_the_given_world_or_on_chunks():
@@ -201,6 +212,32 @@ def test_a_reconstruction_has_one_unit_for_all_that_is_asked_of_it():
     whole = scene.render(cameras)
     torch.testing.assert_close(scene.render(cameras[4:5]).images[0], whole.images[4], rtol=0, atol=1e-5)
     torch.testing.assert_close(scene.render(cameras[:2]).points, whole.points[:2], rtol=1e-4, atol=1e-4)
+
+
+def test_images_and_cameras_are_encoded_as_a_capture_is(tmp_path):
+    """The line of code that the documents have: tokens are made, saved, and rendered from any camera."""
+    model = Model(Rae3dSystem(Rae3dRenderer(tiny_rae3d(), tiny_rae3d_settings())))
+    bus = read_capture("examples/captures/school_bus").select([0, 3])
+    images, cameras = model.prepare(bus)
+    tokens = model.encode(images, cameras, origin=bus.origin(), up=bus.up())
+    targets = tokens.around(3)
+    views = model.render(tokens, targets)
+    assert torch.equal(views.images, model.reconstruct(bus).render(targets).images)
+    tokens.save(tmp_path / "scene.safetensors")
+    again = model.render(model.open_scene(tmp_path / "scene.safetensors"), targets)
+    for name in ("images", "depths", "points", "confidence"):
+        assert torch.equal(getattr(again, name), getattr(views, name))
+    told = model.encode(images, cameras)  # where the cameras look, and which way is up
+    assert float((told.origin - bus.origin()).norm()) < 0.1 and float(told.up @ bus.up()) > 0.9
+    with pytest.raises(KaleidosceneError, match=r"shape \(2, 3, .*\) with 1 cameras: expected \(1, 3, h, w\)"):
+        model.encode(images, cameras[:1])
+    with pytest.raises(KaleidosceneError, match="the model renders"):
+        model.encode(images[..., :-1], cameras)
+    other = Model(Rae3dSystem(Rae3dRenderer(tiny_rae3d(), tiny_rae3d_settings())))
+    with pytest.raises(KaleidosceneError, match="made by another model"):
+        other.render(tokens, targets)
+    with pytest.raises(KaleidosceneError, match="have no seed and no plan"):
+        model.render(tokens, targets, seed=3)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def test_points_near_the_first_camera_are_background():

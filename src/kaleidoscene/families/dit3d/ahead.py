@@ -18,12 +18,12 @@ from kaleidoscene.datasets.stored import StoredScene, StoredTokens
 from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.checkpoints import resolve
+from kaleidoscene.families.dit3d.checkpoint import weights_of
 from kaleidoscene.families.dit3d.task import Dit3dLoss, seen_views
 from kaleidoscene.families.rae3d.renderer import Rae3dRenderer
 from kaleidoscene.families.rae3d.task import tokens_of
 from kaleidoscene.randomness import seeded
-from kaleidoscene.serialisation import file_sha256, to_plain
+from kaleidoscene.serialisation import to_plain
 
 NOTE = "tokens.json"
 """Beside the shards: which autoencoder made their tokens, and of what."""
@@ -54,11 +54,6 @@ class TokensAhead:
         if min(self.draws, self.views, self.scenes_per_shard) < 1:
             raise ValueError("draws, views and scenes_per_shard must be at least 1.")
         Dit3dLoss(hidden_share=self.hidden_share)
-
-
-def weights_of(source: str) -> str:
-    """What tells one autoencoder from another: the digest of its weights."""
-    return file_sha256(resolve(source) / "model.safetensors")
 
 
 def write_tokens(

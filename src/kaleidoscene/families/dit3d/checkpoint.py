@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.checkpoints import CheckpointFormat, resolve
-from kaleidoscene.families.dit3d.config import Dit3dConfig
+from kaleidoscene.families.checkpoints import CheckpointFormat, resolve, weights_digest
 from kaleidoscene.families.dit3d.model import Dit3d
 from kaleidoscene.families.dit3d.settings import Dit3dSettings
 from kaleidoscene.families.rae3d.renderer import Rae3dRenderer
@@ -27,22 +26,39 @@ class Autoencoder:
     statistics: TokenStatistics
 
 
-def load_autoencoder(source: str, config: Dit3dConfig, device: str, precision: str = "fp32") -> Autoencoder:
-    """The autoencoder of a checkpoint.
+def weights_of(source: str) -> str:
+    """What tells one autoencoder from another: the digest of its weights."""
+    return weights_digest(resolve(source))
+
+
+def load_autoencoder(settings: Dit3dSettings, device: str, precision: str = "fp32") -> Autoencoder:
+    """The autoencoder that a checkpoint or run names.
 
     Args:
-        source: Name, folder or hub id.
-        config: Of the network that draws its tokens.
+        settings: Of the network that draws its tokens.
         device: Where to put it.
         precision: Of matrix products.
 
     Raises:
-        KaleidosceneError: It is missing, has no statistics, or other tokens than the network.
+        KaleidosceneError: It is missing, has no statistics, other tokens or views than the network, or other weights
+            than when the network learned.
     """
-    folder = resolve(source)
+    source, config = settings.autoencoder, settings.model
+    try:
+        folder = resolve(source)
+    except KaleidosceneError as error:
+        raise KaleidosceneError(f"The autoencoder of a dit3d: {error}") from error
     renderer = load_system(folder, device, precision).autoencoder
-    have = (renderer.settings.model.tokens, renderer.settings.model.width)
-    if have != (config.tokens, config.channels):
-        want = (config.tokens, config.channels)
+    have, want = (renderer.settings.model.tokens, renderer.settings.model.width), (config.tokens, config.channels)
+    if have != want:
         raise KaleidosceneError(f"{source}: an autoencoder of {have} tokens and channels, the network has {want}.")
+    if renderer.image_size != settings.image_size:
+        raise KaleidosceneError(
+            f"{source}: an autoencoder of views of {renderer.image_size}, the network is of {settings.image_size}."
+        )
+    if settings.autoencoder_weights not in (None, weights_digest(folder)):
+        raise KaleidosceneError(
+            f"{source}: not the weights of the autoencoder whose tokens the network learned to draw (their SHA-256 "
+            f"begins with {weights_digest(folder)[:8]}, expected {str(settings.autoencoder_weights)[:8]})."
+        )
     return Autoencoder(renderer, read_statistics(folder, have))

@@ -19,9 +19,9 @@ from kaleidoscene.datasets.stored import StoredScene, StoredTokens
 from kaleidoscene.datasets.synthetic.prerender import SyntheticScenes
 from kaleidoscene.datasets.transforms import Augmentation
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.checkpoints import read_weights, resolve
-from kaleidoscene.families.dit3d.ahead import NOTE, weights_of
-from kaleidoscene.families.dit3d.checkpoint import FAMILY, load_autoencoder, load_model
+from kaleidoscene.families.checkpoints import read_weights, resolve, shipped_weights
+from kaleidoscene.families.dit3d.ahead import NOTE
+from kaleidoscene.families.dit3d.checkpoint import FAMILY, load_autoencoder, load_model, weights_of
 from kaleidoscene.families.dit3d.distillation import Dit3dDistillation, student_settings
 from kaleidoscene.families.dit3d.plan import Dit3dPlan, flops_of, parameters_of
 from kaleidoscene.families.dit3d.settings import Dit3dSettings
@@ -89,7 +89,7 @@ class Dit3dRecipe(PlainRecipe):
         if options.tokens_ahead:
             self._check_ahead(options)
         if options.autoencoder is not None:
-            settings = replace(settings, autoencoder=options.autoencoder)
+            settings = replace(settings, autoencoder=_from_anywhere(options.autoencoder))
         if options.classes is not None:
             settings = replace(settings, model=replace(settings.model, classes=options.classes))
         return replace(
@@ -165,18 +165,21 @@ class Dit3dRecipe(PlainRecipe):
 
     def make_task(self, device: str) -> Dit3dTask:
         """The task of a run, its network still without weights."""
-        autoencoder = load_autoencoder(self.settings.autoencoder, self.settings.model, device)
+        weights = weights_of(self.settings.autoencoder)
+        settings = replace(self.settings, autoencoder_weights=weights)
+        autoencoder = load_autoencoder(settings, device)
         if self.distil.teacher is None:
             with torch.device("meta"):
-                return Dit3dTask(self.settings, self.loss, autoencoder)
+                return Dit3dTask(settings, self.loss, autoencoder)
         teacher, theirs = load_model(resolve(self.distil.teacher))
         check_teacher(self.distil, theirs.model, self.settings.model)
-        if weights_of(theirs.autoencoder) != weights_of(self.settings.autoencoder):
+        if weights_of(theirs.autoencoder) != weights:
             raise KaleidosceneError(
                 f"{self.distil.teacher}: draws tokens of {theirs.autoencoder}, the run has those of "
                 f"{self.settings.autoencoder}; give --autoencoder."
             )
-        student = student_settings(replace(theirs, autoencoder=self.settings.autoencoder), self.distil)
+        own = replace(theirs, autoencoder=settings.autoencoder, autoencoder_weights=weights)
+        student = student_settings(own, self.distil)
         with torch.device("meta"):
             return Dit3dDistillation(student, self.loss, autoencoder, teacher, self.distil)
 
@@ -184,3 +187,9 @@ class Dit3dRecipe(PlainRecipe):
         """Weights of a 3DDiT checkpoint, without the labels of the first stage where none are asked for any more."""
         weights = read_weights(folder)
         return {name: x for name, x in weights.items() if self.settings.model.classes or name != "labels.weight"}
+
+
+def _from_anywhere(source: str) -> str:
+    """A name or hub id as it is, a folder by its whole path, since a checkpoint is loaded from other places too."""
+    shipped = source in [path.name for path in shipped_weights()]
+    return source if shipped or not Path(source).is_dir() else str(Path(source).resolve())

@@ -34,7 +34,8 @@ from kaleidoscene.rendering.renderer import (
 )
 
 CAPABILITIES = Capabilities(
-    needs_cameras=True, renders_depth=True, renders_points=True, samples=True, generates=True, any_lens=True
+    needs_cameras=True, renders_depth=True, renders_points=True, samples=True, generates=True, any_lens=True,
+    unit_of_cameras=True,
 )  # fmt: skip
 _NOISE = 34
 
@@ -136,8 +137,9 @@ class Dit3dRenderer(PlainRenderer):
 
     def _some_of(self, cameras: Cameras) -> Cameras:
         """Those of targets that stand in the condition."""
-        count, most = cameras.batch_shape[1], self.settings.sampling.poses
-        return cameras[:, sorted({round(n * (count - 1) / max(most - 1, 1)) for n in range(min(most, count))})]
+        count = cameras.batch_shape[1]
+        kept = min(count, self.settings.sampling.poses)
+        return cameras[:, [round(n * (count - 1) / max(kept - 1, 1)) for n in range(kept)]]
 
     def extend(
         self, scene: Scene, images: Float[Tensor, "batch new 3 h w"], cameras: Cameras, *, keep: Sequence[int]

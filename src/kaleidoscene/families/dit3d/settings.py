@@ -45,6 +45,7 @@ class Dit3dSettings:
     Attributes:
         model: Architecture of the network.
         autoencoder: Name, folder or hub id of the 3DRAE whose tokens it draws, with their statistics.
+        autoencoder_weights: SHA-256 of its ``model.safetensors`` when the network learned; None: not told.
         image_size: ``(height, width)`` of the autoencoder.
         field_of_view: Degrees of the views it was trained on.
         sampling: How tokens are drawn by default.
@@ -52,6 +53,7 @@ class Dit3dSettings:
 
     model: Dit3dConfig
     autoencoder: str = "rae3d"
+    autoencoder_weights: str | None = None
     image_size: tuple[int, int] = (224, 224)
     field_of_view: float = 50.0
     sampling: Dit3dSampling = Dit3dSampling()

@@ -68,10 +68,10 @@ def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> D
     """Load a checkpoint folder and its autoencoder.
 
     Raises:
-        KaleidosceneError: It does not load strictly, or the autoencoder is missing, has no statistics or other tokens.
+        KaleidosceneError: It does not load strictly, or the autoencoder is not to be had (:func:`load_autoencoder`).
     """
     if precision not in TYPES:
         raise unknown_name("precision", precision, TYPES)
     model, settings = load_model(folder, device)
-    autoencoder = load_autoencoder(settings.autoencoder, settings.model, device, precision)
+    autoencoder = load_autoencoder(settings, device, precision)
     return Dit3dSystem(Dit3dRenderer(model, settings, autoencoder, precision=cast(Precision, precision)))

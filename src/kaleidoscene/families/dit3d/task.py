@@ -88,8 +88,11 @@ class Dit3dTask(PlainTask):
             seed: With the place of a scene in the run it tells time, noise and what is hidden.
 
         Raises:
-            KaleidosceneError: There are no cameras, or no labels for a network that has some.
+            KaleidosceneError: There are no cameras, no labels for a network that has some, or views are hidden by
+                masks.
         """
+        if views.present is not None:
+            raise KaleidosceneError("3DDiT hides no views by masks: data.sampling.masking must be drop or none.")
         numbers = views.numbers or tuple(range(len(views.images)))
         device, config = views.images.device, self.settings.model
         data, condition = self.data_and_condition(views, numbers, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -55,12 +56,11 @@ class Rae3dLoss:
             raise ValueError("masked, masked_share and all_hidden are shares from 0 to 1.")
         if not 0 <= self.repeated <= 1:
             raise ValueError(f"repeated is a share of the scored views, got {self.repeated}.")
-        if self.adversarial < 0 or not 0 <= self.discriminator_from <= self.adversarial_from:
-            raise ValueError(
-                "adversarial_from comes with discriminator_from or after it, and weights are not negative."
-            )
-        if self.noise < 0:
-            raise ValueError(f"noise is a standard deviation, got {self.noise}.")
+        if not 0 <= self.discriminator_from <= self.adversarial_from:
+            raise ValueError("adversarial_from comes with discriminator_from or after it.")
+        for name in ("perceptual", "gradients", "adversarial", "points", "background", "confidence", "noise"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} must be at least 0, got {value}.")
 
 
 def gradient_loss(images: Float[Tensor, "n c h w"], truth: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:

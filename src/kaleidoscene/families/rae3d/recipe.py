@@ -64,9 +64,15 @@ class Rae3dRecipe(EncodedRecipe):
         """The recipe with other options.
 
         Raises:
-            KaleidosceneError: A DINOv2 is given to a recipe that has no place for it.
+            KaleidosceneError: A DINOv2 is given to a recipe that has no place for it, or the perceptual loss is left
+                out and nothing stands in for it.
         """
         recipe = super().changed(options)
+        if self.loss.perceptual and not recipe.loss.perceptual and not recipe.loss.gradients:
+            raise KaleidosceneError(
+                "--loss.perceptual 0: squared errors of pixels alone would blur; give --loss.gradients 1 with it, "
+                "differences of neighbouring pixels, which need no weights."
+            )
         if not recipe.loss.adversarial:  # nobody would teach it
             model = replace(recipe.settings.model, discriminator=None)
             recipe = replace(recipe, settings=replace(recipe.settings, model=model))

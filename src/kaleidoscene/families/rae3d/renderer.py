@@ -29,7 +29,8 @@ from kaleidoscene.rendering.renderer import (
 )
 
 CAPABILITIES = Capabilities(
-    needs_cameras=True, renders_depth=True, renders_points=True, takes_back_views=False, any_lens=True
+    needs_cameras=True, renders_depth=True, renders_points=True, takes_back_views=False, any_lens=True,
+    unit_of_cameras=True,
 )  # fmt: skip
 
 NEAREST = 0.6

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.families.checkpoints import weights_digest
 from kaleidoscene.serialisation import save_aside
 
 FILE = "statistics.safetensors"
@@ -57,8 +58,9 @@ class TokenStatistics:
         return tokens * self.deviation.to(tokens) + self.mean.to(tokens)
 
     def save(self, folder: Path) -> None:
-        """Write them into the folder of a checkpoint."""
-        written = save({"mean": self.mean.contiguous(), "deviation": self.deviation.contiguous()})
+        """Write them into the folder of a checkpoint, of whose weights they are."""
+        tensors = {"mean": self.mean.contiguous(), "deviation": self.deviation.contiguous()}
+        written = save(tensors, {"weights": weights_digest(folder)})
         save_aside(folder / FILE, lambda file: file.write(written))
 
 
@@ -70,21 +72,24 @@ def read_statistics(folder: Path, shape: tuple[int, int]) -> TokenStatistics:
         shape: Tokens and channels of its network.
 
     Raises:
-        KaleidosceneError: They are missing, damaged, or of another number of tokens or channels.
+        KaleidosceneError: They are missing, damaged, of other weights, or of another number of tokens or channels.
     """
-    path = folder / FILE
+    path, command = folder / FILE, f"'python examples/09_token_statistics.py {folder} SHARDS'"
     if not path.is_file():
         raise KaleidosceneError(
             f"{folder}: there are no statistics of its tokens, which diffusion over them needs; make them with "
-            f"'python examples/09_token_statistics.py {folder} SHARDS'."
+            f"{command}."
         )
     try:
-        tensors = load_file(path)
-        statistics = TokenStatistics(tensors["mean"], tensors["deviation"])
-    except (OSError, SafetensorError, KeyError) as error:
+        with safe_open(path, framework="pt") as file:
+            weights = (file.metadata() or {}).get("weights")
+            statistics = TokenStatistics(file.get_tensor("mean"), file.get_tensor("deviation"))
+    except (OSError, SafetensorError) as error:
         raise KaleidosceneError(f"{path}: not readable as statistics of tokens ({error}).") from error
     if tuple(statistics.mean.shape) != shape or tuple(statistics.deviation.shape) != shape:
         raise KaleidosceneError(
             f"{path}: of {tuple(statistics.mean.shape)} tokens and channels, the model has {shape}."
         )
+    if weights != weights_digest(folder):
+        raise KaleidosceneError(f"{path}: not of the tokens of the weights beside it; make it anew with {command}.")
     return statistics

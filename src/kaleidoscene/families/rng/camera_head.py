@@ -49,6 +49,7 @@ class CameraHead(nn.Module):
                 x, _ = block(x)
             change = self.out(nn.functional.gelu(self.hidden(self.last_norm(x))))
             estimate = change if estimate is None else known + change
-            # Angles of view are never negative.
-            out.append(torch.cat([estimate[..., :7], estimate[..., 7:].relu()], dim=-1))
+            # Angles of view are never negative; gradients pass, or what was negative once would stay so (ours).
+            angles = estimate[..., 7:]
+            out.append(torch.cat([estimate[..., :7], angles + (angles.relu() - angles).detach()], dim=-1))
         return torch.stack(out)
