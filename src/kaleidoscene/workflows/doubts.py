@@ -98,14 +98,8 @@ def doubts_of(model: Model, references: Capture, cameras: Cameras, *, masked: bo
     """
     lenses = lens_doubts(model, references.cameras, cameras) if references.is_posed else []
     far = _far_views(references, cameras) or _unseen_views(references, cameras)
-    unit = _unit_doubts(model, references, cameras)
-    return [
-        *background_doubts(model, references, masked=masked),
-        *_size_doubts(model, references),
-        *lenses,
-        *unit,
-        *far,
-    ]
+    of_cameras = [*lenses, *_unit_doubts(model, references, cameras), *far]
+    return [*background_doubts(model, references, masked=masked), *_size_doubts(model, references), *of_cameras]
 
 
 def expectations(model: Model, shown: Float[Tensor, " targets"]) -> list[str]:

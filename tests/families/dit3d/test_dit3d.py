@@ -1,5 +1,6 @@
 """3DDiT: sizes, what its passes cost, what a drawn scene depends on, training, and the way from the command line."""
 
+import itertools
 import json
 import runpy
 from dataclasses import replace
@@ -297,7 +298,7 @@ def test_poses_of_the_condition_are_from_the_first_to_the_last():
         poses = renderer.imagine(cameras).poses
         assert poses is not None and poses.batch_shape == (1, min(count, 12))
         places = [int((cameras.centres[0] - one).norm(dim=-1).argmin()) for one in poses.centres[0]]
-        steps = [after - before for before, after in zip(places, places[1:], strict=False)]
+        steps = [after - before for before, after in itertools.pairwise(places)]
         assert places[0] == 0 and places[-1] == count - 1 and (not steps or 0 < max(steps) <= min(steps) + 1)
 
 
