@@ -72,7 +72,7 @@ def test_patches_of_another_size_on_images_as_they_are(tmp_path, registers):
     else:
         model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
     model.save_pretrained(tmp_path / "dino")
-    encoder = ResizedDinoV2.from_pretrained(str(tmp_path / "dino"), 8)
+    encoder = ResizedDinoV2.from_pretrained(str(tmp_path / "dino"), 8, 32)
     kernel = torch.nn.functional.interpolate(
         model.embeddings.patch_embeddings.projection.weight, (8, 8), mode="bilinear", align_corners=False
     )
@@ -83,4 +83,6 @@ def test_patches_of_another_size_on_images_as_they_are(tmp_path, registers):
     torch.testing.assert_close(encoder(images[1:, 2:]), features[1:, 2:], rtol=1e-4, atol=1e-5)
     assert not encoder(images.flip(-1)).allclose(features)  # places count
     with pytest.raises(KaleidosceneError, match="No DINOv2 at"):
-        ResizedDinoV2.from_pretrained(str(tmp_path / "nothing"), 8)
+        ResizedDinoV2.from_pretrained(str(tmp_path / "nothing"), 8, 32)
+    with pytest.raises(KaleidosceneError, match="tokens of 32 channels, the network has 24"):
+        ResizedDinoV2.from_pretrained(str(tmp_path / "dino"), 8, 24)

@@ -142,7 +142,7 @@ def test_the_order_of_the_filters_is_that_of_the_release():
 def test_a_picture_without_object_is_refused():
     views = views_of_a_sphere(around(2))
     nothing = replace(views, images=torch.ones_like(views.images))
-    with pytest.raises(KaleidosceneError, match="No pixel shows an object"):
+    with pytest.raises(KaleidosceneError, match="white all over"):
         fuse(nothing, None, ALL)
     broken = replace(views, points=torch.full_like(views.points, torch.nan))
     with pytest.raises(KaleidosceneError, match="No pixel shows an object"):
@@ -151,6 +151,10 @@ def test_a_picture_without_object_is_refused():
         FusionConfig(source_quantile=1.0)
     with pytest.raises(KaleidosceneError, match=r"tolerance must be at least 0, got nan"):
         FusionConfig(tolerance=float("nan"))
+    # Whatever a model paints at new views, photographs of nothing are of nothing.
+    white = replace(views_of_a_sphere(around(2)), images=torch.ones(2, 3, *SIZE))
+    with pytest.raises(KaleidosceneError, match="white all over"):
+        fuse(white, views_of_a_sphere(around(3)), FusionConfig())
 
 
 def test_a_drawing_shows_the_nearest_points():

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kaleidoscene.encoders.features import IMAGENET_MEAN, IMAGENET_STD, read_dinov2, special_tokens
+from kaleidoscene.errors import KaleidosceneError
 
 
 class ResizedDinoV2(nn.Module):
@@ -36,13 +37,21 @@ class ResizedDinoV2(nn.Module):
         self.channels: int = model.config.hidden_size
 
     @classmethod
-    def from_pretrained(cls, source: str, patch_size: int) -> ResizedDinoV2:
+    def from_pretrained(cls, source: str, patch_size: int, width: int) -> ResizedDinoV2:
         """Load from a folder or a hub id, for example ``facebook/dinov2-with-registers-large``.
 
+        Args:
+            source: Folder or hub id.
+            patch_size: Pixels along a patch.
+            width: Channels of the network that takes its tokens.
+
         Raises:
-            KaleidosceneError: The library or the weights are not there.
+            KaleidosceneError: The library or the weights are not there, or its tokens are of another width.
         """
-        return cls(read_dinov2(source), patch_size)
+        found = cls(read_dinov2(source), patch_size)
+        if found.channels != width:
+            raise KaleidosceneError(f"{source} has tokens of {found.channels} channels, the network has {width}.")
+        return found
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "batch refs 3 h w"]) -> Float[Tensor, "batch refs tokens feature"]:

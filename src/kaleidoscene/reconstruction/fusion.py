@@ -78,8 +78,10 @@ def fuse(sources: PointViews, new: PointViews | None, config: FusionConfig = Fus
         config: Which pixels count.
 
     Raises:
-        KaleidosceneError: No pixel is left.
+        KaleidosceneError: No pixel is left, or the photographs are white all over.
     """
+    if not bool(((1 - sources.images).sum(1) >= config.white).any()):
+        raise NoSurface("The photographs are white all over: they show no object.")
     parts = _parts(sources, config, is_source=True)
     if new is not None:
         # Colours are looked up between pixels, of which all have to be of the object.

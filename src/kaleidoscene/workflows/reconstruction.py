@@ -106,6 +106,7 @@ class ReconstructionJob:
         fps: Of the video.
         overwrite: Replace the folder.
         sources: What is read, which the folder must not replace.
+        precision: Of matrix products.
     """
 
     out: Path
@@ -120,6 +121,7 @@ class ReconstructionJob:
     fps: float = 24.0
     overwrite: bool = False
     sources: tuple[Path | None, ...] = ()
+    precision: str = "fp32"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -178,7 +180,8 @@ class ReconstructionJob:
         lenses = [None if frame.intrinsics is None else frame.intrinsics.tolist() for frame in self.capture.frames]
         return {
             "model": system.fingerprint, "seen": seen.hexdigest(), "cameras": poses, "lenses": lenses,
-            "frames": self.frames,
+            "frames": self.frames, "origin": self.capture.origin().tolist() if poses else None,
+            "up": self.capture.up().tolist() if poses else None, "precision": self.precision,
         }  # fmt: skip
 
     def _rendered(self, waiting: Path, on_view: OnStep) -> tuple[Reconstruction, PointViews, PointViews | None]:

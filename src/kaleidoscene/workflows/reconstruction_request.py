@@ -121,7 +121,7 @@ def _from_points(request: ReconstructionRequest, model: Model) -> tuple[Reconstr
     job = ReconstructionJob(
         out=request.out, model=model, capture=chosen, masked=request.masked, frames=request.frames,
         fusion=request.fusion, surface=request.surface, mesh=request.mesh, turntable=request.turntable, fps=request.fps,
-        overwrite=request.overwrite, sources=(request.capture, Path(request.model)),
+        overwrite=request.overwrite, sources=(request.capture, Path(request.model)), precision=request.precision,
     )  # fmt: skip
     if request.frames > 0:
         notes.append(_rendering_of(request, model, len(chosen), request.frames))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 import tyro
 
 from kaleidoscene.api import Model
@@ -169,14 +170,18 @@ def resolve_request(options: RequestOptions, model: Model, capture: Capture | No
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise KaleidosceneError(f"{flags} were both given; the new views come from one of them.")
     capture = capture or read_capture(options.capture, format=options.format)
-    notes = [f"{capture.name}: {note}." for note in capture.notes]
+    notes, views = [f"{capture.name}: {note}." for note in capture.notes], len(capture)
+    fixed = None if options.references is None else parse_references(options.references)
+    alone = not capture.is_posed and model.capabilities.estimates_cameras and options.targets is None
+    if alone:  # their world is that of the first reference, of whose camera no other photograph has a say
+        fixed = fixed or _evenly_spaced(options, capture)
+        capture = capture.select(fixed)
     if not capture.is_posed:
         capture, note = _with_cameras(capture, options, model)
         notes.append(note)
-    fixed = None if options.references is None else parse_references(options.references)
     cameras, own = _targets_before_references(options, capture, model)
     indices = fixed or _choose(options, capture, cameras, own)
-    references = capture.select(indices)
+    references = capture if alone else capture.select(indices)
     if options.targets == "rest":
         own = [number for number in range(len(capture)) if number not in indices]
         if not own:
@@ -187,7 +192,7 @@ def resolve_request(options: RequestOptions, model: Model, capture: Capture | No
     if cameras is None:
         cameras = _path(options, references, model)
     shown = ", ".join(map(str, indices[:12])) + (" ..." if len(indices) > 12 else "")
-    notes.append(f"{capture.name}: {len(capture)} views, {len(indices)} as references ({shown}).")
+    notes.append(f"{capture.name}: {views} views, {len(indices)} as references ({shown}).")
     notes += describe_sizes(references)
     truth = None if own is None else capture.select(own)
     both = [place for place, number in enumerate(own or []) if number in indices and not options.score_references]
@@ -248,18 +253,35 @@ def _choose(options: RequestOptions, capture: Capture, targets: Cameras | None, 
     free = [number for number in known if number not in (own or [])]
     if not free:
         raise KaleidosceneError(f"{capture.name}: every view is a target, so that none is left as a reference.")
-    count = min(_REFERENCES, len(free)) if options.num_references is None else options.num_references
-    if count > len(free):
-        raise KaleidosceneError(f"--num-references {count}: {capture.name} has {len(free)} views to choose from.")
+    count = _count(options, capture, len(free))
     if options.select == "nearest" and targets is None:
         raise KaleidosceneError("--select nearest needs targets: give --targets 10-24, --camera-path or --cameras-of.")
     return [free[place] for place in select_views(options.select, capture.cameras[free], count, targets)]
 
 
+def _evenly_spaced(options: RequestOptions, capture: Capture) -> list[int]:
+    """References among photographs without cameras, by their order."""
+    if options.select != "spread":
+        raise KaleidosceneError(f"--select {options.select}: {capture.name} has no cameras to choose by.")
+    return [round(n) for n in torch.linspace(0, len(capture) - 1, _count(options, capture, len(capture))).tolist()]
+
+
+def _count(options: RequestOptions, capture: Capture, free: int) -> int:
+    """References that are asked for, of so many views."""
+    count = min(_REFERENCES, free) if options.num_references is None else options.num_references
+    if count < 1:
+        raise KaleidosceneError(
+            f"{count} references were asked for, at least 1 is needed ('kaleidoscene generate' draws scenes of none)."
+        )
+    if count > free:
+        raise KaleidosceneError(f"--num-references {count}: {capture.name} has {free} views to choose from.")
+    return count
+
+
 def _with_cameras(capture: Capture, options: RequestOptions, model: Model) -> tuple[Capture, str]:
     """Images without cameras: estimated by the model, if it does that, or one that is placed."""
     if model.capabilities.estimates_cameras:
-        posed = model.estimate_cameras(capture, masked=options.masked)
+        posed = model.estimate_cameras(capture, masked=options.masked).upright()
         known = sum(frame.intrinsics is not None and not frame.guessed_focal for frame in capture.frames)
         lenses = f" The lenses of {known} are known, and kept." if known else ""
         note = f"{capture.name}: {len(capture)} images without cameras; {model.system.family} estimates them.{lenses}"

@@ -161,6 +161,8 @@ def test_recipes_train_what_they_say(name):
     recipe = RECIPES[name]()
     assert recipe.make_task("cpu").settings == recipe.settings and recipe.batches.image_size is not None
     assert recipe.train.steps > 0 and recipe.data.depth
+    model = recipe.settings.model
+    assert (model.attention == "full") is ("full-attention" in name) and (model.camera is None) is ("no-camera" in name)
 
 
 def test_the_papers_recipe_has_the_papers_numbers():
@@ -204,6 +206,21 @@ def test_from_the_command_line_to_new_views_of_photographs(tmp_path, shards, cap
     render = ["render", str(photos), "--model", run, "--out", str(out), "--trajectory", "orbit", "--frames", "3"]
     assert main([*render, "--num-references", "2"]) == 0
     assert "rng estimates them" in capsys.readouterr().out
+    # Photographs that are no references have no say: the same film without them.
+    some, film = tmp_path / "some", ["--trajectory", "orbit", "--frames", "3", "--model", run]
+    some.mkdir()
+    for number in (1, 2):
+        (some / f"{number}.png").write_bytes((photos / f"{number}.png").read_bytes())
+    chosen = ["render", str(photos), *film, "--references", "1,2", "--out", str(tmp_path / "chosen")]
+    assert main(chosen) == 0 and "3 views, 2 as references (1, 2)" in capsys.readouterr().out
+    assert main(["render", str(some), *film, "--references", "0,1", "--out", str(tmp_path / "alone")]) == 0
+    names = sorted(path.name for path in (tmp_path / "chosen" / "frames").iterdir())
+    assert len(names) == 3
+    for name in names:
+        both = [(tmp_path / folder / "frames" / name).read_bytes() for folder in ("chosen", "alone")]
+        assert both[0] == both[1]
+    assert main(["render", str(photos), *film, "--select", "kmeans", "--out", str(tmp_path / "no")]) == 1
+    assert "has no cameras to choose by" in capsys.readouterr().err
     posed = load(run).estimate_cameras(read_capture(photos))
     assert posed.origin().equal(torch.zeros(3)) and posed.up().norm() == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(posed.cameras.world_from_cam[0].float(), first_pose(torch.zeros(())))

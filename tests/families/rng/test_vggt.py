@@ -169,7 +169,7 @@ def test_its_dinov2_computes_what_it_did(weights, tmp_path):
         x = x + own[f"{name}.ls2.gamma"] * affine(hidden, f"{name}.mlp.fc2")
     with torch.no_grad():
         torch.testing.assert_close(model(image).last_hidden_state, layer_norm(x, "norm"), rtol=1e-4, atol=1e-5)
-    encoder = ResizedDinoV2.from_pretrained(str(tmp_path / "dinov2"), 8)
+    encoder = ResizedDinoV2.from_pretrained(str(tmp_path / "dinov2"), 8, CONFIG.width)
     assert encoder(torch.rand(2, 1, 3, 16, 24)).shape == (2, 1, 6, WIDTH)
     for name in ("register_tokens", "blocks.1.norm2.bias"):
         with pytest.raises(KaleidosceneError, match=f"have no {name}"):
@@ -193,7 +193,7 @@ def test_the_example_writes_a_checkpoint_and_its_encoder(weights, tmp_path):
     main(tmp_path, out, settings, heads=4)
     network, found = load_model(out, "cpu")
     assert found == settings
-    encoder = ResizedDinoV2.from_pretrained(str(out / "dinov2"), CONFIG.patch_size)
+    encoder = ResizedDinoV2.from_pretrained(str(out / "dinov2"), CONFIG.patch_size, CONFIG.width)
     renderer = RngRenderer(network, found, encoder)
     cameras = ring(2, (16, 24)).reshape(1, 2)
     scene = renderer.encode(torch.rand(1, 2, 3, 16, 24), cameras)

@@ -104,9 +104,4 @@ def load_features(settings: Rae3dSettings, device: str) -> ResizedDinoV2 | None:
     encoder, config = settings.model.encoder, settings.model
     if encoder.kind == "image":
         return None
-    features = ResizedDinoV2.from_pretrained(encoder.source, config.patch_size).to(device)
-    if features.channels != config.width:
-        raise KaleidosceneError(
-            f"{encoder.source} has tokens of {features.channels} channels, the network has {config.width}."
-        )
-    return features
+    return ResizedDinoV2.from_pretrained(encoder.source, config.patch_size, config.width).to(device)

@@ -92,8 +92,8 @@ class RngRecipe(EncodedRecipe):
 
     def make_task(self, device: str) -> RngTask:
         """The task of a run, its network still without weights."""
-        features, encoder = None, self.settings.model.encoder
-        if encoder.kind == "dinov2":
-            features = ResizedDinoV2.from_pretrained(encoder.source, self.settings.model.patch_size).to(device)
+        features, config = None, self.settings.model
+        if config.encoder.kind == "dinov2":
+            features = ResizedDinoV2.from_pretrained(config.encoder.source, config.patch_size, config.width).to(device)
         with torch.device("meta"):
             return RngTask(self.settings, self.loss, features, self.perceptual(device))

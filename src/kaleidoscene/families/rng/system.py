@@ -79,7 +79,7 @@ def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> R
     if precision not in TYPES:
         raise unknown_name("precision", precision, TYPES)
     model, settings = load_model(folder, device)
-    features = None
-    if settings.model.encoder.kind == "dinov2":
-        features = ResizedDinoV2.from_pretrained(settings.model.encoder.source, settings.model.patch_size).to(device)
+    features, config = None, settings.model
+    if config.encoder.kind == "dinov2":
+        features = ResizedDinoV2.from_pretrained(config.encoder.source, config.patch_size, config.width).to(device)
     return RngSystem(RngRenderer(model, settings, features, precision=cast(Precision, precision)))
