@@ -85,12 +85,13 @@ def write_result(script: str, title: str, lines: list[str], *, start: str = "pyt
         (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
     )
     flags = Path("/proc/cpuinfo").read_text()
+    said = "".join(" FOLDER" if Path(word).exists() else f" {word}" for word in sys.argv[1:])
     fast = ", AMX bf16" if "amx_bf16" in flags else ", AVX-512 bf16" if "avx512_bf16" in flags else ""
     head = [
         f"# {title}",
         "",
         f"{datetime.date.today()}, {torch.get_num_threads()} threads of {cpu or platform.machine()}{fast}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}. `{start} -m benchmarks.{script}`",
+        f"torch {torch.__version__}, Python {platform.python_version()}. `{start} -m benchmarks.{script}{said}`",
         "",
     ]
     text = "\n".join(head + lines) + "\n"

@@ -29,7 +29,8 @@ def main(run: str, shards: Path, batches: int) -> None:
     scenes = ShardFolder(shards)
     usual = rae3d_nano().data
     most = min(usual.sampling.views, scenes.fewest_views)
-    sampling = SINGLE if most == 1 else replace(usual.sampling, views=most)
+    targets = min(usual.sampling.max_targets or most, most - 1)
+    sampling = SINGLE if most == 1 else replace(usual.sampling, views=most, max_targets=targets)
     size = min(usual.batch_size, len(scenes))
     data = replace(usual, image_size=system.image_size, depth=False, batch_size=size, sampling=sampling)
     views = ViewBatches(scenes, data)

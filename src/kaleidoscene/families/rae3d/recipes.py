@@ -82,7 +82,7 @@ def rae3d_nano() -> Rae3dRecipe:
         loss=Rae3dLoss(background=1.0, gradients=0.1, noise=0.1),
         data=BatchConfig(
             batch_size=32, depth=True, reference_dropout=0.0, augmentation=Augmentation(random_background=0.0),
-            sampling=ViewSampling(views=8, kind="uniform", masking="drop", max_targets=3),
+            sampling=ViewSampling(views=10, kind="uniform", masking="none", max_targets=3),
         ),
         synthetic=SyntheticScenes(
             image_size=(64, 64), views=10, scenes=20480, wide_share=0.2, near_share=0.2, depth=True
@@ -128,7 +128,7 @@ def rae3d_debug() -> Rae3dRecipe:
     return replace(
         base,
         settings=replace(base.settings, model=network, image_size=(32, 32)),
-        data=replace(base.data, batch_size=4, sampling=replace(base.data.sampling, views=4)),
+        data=replace(base.data, batch_size=4, sampling=replace(base.data.sampling, views=4, masking="drop")),
         synthetic=SyntheticScenes(image_size=(32, 32), views=4, scenes=16, scenes_per_shard=8, depth=True),
         train=replace(
             base.train, steps=30, validate_every=30, checkpoint_every=10, workers=0, precision="fp32",
