@@ -154,6 +154,6 @@ def test_cameras_that_lie_together_have_no_unit():
     for name in ("rae3d", "dit3d"):
         model = load(name)
         (doubt,) = [said for said in doubts_of(model, near, close) if "lie within" in said]
-        assert "11 % of the distance to the object" in doubt or "10 % of the distance" in doubt
+        assert "11 % of the distance to the object" in doubt
         assert not [said for said in doubts_of(model, near, around) if "lie within" in said]
     assert not [said for said in doubts_of(load("default"), near, close) if "lie within" in said]

@@ -6,7 +6,7 @@ import torch
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import look_at
-from kaleidoscene.geometry.selection import SELECTIONS, select_views
+from kaleidoscene.geometry.selection import SELECTIONS, evenly_spaced, select_views
 from tests.conftest import ring
 
 
@@ -56,3 +56,11 @@ def test_nearest_takes_what_lies_beside_the_targets():
 def test_more_than_there_are_is_refused():
     with pytest.raises(KaleidosceneError, match="5 references were asked for, there are 3"):
         select_views("spread", ring(3), 5)
+
+
+def test_evenly_spaced_places_have_both_ends():
+    for views in range(1, 12):
+        for count in range(1, 14):
+            places = evenly_spaced(views, count)
+            assert len(set(places)) == len(places) == min(views, count) and places == sorted(places)
+            assert places[0] == 0 and (count == 1 or places[-1] == views - 1)

@@ -20,6 +20,11 @@ def _features(cameras: Cameras, like: Cameras | None = None) -> Float[Tensor, "v
     return torch.cat([(cameras.centres - middle) / extent, cameras.directions], dim=-1)
 
 
+def evenly_spaced(views: int, count: int) -> list[int]:
+    """Places of at most ``count`` among ``views``, the first to the last: what is left where no camera is known."""
+    return [round(place) for place in torch.linspace(0, views - 1, min(count, views)).tolist()]
+
+
 def spread(cameras: Cameras, count: int, targets: Cameras | None = None) -> list[int]:
     """Farthest-point sampling, from the view nearest to the middle of all; ``targets`` do not matter."""
     del targets

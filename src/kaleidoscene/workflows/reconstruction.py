@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from kaleidoscene.api import Model
 from kaleidoscene.captures.capture import Capture
@@ -23,6 +22,7 @@ from kaleidoscene.evaluation.metrics.poses import (
     trajectory_errors,
 )
 from kaleidoscene.folders import whole_folder
+from kaleidoscene.geometry.selection import evenly_spaced
 from kaleidoscene.geometry.trajectories import orbit
 from kaleidoscene.images.pixels import to_bytes
 from kaleidoscene.reconstruction.drawing import draw_cloud
@@ -256,12 +256,7 @@ def choose_sources(
     """
     if most < 1:
         raise KaleidosceneError(f"A reconstruction needs at least one image, got {most}.")
-    if named is not None:
-        numbers = parse_references(named)
-    else:
-        numbers = sorted(
-            {round(place) for place in torch.linspace(0, len(capture) - 1, min(most, len(capture))).tolist()}
-        )
+    numbers = evenly_spaced(len(capture), most) if named is None else parse_references(named)
     chosen, notes = capture.select(numbers), [f"{capture.name}: {note}." for note in capture.notes]
     shown = ", ".join(map(str, numbers[:12])) + (" ..." if len(numbers) > 12 else "")
     notes.append(f"{capture.name}: {len(numbers)} of {len(capture)} images are used ({shown}).")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
 
 from kaleidoscene.api import Model
@@ -20,7 +19,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import beside_object
-from kaleidoscene.geometry.selection import select_views
+from kaleidoscene.geometry.selection import evenly_spaced, select_views
 
 _MOST_INDICES = 1_000_000
 _MOST_FRAMES = 1_000_000
@@ -174,7 +173,7 @@ def resolve_request(options: RequestOptions, model: Model, capture: Capture | No
     fixed = None if options.references is None else parse_references(options.references)
     alone = not capture.is_posed and model.capabilities.estimates_cameras and options.targets is None
     if alone:  # their world is that of the first reference, of whose camera no other photograph has a say
-        fixed = fixed or _evenly_spaced(options, capture)
+        fixed = fixed or _without_cameras(options, capture)
         capture = capture.select(fixed)
     if not capture.is_posed:
         capture, note = _with_cameras(capture, options, model)
@@ -259,11 +258,11 @@ def _choose(options: RequestOptions, capture: Capture, targets: Cameras | None, 
     return [free[place] for place in select_views(options.select, capture.cameras[free], count, targets)]
 
 
-def _evenly_spaced(options: RequestOptions, capture: Capture) -> list[int]:
+def _without_cameras(options: RequestOptions, capture: Capture) -> list[int]:
     """References among photographs without cameras, by their order."""
     if options.select != "spread":
         raise KaleidosceneError(f"--select {options.select}: {capture.name} has no cameras to choose by.")
-    return [round(n) for n in torch.linspace(0, len(capture) - 1, _count(options, capture, len(capture))).tolist()]
+    return evenly_spaced(len(capture), _count(options, capture, len(capture)))
 
 
 def _count(options: RequestOptions, capture: Capture, free: int) -> int:

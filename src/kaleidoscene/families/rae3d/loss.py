@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from kaleidoscene.choices import check_range
+
 _SCALES = 4
 
 
@@ -58,9 +60,8 @@ class Rae3dLoss:
             raise ValueError(f"repeated is a share of the scored views, got {self.repeated}.")
         if not 0 <= self.discriminator_from <= self.adversarial_from:
             raise ValueError("adversarial_from comes with discriminator_from or after it.")
-        for name in ("perceptual", "gradients", "adversarial", "points", "background", "confidence", "noise"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {value}.")
+        weights = ("perceptual", "gradients", "adversarial", "points", "background", "confidence")
+        check_range(self, 0, math.inf, *weights, "noise")
 
 
 def gradient_loss(images: Float[Tensor, "n c h w"], truth: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
