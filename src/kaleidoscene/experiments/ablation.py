@@ -8,7 +8,7 @@ import statistics
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kaleidoscene.datasets.shards import ShardFolder
 from kaleidoscene.datasets.synthetic.writing import write_synthetic_shards
@@ -22,6 +22,7 @@ from kaleidoscene.experiments.statistics import SETTINGS, Result
 from kaleidoscene.families.ablation import Ablation, AblationRow
 from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.registry import find_ablation
+from kaleidoscene.nn.precision import AnyPrecision
 from kaleidoscene.serialisation import file_sha256, to_plain, write_json
 from kaleidoscene.training.config import recipe_identity
 from kaleidoscene.training.health import top_activations
@@ -44,7 +45,7 @@ class AblationOptions:
     """Folder of captures with 25 views each to score on."""
     suite: str = "paper"
     """paper: Table 4, greedily; choices: those of the default weights' recipe, each undone alone; lenses:
-    ways to tell a network its lens."""
+    ways to tell a network its lens; rng: Table 3 of RnG; rae3d: tokens, their noise and what is ours in 3DRAE."""
     scale: str = "nano"
     """nano: 32 px, minutes a row on a CPU; paper: the paper's small model at 256 px (suite paper only)."""
     steps: int | None = None
@@ -55,8 +56,8 @@ class AblationOptions:
     """Folders of training shards; by default the scale's synthetic scenes are rendered into OUT/shards."""
     sampling_steps: int | None = None
     """Denoising steps of the views that are scored; by default the scale's (50, as the paper)."""
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Of matrix products in training; by default the scale's. A CPU without instructions for bf16 takes fp32."""
+    precision: AnyPrecision | None = None
+    """Of matrix products in training; by default the scale's."""
     compile: bool = False
     """Compile the blocks; about a minute a row, and half the time of a step after it."""
     rows: tuple[str, ...] = ()

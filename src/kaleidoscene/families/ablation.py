@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.rendering.system import System
 from kaleidoscene.training.recipe import Recipe
 
@@ -60,3 +61,39 @@ class Ablation:
     system: Callable[[Path, Any, str], System]
     network: Callable[[System], nn.Module]
     published: str = ""
+
+
+def short_runs(recipe: Any) -> Any:
+    """A recipe in batches of 16 scenes whose rate falls within 300 steps: a row takes minutes on a CPU."""
+    old = recipe.options
+    optim = replace(old.train.optim, warmup=30, cooldown=0.6)
+    train = replace(old.train, steps=300, ema_decay=0.98, optim=optim)
+    return recipe.changed(replace(old, data=replace(old.data, batch_size=16), train=train))
+
+
+def each_alone(
+    rows: tuple[AblationRow, ...], scale: Callable[[], Recipe], load: Callable[[Path, str], System]
+) -> Ablation:
+    """A study of models that answer in one pass, at one small scale, each row changed by itself.
+
+    Args:
+        rows: The first is what the others are compared with.
+        scale: The recipe they change.
+        load: Checkpoint and device to a system.
+    """
+    return Ablation(
+        rows=rows, scales={"nano": scale}, recipes=lambda base, features: {row.name: row.change(base) for row in rows},
+        with_sampling_steps=_takes_no_steps, system=lambda checkpoint, recipe, device: load(checkpoint, device),
+        network=_network_of,
+    )  # fmt: skip
+
+
+def _takes_no_steps(recipe: Any, steps: int) -> Any:
+    del recipe
+    raise KaleidosceneError(f"--sampling-steps {steps}: this suite's models answer in one pass, without steps.")
+
+
+def _network_of(system: System) -> nn.Module:
+    network = getattr(system.renderer, "model", None)
+    assert isinstance(network, nn.Module)
+    return network

@@ -6,14 +6,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from kaleidoscene.nn.blocked_attention import attend_in_blocks
+from kaleidoscene.nn.precision import CPU_CAPABILITIES
 
 # In bfloat16 on a CPU PyTorch's fused backward is slow for short sequences: up to this many keys it is quicker to keep
 # the weights (benchmarks/attention_backends.md).
 _EXPLICIT_UP_TO_KEYS = 256
 # Blocks pay on processors that multiply bfloat16 matrices but have no AMX, the only unit for it that the fused kernel
 # knows. Without either, products in bfloat16 are many times slower than the fused kernel, which computes in fp32.
-_CAPABILITIES = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
-_BLOCKS_PAY = bool(_CAPABILITIES.get("avx512_bf16")) and not _CAPABILITIES.get("amx_bf16")
+_BLOCKS_PAY = bool(CPU_CAPABILITIES.get("avx512_bf16")) and not CPU_CAPABILITIES.get("amx_bf16")
 
 
 def attend(

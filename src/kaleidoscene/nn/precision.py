@@ -14,7 +14,27 @@ def exact(x: Tensor) -> Tensor:
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Of matrix products."""
+AnyPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+"""The same, where ``auto`` is bf16 on devices that multiply in it and fp32 on others."""
 TYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+CPU_CAPABILITIES = torch.cpu.get_capabilities()
+"""Which instructions the processor has."""
+
+
+def multiplies_bf16(device: torch.device | str) -> bool:
+    """Whether a device has instructions for products of bf16 matrices, which take far longer than fp32 without."""
+    if torch.device(device).type != "cpu":
+        return True
+    return any(there for name, there in CPU_CAPABILITIES.items() if "bf16" in name)
+
+
+def chosen(precision: AnyPrecision, device: torch.device | str) -> Precision:
+    """What ``auto`` is on a device."""
+    if precision != "auto":
+        return precision
+    return "bf16" if multiplies_bf16(device) else "fp32"
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kaleidoscene.choices import check_choices, check_range
+from kaleidoscene.nn.precision import AnyPrecision
 from kaleidoscene.serialisation import to_plain
 from kaleidoscene.training.optim import OptimConfig
 
@@ -20,8 +21,9 @@ class TrainConfig:
     steps: int = 100_000
     optim: OptimConfig = OptimConfig()
     ema_decay: float = 0.9999
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Of matrix products; weights, residual, normalisation, softmax statistics and geometry stay fp32."""
+    precision: AnyPrecision = "auto"
+    """Of matrix products (auto: bf16 where the device multiplies in it, fp32 elsewhere); weights, residual,
+    normalisation, softmax statistics and geometry stay fp32."""
     accumulate: int | None = 1
     """Micro-batches that each process cuts its share of a step's batch into; gradients are reduced once a step. None:
     so many that none is larger than the groups of scenes that share view counts (data.share_counts)."""

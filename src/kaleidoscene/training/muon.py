@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
+from kaleidoscene.nn.precision import multiplies_bf16
+
 _AT_ONCE = 2**26
 """Numbers of matrices that go through the iteration together: 128 MiB, and some times as much in between."""
 
@@ -58,11 +60,12 @@ class Muon(torch.optim.Muon):
             state["momentum_buffer"] = torch.zeros_like(p.grad, memory_format=torch.preserve_format)
         gradient, buffer, share = _local(p.grad), _local(state["momentum_buffer"]), group["momentum"]
         buffer.lerp_(gradient, 1 - share)
-        return (gradient.lerp(buffer, share) if group["nesterov"] else buffer).bfloat16()
+        update = gradient.lerp(buffer, share) if group["nesterov"] else buffer
+        return update.bfloat16() if multiplies_bf16(update.device) else update.float()
 
 
 def orthogonalised(matrices: Sequence[Tensor], group: dict) -> list[Tensor]:
-    """Newton-Schulz iteration on bf16 matrices; those of one shape, however they lie, go through it together.
+    """Newton-Schulz iteration on matrices of either type; those of one shape, however they lie, go through it together.
 
     Args:
         matrices: To be orthogonalised.

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from kaleidoscene.datasets.batch_config import Share
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.nn.precision import chosen
 from kaleidoscene.training.checkpoint import CheckpointWriter
 from kaleidoscene.training.checkpoint_folders import SAMPLES, list_checkpoints, remove_leftovers, step_name
 from kaleidoscene.training.checkpoint_state import TrainingState, load_training_state, read_state
@@ -106,10 +108,11 @@ class Trainer:
         resume_from: ResumeFrom = "last",
         step_flops: float = 0.0,
     ) -> None:
-        self.task, self.batches, self.config, self.run_folder = task, batches, config, run
         self.world = world or World(device=config.device)
-        self.validate = validate
         self.identity = RunIdentity(task.describe(), task.settings, config, identity or {})
+        config = replace(config, precision=chosen(config.precision, self.world.device))
+        self.task, self.batches, self.config, self.run_folder = task, batches, config, run
+        self.validate = validate
         self.model = task.model
         self._spread_views()
         if config.activation_checkpointing:

@@ -8,6 +8,7 @@ from kaleidoscene.api import Model
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.machine import measure_speed
 from kaleidoscene.memory import available_bytes
+from kaleidoscene.nn.precision import chosen
 from kaleidoscene.rendering.cost import Cost
 from kaleidoscene.rendering.ordering import RenderPlan
 from kaleidoscene.rendering.system import Routed
@@ -85,7 +86,7 @@ def plan_training(recipe: Recipe, hardware: Hardware) -> TrainingPlan:
     parts = train.accumulate or recipe.batches.parts(ranks)
     recipe.batches.check_cut(ranks, parts)
     shards = {"none": 1, "ddp": 1, "hybrid": train.shard_size or 1}.get(train.sharding, processes)
-    half = train.precision != "fp32" and train.gather_precision == "fp32"
+    half = chosen(train.precision, train.device) != "fp32" and train.gather_precision == "fp32"
     placement = Placement(
         processes, hardware.shard_size or shards, parts, train.activation_checkpointing, half, view_ranks
     )

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kaleidoscene.families.family import Family
+from kaleidoscene.families.rae3d.ablations import ABLATIONS
 from kaleidoscene.families.rae3d.checkpoint import read_settings
 from kaleidoscene.families.rae3d.plan import plan
 from kaleidoscene.families.rae3d.recipe import Rae3dRecipe
@@ -26,4 +27,5 @@ FAMILY = Family(
     recipe_of=recipe_of,
     recipes=RECIPES,
     capabilities=CAPABILITIES,
+    ablations=ABLATIONS,
 )

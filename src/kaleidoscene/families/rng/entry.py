@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kaleidoscene.families.family import Family
+from kaleidoscene.families.rng.ablations import ABLATIONS
 from kaleidoscene.families.rng.checkpoint import read_settings
 from kaleidoscene.families.rng.plan import plan
 from kaleidoscene.families.rng.recipe import RngRecipe
@@ -26,4 +27,5 @@ FAMILY = Family(
     recipe_of=recipe_of,
     recipes=RECIPES,
     capabilities=CAPABILITIES,
+    ablations=ABLATIONS,
 )
