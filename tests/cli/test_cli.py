@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -120,6 +121,19 @@ def test_info_says_what_a_request_costs(capsys, checkpoint):
     cost = json.loads(text.strip().splitlines()[-1])
     assert cost["parameters"] == sum(t.numel() for t in load_file(checkpoint / "model.safetensors").values())
     assert cost["cache"] == 2 * 3 * 2 * (4 * 6) * 1 * 64 * 4  # keys and values, layers, views, tokens, heads, fp32
+
+
+def test_info_and_a_dry_run_tell_the_same_of_one_request(capsys, capture, tmp_path):
+    """By the plan of the default weights, eight views a call, at their size and at twice that."""
+    for size in (128, 256):
+        request = ("--references", "0,1", "--frames", 20, "--image-size", size, "--dry-run", "--out", tmp_path / "out")
+        code, text, _ = run(capsys, "render", capture, *request)
+        assert code == 0
+        told = re.search(r"20 views from 2 references: ([\d,.]+) GFLOP", text)
+        code, text, _ = run(capsys, "info", "--references", 2, "--targets", 20, "--image-size", size, size)
+        assert code == 0 and f"operations     {told[1]} GFLOP" in text
+        code, alone, _ = run(capsys, "info", "--references", 2, "--targets", 20, "--chunk", 20)
+        assert size != 128 or f"{told[1]} GFLOP" in alone  # references are encoded once, in one call or in three
 
 
 def test_info_counts_what_reprojection_looks_up(capsys):

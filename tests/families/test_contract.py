@@ -200,8 +200,11 @@ def test_cost_grows_with_the_request(made):
     assert small.parameters == large.parameters == sum(p.numel() for p in system.renderer.model.parameters())
     plan = registry.plan_of(folder)  # the same without weights
     assert isinstance(plan, Plan) and plan.image_size == system.image_size and plan.cost(4, 9) == large
+    assert plan.default_plan == system.default_plan
     both = small.followed_by(large)
     assert both.flops == small.flops + large.flops and both.memory == large.memory
+    assert 0 <= large.shared < large.flops
+    assert small.followed_by(large, same_scene=True).flops == both.flops - large.shared
     if isinstance(system, Sampler):
         assert system.with_sampling(steps=4, guidance=None).cost(1, 2).flops > small.flops
     else:

@@ -163,6 +163,11 @@ def test_what_it_costs():
     assert many.lookups == TIMES**3 * few.lookups
     assert few.flops < many.flops < 3 * few.flops and many.memory > few.memory
     assert system().magnified(TIMES).cost(3, 5, independent=True) == many
+    assert small.with_image_size((48, 72)) == large and small.with_image_size((16, 24)) == small
+    other = small.with_image_size((48, 48))  # no multiple: the network itself at another size
+    assert other.magnification == 1 and other.image_size == (48, 48)
+    with pytest.raises(ValueError, match="Images of 24x17 are no whole number of tokens"):
+        small.with_image_size((17, 24))
     windows = replace(system().settings, model=replace(system().settings.model, matched_windows=(3,)))
     seen, pixels, points = 3 + 2, 5 * 16 * 24, 5
     assert KaleidoPlan(windows).cost(3, 5).lookups - small.cost(3, 5).lookups == pixels // 4 * points * seen

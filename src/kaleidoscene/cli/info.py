@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal
 
 import tyro
@@ -12,6 +13,8 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.checkpoints import family_of, resolve
 from kaleidoscene.families.registry import find_recipe, plan_of
 from kaleidoscene.machine import check_device, measure_speed
+from kaleidoscene.rendering.cost import cost_of_calls
+from kaleidoscene.rendering.ordering import RenderMode
 from kaleidoscene.workflows.costs import Hardware, describe_request, describe_training, plan_training
 
 
@@ -25,13 +28,16 @@ class InfoOptions:
     """'default', a checkpoint or run folder, or a hub id, where no recipe is given."""
     training: Hardware = Hardware()
     image_size: tuple[int, int] | None = None
-    """Height and width of the views; by default the model's."""
+    """Height and width of the views; by default the model's. Models that copy pixels from references, such as the
+    default one, paint at their own size beside copies of this one, as render does."""
     references: int = 3
     targets: int = 24
     steps: int | None = None
     guidance: float | None = None
-    independent: bool = False
-    """Every target alone instead of all together."""
+    mode: RenderMode | None = None
+    """As of render: joint, independent or autoregressive; by default as the model renders."""
+    chunk: int | None = None
+    """Targets in one call; by default the model's."""
     device: str = "cpu"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     json: bool = False
@@ -55,13 +61,13 @@ def main(argv: list[str]) -> None:
         family, plan = family_of(folder), plan_of(folder)
     try:
         plan = plan.with_sampling(steps=options.steps, guidance=options.guidance)
+        if options.image_size is not None:
+            plan = plan.with_image_size(options.image_size)
     except ValueError as error:
         raise KaleidosceneError(str(error)) from error
-    cost = plan.cost(
-        options.references, options.targets, independent=options.independent, precision=options.precision,
-        image_size=options.image_size,
-    )  # fmt: skip
-    h, w = options.image_size or plan.image_size
+    calls = plan.default_plan.changed(mode=options.mode, chunk=options.chunk)
+    cost = cost_of_calls(partial(plan.cost, precision=options.precision), options.references, options.targets, calls)
+    h, w = plan.image_size
     print(f"{options.recipe or options.model}: {family}, {cost.parameters / 1e6:.1f} M parameters, {h}x{w}")
     where = {"device": options.device, "precision": options.precision}
     print("\n".join(describe_request(cost, options.references, options.targets, **where)))

@@ -9,7 +9,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.machine import measure_speed
 from kaleidoscene.memory import available_bytes
 from kaleidoscene.nn.precision import chosen
-from kaleidoscene.rendering.cost import Cost
+from kaleidoscene.rendering.cost import Cost, cost_of_calls
 from kaleidoscene.rendering.ordering import RenderPlan
 from kaleidoscene.rendering.system import Routed
 from kaleidoscene.training.cost import Placement
@@ -146,17 +146,8 @@ def describe_rendering(
     model: Model, references: int, targets: int, plan: RenderPlan, *, device: str, precision: str
 ) -> str:
     """What a rendering will take, call by call, as a line for users."""
-    chunk = plan.in_one_call(targets)
-    whole: Cost | None = None
-    for first in range(0, targets, chunk):
-        grown = references + first if plan.mode == "autoregressive" else references
-        known = max(references, min(grown, plan.max_references))
-        if isinstance(model.system, Routed):  # goes the way of what was given, in every chunk anew
-            known = references
-        independent = plan.mode == "independent"
-        cost = model.system.cost(known, min(chunk, targets - first), independent=independent)
-        whole = cost if whole is None else whole.followed_by(cost)
-    assert whole is not None
+    remembers = not isinstance(model.system, Routed)  # goes the way of what was given, in every chunk anew
+    whole = cost_of_calls(model.system.cost, references, targets, plan, remembers=remembers)
     free = available_bytes(device)
     room = "unknown" if free is None else f"{free / 2**20:,.0f} MiB"
     return (

@@ -14,6 +14,7 @@ from kaleidoscene.families.dit3d.settings import Dit3dSettings
 from kaleidoscene.families.rae3d.plan import plan as rae3d_plan
 from kaleidoscene.families.rae3d.settings import Rae3dSettings
 from kaleidoscene.rendering.cost import Cost
+from kaleidoscene.rendering.ordering import RenderPlan
 
 # Peak of one block's activations without gradients, in residual streams of one fp32 token.
 _LIVE_STREAMS = 14
@@ -30,11 +31,20 @@ class Dit3dPlan:
 
     settings: Dit3dSettings
     autoencoder: Rae3dSettings | None = None
+    default_plan = RenderPlan(mode="independent")
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Of the autoencoder."""
         return self.settings.image_size
+
+    def with_image_size(self, image_size: tuple[int, int]) -> Dit3dPlan:
+        """The same over an autoencoder of other views."""
+        settings, autoencoder = self.settings, self.autoencoder
+        return Dit3dPlan(
+            replace(settings, image_size=image_size),
+            None if autoencoder is None else replace(autoencoder, image_size=image_size),
+        )
 
     @property
     def method_note(self) -> dict[str, Any]:
@@ -56,7 +66,6 @@ class Dit3dPlan:
         *,
         independent: bool = False,
         precision: str = "fp32",
-        image_size: tuple[int, int] | None = None,
     ) -> Cost:
         """Of drawing one scene, which does not depend on how many views are asked for, and of its views."""
         config, sampling = self.settings.model, self.settings.sampling
@@ -67,14 +76,12 @@ class Dit3dPlan:
             passes = 0
         kept = 4 * config.tokens * config.channels
         memory = 4 * _LIVE_STREAMS * config.tokens * max(config.width, config.head_width) + kept
-        drawn = Cost(parameters_of(config), passes * flops_of(config), memory, kept)
+        sampling_flops = passes * flops_of(config)
+        drawn = Cost(parameters_of(config), sampling_flops, memory, kept, sampling_flops)
         if self.autoencoder is None:
             return drawn
-        return drawn.followed_by(
-            rae3d_plan(self.autoencoder).cost(
-                references, targets, independent=independent, precision=precision, image_size=image_size
-            )
-        )
+        views = rae3d_plan(self.autoencoder).cost(references, targets, independent=independent, precision=precision)
+        return replace(drawn.followed_by(views), shared=sampling_flops + views.shared)
 
 
 def resampled(settings: Dit3dSettings, *, steps: int | None, guidance: float | None) -> Dit3dSettings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kaleidoscene.families.kaleido.cells import CELLS
 from kaleidoscene.families.kaleido.config import HEAD_DIM, KaleidoConfig
@@ -46,10 +46,11 @@ class KaleidoCost(Cost):
 
     lookups: int = 0
 
-    def followed_by(self, other: Cost) -> KaleidoCost:
+    def followed_by(self, other: Cost, *, same_scene: bool = False) -> KaleidoCost:
         """Of this and another call one after the other."""
-        both, lookups = super().followed_by(other), getattr(other, "lookups", 0)
-        return KaleidoCost(both.parameters, both.flops, both.memory, both.cache, self.lookups + lookups)
+        both = super().followed_by(other, same_scene=same_scene)
+        assert isinstance(both, KaleidoCost)
+        return replace(both, lookups=self.lookups + getattr(other, "lookups", 0))
 
     def seconds(self, speed: float, device: str) -> float:
         """Time here: that of products and that of lookups, which are tried."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.families.kaleido.config import KaleidoConfig
 from kaleidoscene.families.kaleido.cost import (
     KaleidoCost,
@@ -19,6 +20,7 @@ from kaleidoscene.families.kaleido.cost import (
 )
 from kaleidoscene.families.kaleido.model import Kaleido
 from kaleidoscene.families.kaleido.settings import KaleidoSettings, SamplingConfig
+from kaleidoscene.rendering.ordering import RenderPlan
 from kaleidoscene.serialisation import to_plain
 
 
@@ -27,6 +29,12 @@ def token_grid(settings: KaleidoSettings, image_size: tuple[int, int]) -> tuple[
     # Every KL autoencoder in use halves three times.
     pixels = (settings.codec.factor if settings.codec.kind == "pixel" else 8) * settings.model.patch_size
     return image_size[0] // pixels, image_size[1] // pixels
+
+
+def copies_at_any_size(settings: KaleidoSettings) -> bool:
+    """Whether pixels can be copied from references that are larger than the network sees them."""
+    model = settings.model
+    return bool(model.reprojection_depths) and not model.refined_points and settings.codec == CodecConfig(factor=1)
 
 
 def changed_sampling(sampling: SamplingConfig, steps: int | None, guidance: float | None) -> SamplingConfig:
@@ -71,6 +79,27 @@ class KaleidoPlan:
         """How it samples, as plain values."""
         return to_plain(self.settings.sampling)
 
+    @property
+    def default_plan(self) -> RenderPlan:
+        """What the settings say."""
+        return self.settings.render_plan
+
+    def with_image_size(self, image_size: tuple[int, int]) -> KaleidoPlan:
+        """The same with views of another size: a whole number of times larger where pixels are copied, as ``render``.
+
+        Raises:
+            ValueError: They are no whole number of tokens.
+        """
+        own = self.settings.image_size
+        times = image_size[0] // own[0]
+        if copies_at_any_size(self.settings) and times > 1 and image_size == (times * own[0], times * own[1]):
+            return replace(self, magnification=times)
+        tokens = token_grid(self.settings, own)
+        for pixels, whole, count in zip(image_size, own, tokens, strict=True):
+            if pixels % (whole // count) or not pixels:
+                raise ValueError(f"Images of {image_size[1]}x{image_size[0]} are no whole number of tokens.")
+        return replace(self, settings=replace(self.settings, image_size=image_size), magnification=1)
+
     def with_sampling(self, *, steps: int | None, guidance: float | None) -> KaleidoPlan:
         """The same with other sampling; None keeps its own."""
         sampling = changed_sampling(self.settings.sampling, steps, guidance)
@@ -83,14 +112,11 @@ class KaleidoPlan:
         *,
         independent: bool = False,
         precision: str = "fp32",
-        image_size: tuple[int, int] | None = None,
     ) -> KaleidoCost:
         """Cost of one call, with both branches of guidance; codec and feature encoder are not counted."""
         config, sampling = self.settings.model, self.settings.sampling
         cached = config.cacheable if self.cached is None else self.cached
-        h, w = image_size or self.image_size
-        times = self.magnification
-        grid = token_grid(self.settings, (h // times, w // times))
+        times, grid = self.magnification, token_grid(self.settings, self.settings.image_size)
         batch, together = (targets, 1) if independent else (1, targets)
         queries = together if cached else references + together
         conditional = Request(queries, references + together, grid, batch, together / queries, times)
@@ -99,9 +125,9 @@ class KaleidoPlan:
         flops = evaluations * forward_flops(config, conditional)
         if sampling.guidance != 1.0:
             flops += evaluations * forward_flops(config, Request(together, together, grid, batch, 0.0))
-        if cached:
-            flops += forward_flops(config, Request(references, references, grid, composed=0.0))
+        encoding = forward_flops(config, Request(references, references, grid, composed=0.0)) if cached else 0
         kept = cache_bytes(config, references, grid, 4 if precision == "fp32" else 2, times) if cached else 0
         parameters = _parameters_of(config)
         lookups = evaluations * reprojection_lookups(config, references, targets, grid, times)
-        return KaleidoCost(parameters, flops, activation_bytes(config, conditional) + kept, kept, lookups)
+        memory = activation_bytes(config, conditional) + kept
+        return KaleidoCost(parameters, flops + encoding, memory, kept, encoding, lookups)

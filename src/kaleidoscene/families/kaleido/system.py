@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from kaleidoscene.codecs.codec import CodecConfig
 from kaleidoscene.codecs.registry import make_codec
 from kaleidoscene.encoders.features import DinoV2
 from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.families.kaleido.checkpoint import FAMILY, load_model
 from kaleidoscene.families.kaleido.cost import KaleidoCost
-from kaleidoscene.families.kaleido.plan import KaleidoPlan, changed_sampling, token_grid
+from kaleidoscene.families.kaleido.plan import KaleidoPlan, changed_sampling, copies_at_any_size, token_grid
 from kaleidoscene.families.kaleido.renderer import KaleidoRenderer
 from kaleidoscene.families.kaleido.settings import KaleidoSettings
 from kaleidoscene.nn.precision import TYPES, Precision
@@ -57,10 +56,7 @@ class KaleidoSystem:
         Raises:
             KaleidosceneError: It copies no pixels.
         """
-        model = self.settings.model
-        if times != 1 and (
-            not model.reprojection_depths or model.refined_points or self.settings.codec != CodecConfig(factor=1)
-        ):
+        if times != 1 and not copies_at_any_size(self.settings):
             raise KaleidosceneError(
                 f"This model renders {max(self.settings.image_size)} pixels alone: larger views are for models that "
                 "copy pixels from references."
@@ -113,11 +109,10 @@ class KaleidoSystem:
     def cost(self, references: int, targets: int, *, independent: bool = False) -> KaleidoCost:
         """Cost of rendering ``targets`` new views in one call; both branches of guidance are counted."""
         parts = self.renderer.parts
-        settings = replace(self.settings, sampling=self.renderer.sampling)
+        h, w = (side // parts.magnification for side in self.image_size)
+        settings = replace(self.settings, sampling=self.renderer.sampling, image_size=(h, w))
         plan = KaleidoPlan(settings, parts.use_cache, parts.magnification)
-        return plan.cost(
-            references, targets, independent=independent, precision=parts.precision, image_size=self.image_size
-        )
+        return plan.cost(references, targets, independent=independent, precision=parts.precision)
 
 
 def load_system(folder: Path, device: str = "cpu", precision: str = "fp32") -> KaleidoSystem:

@@ -23,7 +23,8 @@ def plan(settings: Rae3dSettings) -> PlainPlan:
 
     def cost(references: int, targets: int, image_size: tuple[int, int]) -> Cost:
         config = settings.model
-        flops = encode_flops(config, references, image_size) + decode_flops(config, targets, image_size)
+        encoding = encode_flops(config, references, image_size)
+        flops = encoding + decode_flops(config, targets, image_size)
         at_once = min(targets, settings.targets_at_once)
         tokens = view_tokens(config, image_size)
         longest = max(references * tokens + config.tokens, at_once * (tokens + config.tokens))
@@ -34,7 +35,7 @@ def plan(settings: Rae3dSettings) -> PlainPlan:
         if config.located:  # what is added to logits keeps them from being forgotten block by block
             logits = max((references * tokens + config.tokens) ** 2, at_once * tokens * (tokens + config.tokens))
             memory += 4 * _LIVE_WEIGHTS * config.heads * logits
-        return Cost(parameters_of(config), flops, memory, kept)
+        return Cost(parameters_of(config), flops, memory, kept, encoding)
 
     return PlainPlan(settings.image_size, cost)
 

@@ -21,7 +21,8 @@ def plan(settings: RngSettings) -> PlainPlan:
 
     def cost(references: int, targets: int, image_size: tuple[int, int]) -> Cost:
         config = settings.model
-        flops = source_flops(config, references, image_size) + targets * target_flops(config, references, image_size)
+        encoding = source_flops(config, references, image_size)
+        flops = encoding + targets * target_flops(config, references, image_size)
         kept = cache_bytes(config, references, image_size)
         at_once = min(targets, settings.targets_at_once)
         live = 4 * _LIVE_STREAMS * config.width * view_tokens(config, image_size) * max(references, at_once)
@@ -29,7 +30,7 @@ def plan(settings: RngSettings) -> PlainPlan:
         joined = 2 * at_once * kept // config.depth
         pixels = image_size[0] * image_size[1] * at_once
         dense = 4 * pixels * (5 * config.dense.fused + 4 * config.dense.last)
-        return Cost(parameters_of(config), flops, live + joined + dense + kept, kept)
+        return Cost(parameters_of(config), flops, live + joined + dense + kept, kept, encoding)
 
     return PlainPlan(settings.image_size, cost)
 
