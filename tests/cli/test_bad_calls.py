@@ -67,6 +67,8 @@ CALLS = {
     f"capture {CAPTURE} --out out": "has cameras already",
     "capture photos --out out --frames 1": "--frames must be at least 2, got 1",
     "capture one.png --out out --distance 0": "--distance must be above 0",
+    f"{RENDER} --distance 2": "--distance places the camera of a single photograph: school_bus has cameras",
+    "render one.png --out out --model rng --elevation 30": "--elevation places the camera of a single photograph: rng",
     "capture broken.png --out out": "broken.png",
     "capture photos --out full": "not empty",
     "capture photos --out photos --overwrite": "photos",

@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,29 @@ def test_a_model_may_tell_the_cameras(photos, tmp_path, capsys):
     assert "--pose-model rng has a model guess them" in capsys.readouterr().err
     assert main(["capture", str(photos), "--out", str(tmp_path / "none"), "--pose-model", "default"]) == 1
     assert "estimates cameras" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_a_model_that_tells_cameras_sees_what_masks_leave(photos, tmp_path):
+    """Cameras are those of the masked pictures, not of the whole ones, and the masks are in the capture."""
+    masks, out = tmp_path / "masks", tmp_path / "out"
+    masks.mkdir()
+    for path in sorted(photos.iterdir()):
+        with Image.open(path) as image:
+            w, h = image.size
+        mask = np.zeros((h, w), np.uint8)
+        mask[h // 4 : -h // 4, w // 3 : -w // 3] = 255
+        Image.fromarray(mask).save(masks / f"{path.stem}.png")
+    call = ["capture", str(photos), "--out", str(out), "--pose-model", "rng", "--masks", str(masks)]
+    assert main(call) == 0
+    capture, model = read_capture(out), load("rng")
+    assert all(frame.mask is not None for frame in capture.frames)
+    bare = read_capture(photos)
+    whole = model.estimate_cameras(bare).upright().cameras.world_from_cam
+    frames = [replace(frame, mask=masks / f"{frame.image.stem}.png") for frame in bare.frames]
+    masked = replace(bare, frames=tuple(frames))
+    told = model.estimate_cameras(masked, masked=True).upright().cameras.world_from_cam
+    torch.testing.assert_close(capture.cameras.world_from_cam, told, rtol=0, atol=1e-5)
+    assert (told - whole).abs().max() > 1e-3
 
 
 def test_heic_and_avif_are_read_with_their_exif(photos, tmp_path):

@@ -1,6 +1,7 @@
 """What is said before a rendering that will not come out well, and ``--strict``."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,20 @@ def test_far_views_and_backgrounds_are_named(backed):
     assert far.startswith("2 of 3 new views (1, 2)") and "(up to 160)" in far
     assert doubts_of(model, capture, circle(10, 90), masked=True) == []
     assert doubts_of(model, read_capture(BUS)[[0, 1, 2]], read_capture(BUS).cameras[3:5]) == []
+
+
+def test_views_inside_the_object_and_of_another_unit_are_named(backed):
+    references, model = read_capture(backed), load("default")
+    views = circle(0, 10, 20, 30)
+    assert not [doubt for doubt in doubts_of(model, references, views, masked=True) if "stand at" in doubt]
+    for number, factor, said in ((2, 0.1, "0.1"), (1, 30, "30")):
+        poses = views.world_from_cam.clone()
+        poses[number, :3, 3] *= factor
+        moved = replace(views, world_from_cam=poses)
+        (doubt,) = [doubt for doubt in doubts_of(model, references, moved, masked=True) if "stand at" in doubt]
+        assert f"1 of 4 new views ({number}) stand at {said} of the references' distance" in doubt
+    whole = replace(references, centred="scene")
+    assert not [doubt for doubt in doubts_of(model, whole, moved, masked=True) if "stand at" in doubt], "a place"
 
 
 def test_the_command_warns_and_strict_refuses(backed, tmp_path, capsys):

@@ -15,6 +15,7 @@ from torch import Tensor
 from kaleidoscene.captures.findings import Finding
 from kaleidoscene.captures.frame_files import frame_size, read_alpha, read_frame_depth, read_mask, read_pixels
 from kaleidoscene.captures.frames import Frame, PointCloud
+from kaleidoscene.captures.framing import Framing, common_size, framing
 from kaleidoscene.choices import check_choices
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import Cameras
@@ -34,7 +35,7 @@ class Capture:
     """Images of one scene; they are read when they are asked for.
 
     Frames keep what the files say. :attr:`cameras` and :meth:`images` are made from them: pinholes of one image size,
-    undistorted, and cropped about their middle to the smallest height and width where sizes differ.
+    undistorted; where sizes differ much larger ones are reduced, and all are cropped about their middle.
 
     Attributes:
         name: For messages and file names.
@@ -113,9 +114,12 @@ class Capture:
 
     @cached_property
     def common_size(self) -> tuple[int, int]:
-        """Smallest height and smallest width of the frames."""
-        sizes = [frame_size(frame) for frame in self.frames]
-        return min(h for h, _ in sizes), min(w for _, w in sizes)
+        """Smallest height and smallest width of the frames, much larger ones reduced."""
+        return common_size(self._sizes)
+
+    @cached_property
+    def _sizes(self) -> tuple[tuple[int, int], ...]:
+        return tuple({frame_size(frame) for frame in self.frames})
 
     @property
     def cameras(self) -> Cameras:
@@ -142,20 +146,16 @@ class Capture:
                     "'kaleidoscene pose' first."
                 )
             poses.append(frame.world_from_cam.double())
-            top, left = self.crop_offset(frame)
-            matrix = pinhole_of(frame.intrinsics.double(), frame.distortion, frame_size(frame)).clone()
-            matrix[0, 2] -= left
-            matrix[1, 2] -= top
-            matrices.append(matrix)
+            pinhole = pinhole_of(frame.intrinsics.double(), frame.distortion, frame_size(frame))
+            matrices.append(self.framing(frame).matrix @ pinhole)
         try:
             return Cameras(torch.stack(poses), torch.stack(matrices), self.common_size)
         except KaleidosceneError as error:
             raise KaleidosceneError(f"{self.name}: {error}") from error
 
-    def crop_offset(self, frame: Frame) -> tuple[int, int]:
-        """Top and left of the common size in a frame."""
-        (height, width), (h, w) = frame_size(frame), self.common_size
-        return (height - h) // 2, (width - w) // 2
+    def framing(self, frame: Frame) -> Framing:
+        """What of a frame is seen at the common size."""
+        return framing(frame_size(frame), self._sizes)
 
     def select(self, indices: SupportsIndex | Iterable[SupportsIndex]) -> Capture:
         """The views at ``indices``, in that order; one number is one view.
@@ -263,13 +263,11 @@ class Capture:
     def _as_seen(
         self, frame: Frame, image: Float[Tensor, "c h w"], *, mode: Literal["bilinear", "nearest"] = "bilinear"
     ) -> Float[Tensor, "c nh nw"]:
-        """An image of a frame undistorted and cropped to the common size."""
-        h, w = self.common_size
+        """An image of a frame undistorted and brought to the common size."""
         if frame.intrinsics is not None:
             pinhole = pinhole_of(frame.intrinsics, frame.distortion, frame_size(frame))
             image = undistort_image(image, frame.intrinsics, frame.distortion, pinhole, mode=mode)
-        top, left = self.crop_offset(frame)
-        return image[:, top : top + h, left : left + w]
+        return self.framing(frame).seen(image, mode=mode)
 
     def origin(self) -> Float[Tensor, " 3"]:
         """The point that networks take as origin, in world units; a selection keeps it.

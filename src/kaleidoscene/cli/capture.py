@@ -13,7 +13,7 @@ from kaleidoscene.cli.common import parse, print_json
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.reconstruction.cutting import CutOutConfig
 from kaleidoscene.workflows.capturing import PAGE, CapturingJob
-from kaleidoscene.workflows.request import check_place
+from kaleidoscene.workflows.unposed import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,11 @@ class CaptureOptions:
     pose_model: str | None = None
     """A model that tells cameras of one object before white ('rng', whose weights tell them badly as yet) in place of
     structure from motion, for few pictures or such without texture."""
-    distance: float = 1.85
-    """Of the camera of a single picture from the middle of the object, in lengths of the object's longest side."""
-    elevation: float = 20.0
-    """Of the camera of a single picture above the object's middle, degrees."""
+    distance: float | None = None
+    """Of the camera of a single picture from the middle of the object, in lengths of the object's longest side (1.85
+    where nobody says so)."""
+    elevation: float | None = None
+    """Of the camera of a single picture above the object's middle, degrees (20 where nobody says so)."""
     cut_out: bool = False
     """Cut out the object that all cameras look at: masks/, and cut_out.png to look at them; of a capture that has
     cameras already, too. Masks and alpha that are there are kept."""
@@ -53,13 +54,13 @@ class CaptureOptions:
 def main(argv: list[str]) -> None:
     """Run the verb."""
     options = parse(CaptureOptions, argv, "capture")
-    check_place(options.distance, options.elevation)
+    place = Place.of(options.distance, options.elevation)
     if not options.cut_out and options.cut != CutOutConfig():
         raise KaleidosceneError("--cut.* says how objects are cut out, which --cut-out asks for.")
     started = time.perf_counter()
     done = CapturingJob(
-        source=options.source, out=options.out, frames=options.frames, pose=options.pose, distance=options.distance,
-        pose_model=options.pose_model, elevation=options.elevation, cut=options.cut if options.cut_out else None,
+        source=options.source, out=options.out, frames=options.frames, pose=options.pose, place=place,
+        pose_model=options.pose_model, cut=options.cut if options.cut_out else None,
         masks=options.masks, panoramas=options.panoramas, overwrite=options.overwrite,
     ).run(lambda stage: print(f"{stage} ...", flush=True))  # fmt: skip
     seconds = time.perf_counter() - started

@@ -14,8 +14,9 @@ from kaleidoscene.api import load
 from kaleidoscene.cli.common import check_rate, check_seed, parse, print_json
 from kaleidoscene.folders import protect
 from kaleidoscene.workflows.generation import Generation
-from kaleidoscene.workflows.request import check_frames, check_place
+from kaleidoscene.workflows.request import check_frames
 from kaleidoscene.workflows.samples import GRID, SHEET, check_samples
+from kaleidoscene.workflows.unposed import check_place
 
 
 @dataclass(frozen=True, kw_only=True)

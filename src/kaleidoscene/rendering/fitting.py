@@ -75,10 +75,10 @@ def with_estimated_cameras(system: System, capture: Capture, *, masked: bool) ->
         if frame.intrinsics is None or frame.guessed_focal:
             own = matrix.clone().double()
             own[:2] /= scale
-            top, left = capture.crop_offset(frame)
-            own[0, 2] += left + w / 2 - 0.5 * system.image_size[1] / scale
-            own[1, 2] += top + h / 2 - 0.5 * system.image_size[0] / scale
-            posed = replace(posed, intrinsics=own, guessed_focal=False)
+            own[0, 2] += w / 2 - 0.5 * system.image_size[1] / scale
+            own[1, 2] += h / 2 - 0.5 * system.image_size[0] / scale
+            in_frame = torch.linalg.inv(capture.framing(frame).matrix) @ own
+            posed = replace(posed, intrinsics=in_frame, guessed_focal=False)
         frames.append(posed)
     up = level_up(cameras[0])
     return replace(capture, frames=tuple(frames), centre=torch.zeros(3), upward=up)

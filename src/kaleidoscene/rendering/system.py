@@ -173,6 +173,16 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class TellsCameras(Protocol):
+    """A system of which it may be known how well it estimates cameras."""
+
+    @property
+    def held_out_auc30(self) -> float | None:
+        """AUC@30 on held-out objects, percent; None where nobody has measured it."""
+        ...
+
+
+@runtime_checkable
 class Routed(Protocol):
     """A system that makes views in one of several ways, or in one that users should know of."""
 

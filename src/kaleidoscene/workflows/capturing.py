@@ -23,11 +23,11 @@ from kaleidoscene.captures.intake import sharpest, take_in
 from kaleidoscene.captures.posing import NoCamerasError, PoseConfig, PoseResult, estimate_poses
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.folders import whole_folder
-from kaleidoscene.geometry.poses import beside_object
 from kaleidoscene.reconstruction.cutting import CutOutConfig
 from kaleidoscene.reconstruction.grab_cut import opencv
 from kaleidoscene.serialisation import write_aside
 from kaleidoscene.workflows.cutting import SHEET, Masked, cut_out_capture, masks_of, take_masks
+from kaleidoscene.workflows.unposed import Place
 
 PAGE = "capture.html"
 _FEW = 0.7
@@ -71,8 +71,7 @@ class CapturingJob:
         frames: Of a film, how many are taken.
         pose: How cameras are estimated.
         pose_model: A model that tells cameras in place of structure from motion.
-        distance: Of the camera of a single picture from the object's middle, in lengths of its longest side.
-        elevation: Of that camera above it, degrees.
+        place: Of the camera of a single picture.
         cut: Cut the object out, and how; None: leave pictures as they are.
         masks: Folder of masks of others, which are taken.
         panoramas: See :func:`kaleidoscene.captures.intake.take_in`.
@@ -84,8 +83,7 @@ class CapturingJob:
     frames: int = 40
     pose: PoseConfig = PoseConfig()
     pose_model: str | None = None
-    distance: float = 1.85
-    elevation: float = 20.0
+    place: Place = Place()
     cut: CutOutConfig | None = None
     masks: Path | None = None
     panoramas: bool = False
@@ -124,6 +122,7 @@ class CapturingJob:
             steps += [f"{note[0].upper()}{note[1:]}." for note in capture.notes]
             self._check_masks(capture)
             if given:
+                self.place.refuse(f"{self.source} has cameras")
                 to_nerfstudio(capture, folder)
                 posed, more, advice = len(capture), [], []
             else:
@@ -187,17 +186,14 @@ class CapturingJob:
     ) -> tuple[int, list[str], list[str]]:
         """Write the capture with its cameras; how many views have one, what was done, what would help."""
         if len(capture) == 1:
-            copied = write_images(capture, folder)
-            pose = beside_object(self.distance, self.elevation)
-            frame = replace(copied.frames[0], world_from_cam=pose)
-            write_frames(folder / "transforms.json", replace(copied, frames=(frame,), centred="object"))
-            place = f"{self.distance:g} object lengths away, {self.elevation:g} degrees up"
-            said = f"One picture: its camera was put {place}; it looks at the middle of the object."
+            write_frames(folder / "transforms.json", self.place.posed(write_images(capture, folder), None))
+            said = f"One picture: its camera was put {self.place}; it looks at the middle of the object."
             return 1, [said], ["Pictures from several sides show what one cannot."]
+        self.place.refuse(f"{self.source} has {len(capture)} pictures")
         started = time.perf_counter()
         if self.pose_model is not None:
             on_stage("asking the model for cameras")
-            told = load(self.pose_model).estimate_cameras(write_images(capture, folder)).upright()
+            told = self._told_cameras(capture, write_images(capture, folder), self.pose_model)
             write_frames(folder / "transforms.json", replace(told, centred="object"))
             said = f"The cameras of {len(told)} images are told by {self.pose_model}, about one object before white."
             return len(told), [said], ["Look at the cameras before you use them: what a model tells is a guess."]
@@ -214,6 +210,16 @@ class CapturingJob:
             x, y = result.principal_point
             said += f" The optical axis meets the pictures {x:+.1f} px right and {y:+.1f} px below their middle."
         return result.registered, [said], _advice(result)
+
+    def _told_cameras(self, capture: Capture, written: Capture, model: str) -> Capture:
+        """Copies of images with the cameras that a model tells of them, on white where there are masks."""
+        frames = written.frames
+        if self.masks is not None:
+            frames = tuple(replace(f, mask=mask) for f, mask in zip(frames, masks_of(capture, self.masks), strict=True))
+        masked = all(frame.mask is not None for frame in frames)
+        told = load(model).estimate_cameras(replace(written, frames=frames), masked=masked).upright()
+        kept = [replace(new, mask=old.mask) for new, old in zip(told.frames, written.frames, strict=True)]
+        return replace(told, frames=tuple(kept))  # masks of others are copied later
 
 
 def _advice(result: PoseResult) -> list[str]:

@@ -175,8 +175,7 @@ def _as_taken(capture: Capture, frame: Frame, mask: Bool[Tensor, "mh mw"], detai
     matrix = frame.intrinsics.double()
     pixels = pixel_centres(small, matrix) * matrix.new_tensor([w / small[1], h / small[0]])
     rays = frame.distortion.remove(from_pixels(pixels, matrix))
-    top, left = capture.crop_offset(frame)
-    places = to_pixels(rays, pinhole_of(matrix, frame.distortion, size)) - matrix.new_tensor([left, top])
+    places = to_pixels(rays, capture.framing(frame).matrix @ pinhole_of(matrix, frame.distortion, size))
     grid = to_sampling_grid(places, capture.common_size).float()
     coarse = torch.nn.functional.grid_sample(mask[None, None].float(), grid[None], align_corners=False)[0, 0]
     photograph = to_bytes(read_pixels([frame])[0])

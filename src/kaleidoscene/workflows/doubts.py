@@ -25,6 +25,8 @@ _OTHER_LENS = 1.15
 _LOOKED_AT = 12
 # Share of the distance to the object: training has cameras around it, two of which lie 0.5 of it apart and more.
 _TOGETHER = 0.3
+# Of the nearest and the farthest reference's distance: cameras beyond are inside the object or meant otherwise.
+_INSIDE, _OUTSIDE = 0.3, 5.0
 # A view of which less is shown is a guess.
 _UNSEEN = 0.1
 
@@ -98,7 +100,7 @@ def doubts_of(model: Model, references: Capture, cameras: Cameras, *, masked: bo
     """
     lenses = lens_doubts(model, references.cameras, cameras) if references.is_posed else []
     far = _far_views(references, cameras) or _unseen_views(references, cameras)
-    of_cameras = [*lenses, *_unit_doubts(model, references, cameras), *far]
+    of_cameras = [*lenses, *_unit_doubts(model, references, cameras), *_misplaced_views(references, cameras), *far]
     return [*background_doubts(model, references, masked=masked), *_size_doubts(model, references), *of_cameras]
 
 
@@ -193,6 +195,27 @@ def coloured_border(images: Float[Tensor, "views 3 h w"]) -> float:
     return float(coloured[:, ~inside].float().mean())
 
 
+def _misplaced_views(references: Capture, cameras: Cameras) -> list[str]:
+    """New views of an object from inside of it, or from so far that they must be meant in another world or unit."""
+    if references.centred != "object" or not references.is_posed:
+        return []
+    origin = references.origin().double()
+    known, asked = ((some.centres.double() - origin).norm(dim=-1) for some in (references.cameras, cameras))
+    odd = ((asked < _INSIDE * known.min()) | (asked > _OUTSIDE * known.max())).nonzero().flatten().tolist()
+    if not odd:
+        return []
+    near, far = float(asked.min() / known.min()), float(asked.max() / known.max())
+    worst = f"{near:.2g}" if near < _INSIDE else f"{far:.2g}"
+    return [
+        f"{len(odd)} of {len(cameras)} new views ({_listed(odd)}) stand at {worst} of the references' distance from "
+        "the middle of the object: inside of it, or the path is of another world or unit than the references."
+    ]
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (" ..." if len(numbers) > 8 else "")
+
+
 def _far_views(references: Capture, cameras: Cameras) -> list[str]:
     """New views of an object that look at a side of it which no reference shows."""
     if references.centred != "object":
@@ -201,9 +224,8 @@ def _far_views(references: Capture, cameras: Cameras) -> list[str]:
     far = (angles > _FAR).nonzero().flatten().tolist()
     if not far:
         return []
-    shown = ", ".join(map(str, far[:8])) + (" ..." if len(far) > 8 else "")
     return [
-        f"{len(far)} of {len(cameras)} new views ({shown}) look from more than {_FAR:.0f} degrees beside every "
+        f"{len(far)} of {len(cameras)} new views ({_listed(far)}) look from more than {_FAR:.0f} degrees beside every "
         f"reference (up to {float(angles.max()):.0f}): what no reference shows is guessed."
     ]
 
@@ -216,10 +238,9 @@ def _unseen_views(references: Capture, cameras: Cameras) -> list[str]:
     unseen = (shown < _UNSEEN).nonzero().flatten().tolist()
     if not unseen:
         return []
-    names = ", ".join(map(str, unseen[:8])) + (" ..." if len(unseen) > 8 else "")
     return [
-        f"{len(unseen)} of {len(cameras)} new views ({names}) look at what no reference shows, as far as cameras tell: "
-        "it is guessed."
+        f"{len(unseen)} of {len(cameras)} new views ({_listed(unseen)}) look at what no reference shows, as far as cameras "
+        "tell: it is guessed."
     ]
 
 

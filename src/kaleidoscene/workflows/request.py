@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,14 +11,13 @@ import tyro
 from kaleidoscene.api import Model
 from kaleidoscene.captures.camera_paths import read_any_camera_path
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.formats.photos import intrinsics_of
 from kaleidoscene.captures.formats.registry import read_capture, scan_capture
 from kaleidoscene.captures.frame_files import frame_size
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
 from kaleidoscene.geometry.cameras import Cameras
-from kaleidoscene.geometry.poses import beside_object
 from kaleidoscene.geometry.selection import evenly_spaced, select_views
+from kaleidoscene.workflows.unposed import Place, with_cameras
 
 _MOST_INDICES = 1_000_000
 _MOST_FRAMES = 1_000_000
@@ -68,7 +66,9 @@ def describe_sizes(references: Capture) -> list[str]:
     if len(sizes) == 1:
         return []
     h, w = references.common_size
-    return [f"References of {len(sizes)} sizes are cropped about their middle to the smallest sides, {h}x{w}."]
+    reduced = any(references.framing(frame).reduced != frame_size(frame) for frame in references.frames)
+    how = "reduced to a like resolution and cropped" if reduced else "cropped"
+    return [f"References of {len(sizes)} sizes are {how} about their middle to the smallest sides, {h}x{w}."]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +100,10 @@ class RequestOptions:
     """Count targets that are also references in the scores; by default they are left out of means."""
     masked: bool = False
     """Lay the capture's masks on white."""
-    elevation: float = 20.0
-    """Of the camera of a single image above the object's middle, degrees."""
-    distance: float = 1.85
-    """Of the camera of a single image from the middle of the object, in lengths of the object's longest side."""
+    elevation: float | None = None
+    """Of the camera of a single image above the object's middle, degrees (else 20)."""
+    distance: float | None = None
+    """Of the camera of a single image from the middle of the object, in lengths of its longest side (else 1.85)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,18 +139,6 @@ def check_frames(frames: int) -> None:
         raise KaleidosceneError(f"--frames must be from 1 to {_MOST_FRAMES}, got {frames}.")
 
 
-def check_place(distance: float, elevation: float) -> None:
-    """Raise unless a camera can stand there.
-
-    Raises:
-        KaleidosceneError: The option that is out of range.
-    """
-    if not 0 < distance < math.inf:
-        raise KaleidosceneError(f"--distance must be above 0, got {distance}.")
-    if not -90 <= elevation <= 90:
-        raise KaleidosceneError(f"--elevation must be from -90 to 90 degrees, got {elevation}.")
-
-
 def resolve_request(options: RequestOptions, model: Model, capture: Capture | None = None) -> RenderRequest:
     """Read the capture, choose references and place the targets.
 
@@ -163,20 +151,22 @@ def resolve_request(options: RequestOptions, model: Model, capture: Capture | No
         KaleidosceneError: A view is out of range, two ways of giving targets contradict, or the capture has no cameras.
     """
     check_frames(options.frames)
-    check_place(options.distance, options.elevation)
+    place = Place.of(options.distance, options.elevation)
     given = [name for name in ("targets", "camera_path", "cameras_of") if getattr(options, name) is not None]
     if len(given) > 1:
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise KaleidosceneError(f"{flags} were both given; the new views come from one of them.")
     capture = capture or read_capture(options.capture, format=options.format)
     notes, views = [f"{capture.name}: {note}." for note in capture.notes], len(capture)
+    if capture.is_posed:
+        place.refuse(f"{capture.name} has cameras")
     fixed = None if options.references is None else parse_references(options.references)
     alone = not capture.is_posed and model.capabilities.estimates_cameras and options.targets is None
     if alone:  # their world is that of the first reference, of whose camera no other photograph has a say
         fixed = fixed or _without_cameras(options, capture)
         capture = capture.select(fixed)
     if not capture.is_posed:
-        capture, note = _with_cameras(capture, options, model)
+        capture, note = with_cameras(capture, options.capture, place, model, masked=options.masked)
         notes.append(note)
     cameras, own = _targets_before_references(options, capture, model)
     indices = fixed or _choose(options, capture, cameras, own)
@@ -275,40 +265,3 @@ def _count(options: RequestOptions, capture: Capture, free: int) -> int:
     if count > free:
         raise KaleidosceneError(f"--num-references {count}: {capture.name} has {free} views to choose from.")
     return count
-
-
-def _with_cameras(capture: Capture, options: RequestOptions, model: Model) -> tuple[Capture, str]:
-    """Images without cameras: estimated by the model, if it does that, or one that is placed."""
-    if model.capabilities.estimates_cameras:
-        posed = model.estimate_cameras(capture, masked=options.masked).upright()
-        known = sum(frame.intrinsics is not None and not frame.guessed_focal for frame in capture.frames)
-        lenses = f" The lenses of {known} are known, and kept." if known else ""
-        note = f"{capture.name}: {len(capture)} images without cameras; {model.system.family} estimates them.{lenses}"
-        return posed, note
-    if len(capture) == 1:
-        return _place_single_image(capture, options, model)
-    try:
-        model.require("estimates_cameras", f"{capture.name}, {len(capture)} images without cameras,")
-    except KaleidosceneError as error:
-        raise KaleidosceneError(
-            f"{error} Estimate them with 'kaleidoscene pose {options.capture} --out CAPTURE' first, or give a single "
-            "image."
-        ) from error
-    raise AssertionError("required above")
-
-
-def _place_single_image(capture: Capture, options: RequestOptions, model: Model) -> tuple[Capture, str]:
-    """A camera for a single image: the model's own lens, looking at the middle of an object of size 1."""
-    frame = capture.frames[0]
-    assert frame.image_size is not None
-    shorter = min(frame.image_size)
-    pose = beside_object(options.distance, options.elevation)
-    h, _ = model.image_size
-    focal = model.system.focal_over_height * h / min(model.image_size) * shorter
-    posed = replace(frame, world_from_cam=pose, intrinsics=intrinsics_of(focal, frame.image_size))
-    angle = math.degrees(2 * math.atan(0.5 * shorter / focal))
-    note = (
-        f"{capture.name}: a single image: its camera is taken to be {options.distance:g} object lengths away, "
-        f"{options.elevation:g} degrees up, with the model's field of view of {angle:.1f} degrees."
-    )
-    return replace(capture, frames=(posed,), centred="object"), note

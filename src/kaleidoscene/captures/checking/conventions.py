@@ -202,4 +202,5 @@ def _described(capture: Capture, number: int, picture: Image.Image | None) -> tu
     pinhole = pinhole_of(frame.intrinsics, frame.distortion, size)
     image = undistort_image(image, scale[:, None] * frame.intrinsics, frame.distortion, scale[:, None] * pinhole)
     places, descriptors = corners(image)
-    return places.double() / scale[:2] - torch.tensor(capture.crop_offset(frame)[::-1]), descriptors
+    seen = capture.framing(frame).matrix
+    return places.double() / scale[:2] * seen.diagonal()[:2] + seen[:2, 2], descriptors

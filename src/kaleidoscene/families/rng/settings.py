@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from kaleidoscene.families.rng.config import RngConfig
@@ -18,6 +18,8 @@ class RngSettings:
         field_of_view: Degrees of the views it was trained on; it takes others, and may tell them badly.
         background: What was behind the objects that it was trained on.
         targets_at_once: Targets that are rendered in one pass of the network, which bounds memory and nothing else.
+        held_out_auc30: AUC@30 of the cameras that it tells of four sources of held-out objects, percent; None where
+            nobody has measured it.
     """
 
     model: RngConfig
@@ -25,6 +27,7 @@ class RngSettings:
     field_of_view: float = 40.0
     background: Literal["any", "white"] = "any"
     targets_at_once: int = 8
+    held_out_auc30: float | None = field(default=None, metadata={"of_training": False})
 
     def __post_init__(self) -> None:
         self.model.grid(self.image_size)

@@ -47,6 +47,11 @@ class RngSystem(PlainSystem):
         return self._own.settings.background
 
     @property
+    def held_out_auc30(self) -> float | None:
+        """What its settings say."""
+        return self._own.settings.held_out_auc30
+
+    @property
     def method_note(self) -> dict[str, Any]:
         """Which attention it has."""
         return {"attention": self._own.settings.model.attention}
