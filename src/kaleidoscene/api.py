@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -161,7 +160,7 @@ class Model:
         return with_estimated_cameras(self.system, capture, masked=masked)
 
     def reconstruct(
-        self, photographs: Capture | str | Path | Sequence[str | Path], *, masked: bool = False
+        self, photographs: Capture | str | Path | Sequence[str | Path], *, masked: bool = False, seed: int = 0
     ) -> Reconstruction:
         """Photographs of one object to a scene: cameras, views with depth, a cloud of points.
 
@@ -172,6 +171,7 @@ class Model:
             photographs: Image files, or a capture or where one lies, of which all views are used. Cameras that it has
                 say in which world everything is; a model that estimates cameras does not look at them otherwise.
             masked: Lay the masks of the capture on white.
+            seed: Of models that draw what no image shows; the same seed gives the same scene.
 
         Raises:
             KaleidosceneError: The model tells no points, or needs cameras and there are none.
@@ -183,7 +183,7 @@ class Model:
         if not capture.is_posed:
             capture = self.estimate_cameras(capture, masked=masked).upright()
         images, cameras = self.prepare(capture, masked=masked)
-        return self._scene_of(images, cameras, capture.origin(), capture.up(), capture.name)
+        return Reconstruction.of(self.system, images, cameras, capture.origin(), capture.up(), seed=seed)
 
     def encode(
         self,
@@ -192,6 +192,7 @@ class Model:
         *,
         origin: Float[Tensor, " 3"] | None = None,
         up: Float[Tensor, " 3"] | None = None,
+        seed: int = 0,
     ) -> Reconstruction:
         """Images and cameras, as tensors, to a scene of which any view is rendered; as :meth:`reconstruct` of captures.
 
@@ -200,6 +201,7 @@ class Model:
             cameras: Theirs, ``(views,)``, with the lens of the images.
             origin: Of the object, in the world of the cameras; by default what they look at.
             up: In that world; by default that of the cameras.
+            seed: As of :meth:`reconstruct`.
 
         Raises:
             KaleidosceneError: The model tells no points, or images and cameras do not fit it or each other.
@@ -209,20 +211,8 @@ class Model:
             shape, count = tuple(images.shape), len(cameras)
             raise KaleidosceneError(f"Images of shape {shape} with {count} cameras: expected ({count}, 3, h, w).")
         origin = scene_origin(cameras) if origin is None else origin
-        return self._scene_of(images, cameras, origin, mean_up(cameras) if up is None else up, "images")
-
-    def _scene_of(self, images: Tensor, cameras: Cameras, origin: Tensor, up: Tensor, name: str) -> Reconstruction:
-        if float((cameras.centres[0] - origin).norm()) < 1e-6:
-            raise KaleidosceneError(
-                f"{name}: the first camera stands where the object should be, at {origin.tolist()}; give "
-                "images without cameras, or several with."
-            )
-        inside = SceneNormalisation(origin, torch.ones(())).normalise(cameras)
-        scene = self.system.renderer.encode(images[None], inside.reshape(1, len(cameras)))
-        made = Reconstruction(self.system, scene, images, cameras, origin, up)
-        # Views from all sides will be asked for.
-        around = SceneNormalisation(origin, torch.ones(())).normalise(made.around(24))
-        return replace(made, scene=self.system.renderer.expect(scene, around.reshape(1, len(around))))
+        up = mean_up(cameras) if up is None else up
+        return Reconstruction.of(self.system, images, cameras, origin, up, seed=seed)
 
     def open_scene(self, path: str | Path) -> Reconstruction:
         """A reconstruction that was saved (:meth:`Reconstruction.save`), with the model that made it.

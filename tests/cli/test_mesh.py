@@ -98,10 +98,9 @@ def test_views_all_around_are_those_of_the_paper():
     [
         ("default", ["--frames", "5"], "--frames is for models that render points, which default is not"),
         ("default", ["--surface"], "--surface is for models that render points"),
-        ("rng", ["--seed", "3"], "--seed is for models that render images alone, which rng is not"),
+        ("rng", ["--seed", "3"], "--seed is for models that draw, or render images alone, which rng is not"),
         ("rng", ["--fit.faces", "1000"], "--fit is for models that render images alone"),
         ("capture", ["--fit.faces", "1000"], "--fit is for models, which capture is not"),
-        ("dit3d", [], "dit3d draws what no image shows"),
         ("default", ["--fps", "-5"], "--fps must be above 0 and at most 1000, got -5.0"),
         ("default", ["--out", "."], "the output folder is the one we are in"),
     ],

@@ -14,6 +14,7 @@ from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.cli.view import ViewOptions, _subject
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry import trajectories
+from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.poses import random_rigid
 from kaleidoscene.rendering.ordering import RenderPlan
 from kaleidoscene.viewer.beside import lay_beside
@@ -277,3 +278,24 @@ def test_a_draft_is_every_second_pixel_of_the_view(scene, bus):
             # But for what a coarse pass leaves out, which begins at other pixels.
             apart = part.image - whole.image[:, ::2, ::2]
             assert apart.square().mean().sqrt() < 0.004 and part.focal == whole.focal
+
+
+@pytest.mark.parametrize("name", ["rae3d", "dit3d"])
+def test_whoever_moves_sees_one_scene(bus, name, monkeypatch):
+    """Of models whose world, or scene, is told by what is asked for: made once a seed, whatever is looked at."""
+    model, made = load(name), []
+    if name == "dit3d":
+        model = model.with_sampling(steps=3, guidance=1.0)
+    renderer, method = model.system.renderer, "with_tokens" if name == "rae3d" else "_draw"
+    whole = getattr(renderer, method)
+    monkeypatch.setattr(renderer, method, lambda *given: made.append(1) or whole(*given))
+    scene, poses = LiveScene(model, bus, [0]), bus.cameras.world_from_cam
+    views = [scene.view(poses[number]).image for number in (3, 9, 3)]
+    assert torch.equal(views[2], views[0]) and not torch.equal(views[0], views[1])
+    both = scene.camera(poses[3])
+    both = Cameras(poses[[9, 3]], both.intrinsics.expand(2, 3, 3), both.image_size)
+    for frame, view in zip(scene.film(both), views[1:], strict=True):
+        torch.testing.assert_close(frame.image, view, rtol=0, atol=1e-5)
+    assert len(made) == 1
+    other = scene.with_seed(5).view(poses[3]).image
+    assert len(made) == (2 if name == "dit3d" else 1) and torch.equal(other, views[0]) == (name == "rae3d")

@@ -21,14 +21,17 @@ from kaleidoscene.geometry.view import View
 from kaleidoscene.images.files import write_image
 from kaleidoscene.reconstruction.fusion import FusionConfig, PointViews, fuse
 from kaleidoscene.reconstruction.surface import SurfacePoints
-from kaleidoscene.rendering.renderer import Scene, in_chunks
+from kaleidoscene.rendering.renderer import TARGET_SEEDS, Scene, in_chunks
 from kaleidoscene.rendering.scene_file import read_scene, write_scene
-from kaleidoscene.rendering.system import SceneKeeper, System
+from kaleidoscene.rendering.system import Drawing, SceneKeeper, System
 from kaleidoscene.serialisation import save_aside
 
 OnView = Callable[[int, int], None]
 """Called with the views done and their total."""
+AROUND = 24
+"""Views from all sides by which the world of a scene is told, where it is not known what will be asked for."""
 _IN_ONE_CALL = 8
+_NO_DISTANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,7 @@ class Reconstruction:
             of the model where it estimated them.
         origin: Of the object, in that world.
         up: In that world.
+        seed: Of what is drawn, by models that draw.
     """
 
     system: System
@@ -51,6 +55,38 @@ class Reconstruction:
     cameras: Cameras
     origin: Float[Tensor, " 3"]
     up: Float[Tensor, " 3"]
+    seed: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        system: System,
+        images: Float[Tensor, "sources 3 h w"],
+        cameras: Cameras,
+        origin: Float[Tensor, " 3"],
+        up: Float[Tensor, " 3"],
+        *,
+        seed: int = 0,
+    ) -> Reconstruction:
+        """What a model makes of images with cameras ``(sources,)``; what it draws is drawn here.
+
+        Raises:
+            KaleidosceneError: The first camera stands at the origin.
+        """
+        if float((cameras.centres[0] - origin).norm()) < _NO_DISTANCE:
+            raise KaleidosceneError(
+                f"The first camera stands where the object should be, at {origin.tolist()}; give images without "
+                "cameras, or several with."
+            )
+        inside = SceneNormalisation(origin, torch.ones(())).normalise(cameras)
+        scene = system.renderer.encode(images[None], inside.reshape(1, len(cameras)))
+        made = cls(system, scene, images, cameras, origin, up, seed)
+        # Views from all sides will be asked for.
+        around = made._centred.normalise(made.around(AROUND))
+        scene = system.renderer.expect(scene, around.reshape(1, len(around)))
+        if isinstance(system.renderer, Drawing):
+            system.renderer.draw(scene, seed)
+        return replace(made, scene=scene)
 
     def render(self, cameras: Cameras, *, on_view: OnView | None = None, keep: Path | None = None) -> PointViews:
         """Views with depth and points from cameras ``(targets,)`` of the model's image size.
@@ -80,7 +116,8 @@ class Reconstruction:
     def _some(self, cameras: Cameras) -> PointViews:
         count = len(cameras)
         inside = self._centred.normalise(cameras).reshape(1, count)
-        rendering = self.system.renderer.render(self.scene, inside, seeds=[0] * count, independent=True)
+        seeds = [self.seed * TARGET_SEEDS] * count
+        rendering = self.system.renderer.render(self.scene, inside, seeds=seeds, independent=True)
         if rendering.depths is None or rendering.points is None or rendering.confidence is None:
             raise KaleidosceneError(f"{self.system.family} renders no points.")
         points = rendering.points[0].cpu() + self.origin

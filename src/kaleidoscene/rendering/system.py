@@ -211,6 +211,15 @@ class Imagining(Protocol):
 
 
 @runtime_checkable
+class Drawing(Protocol):
+    """A renderer that draws a scene as a whole, once for all its views."""
+
+    def draw(self, scene: Scene, seed: int) -> None:
+        """Draw what the requests of a seed are rendered from, unless that is done; the scene keeps it."""
+        ...
+
+
+@runtime_checkable
 class Drafting(Protocol):
     """A renderer that has views sooner, of fewer pixels, for who moves about."""
 

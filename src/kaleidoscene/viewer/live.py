@@ -17,7 +17,9 @@ from kaleidoscene.captures.formats.photos import intrinsics_of
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
 from kaleidoscene.geometry.poses import focal_over_side
-from kaleidoscene.rendering.reconstruction import Reconstruction
+from kaleidoscene.geometry.trajectories import sphere
+from kaleidoscene.geometry.view import View
+from kaleidoscene.rendering.reconstruction import AROUND, Reconstruction
 from kaleidoscene.rendering.renderer import TARGET_SEEDS
 from kaleidoscene.rendering.system import Drafting
 
@@ -56,7 +58,13 @@ class LiveScene:
         self._centred = SceneNormalisation(references.origin(), torch.ones(()))
         images, cameras = self.model.prepare(references)
         inside = self._centred.normalise(cameras).reshape(1, len(references))
-        self._scene = self.model.system.renderer.encode(images[None], inside)
+        renderer = self.model.system.renderer
+        self._scene = renderer.encode(images[None], inside)
+        if self.model.capabilities.unit_of_cameras:
+            # Whoever moves about sees one scene, in one unit, wherever from: that of cameras all around it.
+            view = View(cameras[0], references.origin().to(cameras.world_from_cam), references.up())
+            around = self._centred.normalise(sphere(view, AROUND))
+            self._scene = renderer.expect(self._scene, around.reshape(1, AROUND))
         self._lock = Lock()
 
     @classmethod
@@ -123,7 +131,10 @@ class LiveScene:
         return next(self.film(self.camera(world_from_cam, degrees)))
 
     def film(self, cameras: Cameras) -> Iterator[LiveFrame]:
-        """The views of a path ``(frames,)``, each as a rendering of the whole path has it."""
+        """The views of a path ``(frames,)``, each as a rendering of the whole path has it.
+
+        Of models whose unit is told by all cameras, or that draw a scene for them, as a path all around has it.
+        """
         renderer = self.model.system.renderer
         seen = self.model.lens(cameras)
         inside = self._centred.normalise(seen).reshape(1, len(cameras))

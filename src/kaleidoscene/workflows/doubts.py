@@ -239,8 +239,8 @@ def _unseen_views(references: Capture, cameras: Cameras) -> list[str]:
     if not unseen:
         return []
     return [
-        f"{len(unseen)} of {len(cameras)} new views ({_listed(unseen)}) look at what no reference shows, as far as cameras "
-        "tell: it is guessed."
+        f"{len(unseen)} of {len(cameras)} new views ({_listed(unseen)}) look at what no reference shows, as far as "
+        "cameras tell: it is guessed."
     ]
 
 

@@ -107,6 +107,7 @@ class ReconstructionJob:
         overwrite: Replace the folder.
         sources: What is read, which the folder must not replace.
         precision: Of matrix products.
+        seed: Of models that draw.
     """
 
     out: Path
@@ -122,6 +123,7 @@ class ReconstructionJob:
     overwrite: bool = False
     sources: tuple[Path | None, ...] = ()
     precision: str = "fp32"
+    seed: int = 0
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -181,7 +183,7 @@ class ReconstructionJob:
         return {
             "model": system.fingerprint, "seen": seen.hexdigest(), "cameras": poses, "lenses": lenses,
             "frames": self.frames, "origin": self.capture.origin().tolist() if poses else None,
-            "up": self.capture.up().tolist() if poses else None, "precision": self.precision,
+            "up": self.capture.up().tolist() if poses else None, "precision": self.precision, "seed": self.seed,
         }  # fmt: skip
 
     def _rendered(self, waiting: Path, on_view: OnStep) -> tuple[Reconstruction, PointViews, PointViews | None]:
@@ -192,7 +194,7 @@ class ReconstructionJob:
             kept = sum(1 for _ in waiting.glob("*/*.safetensors"))
             print(f"going on with the scene that was made, and {kept} parts of its views")
         else:
-            scene = self.model.reconstruct(self.capture, masked=self.masked)
+            scene = self.model.reconstruct(self.capture, masked=self.masked, seed=self.seed)
             scene.save(file)
         views = scene.sources(keep=waiting / "sources")
         around = scene.around(self.frames) if self.frames else None

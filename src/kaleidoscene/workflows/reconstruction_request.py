@@ -15,7 +15,6 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.memory import check_room
 from kaleidoscene.reconstruction.fusion import FusionConfig
 from kaleidoscene.reconstruction.tsdf import MeshConfig
-from kaleidoscene.rendering.system import SceneKeeper
 from kaleidoscene.workflows.costs import describe_rendering
 from kaleidoscene.workflows.doubts import background_doubts, warnings_of
 from kaleidoscene.workflows.meshing import MeshJob, MeshOptions
@@ -79,7 +78,9 @@ def job_of(request: ReconstructionRequest) -> tuple[ReconstructionJob | MeshJob 
     if not model.capabilities.renders_points:
         _refuse(request, ("frames", "fusion", "surface", "mesh"), "is for models that render points")
         return _from_images(request, model)
-    _refuse(request, ("fit", "seed"), "is for models that render images alone")
+    _refuse(request, ("fit",), "is for models that render images alone")
+    if not model.capabilities.samples:
+        _refuse(request, ("seed",), "is for models that draw, or render images alone")
     return _from_points(request, model)
 
 
@@ -107,11 +108,6 @@ def _from_depth(request: ReconstructionRequest) -> SurfaceJob:
 
 def _from_points(request: ReconstructionRequest, model: Model) -> tuple[ReconstructionJob, list[str]]:
     """Points that a model renders."""
-    if not isinstance(model.system, SceneKeeper):
-        raise KaleidosceneError(
-            f"{request.model} draws what no image shows, another time another way: there is no scene of it to keep; "
-            "render views with it, or take rae3d or rng."
-        )
     chosen, notes = choose_sources(
         read_capture(request.capture, format=request.format), request.references, request.num_references,
         estimates=model.capabilities.estimates_cameras,
@@ -122,6 +118,7 @@ def _from_points(request: ReconstructionRequest, model: Model) -> tuple[Reconstr
         out=request.out, model=model, capture=chosen, masked=request.masked, frames=request.frames,
         fusion=request.fusion, surface=request.surface, mesh=request.mesh, turntable=request.turntable, fps=request.fps,
         overwrite=request.overwrite, sources=(request.capture, Path(request.model)), precision=request.precision,
+        seed=request.seed,
     )  # fmt: skip
     if request.frames > 0:
         notes.append(_rendering_of(request, model, len(chosen), request.frames))

@@ -70,6 +70,11 @@ class Dit3dScene:
         return self.seen.cameras
 
     @property
+    def is_kept(self) -> bool:
+        """Whether it is of a file, and nothing else can be drawn of it."""
+        return self.seen.images is None
+
+    @property
     def nbytes(self) -> int:
         """Of references and drawn tokens."""
         return self.seen.nbytes + sum(scene.nbytes for scene in self.drawn.values())
@@ -111,7 +116,7 @@ class Dit3dRenderer(PlainRenderer):
     def expect(self, scene: Scene, cameras: Cameras) -> Dit3dScene:
         """The scene in units of all cameras, with the poses of these targets ``(batch, targets)`` in its condition."""
         assert isinstance(scene, Dit3dScene)
-        if scene.poses is not None:
+        if scene.poses is not None or scene.is_kept:
             return scene
         world = RelativeWorld.of(scene.cameras, cameras)
         return Dit3dScene(replace(scene.seen, world=world), self._some_of(cameras), generated=scene.generated)
@@ -154,8 +159,13 @@ class Dit3dRenderer(PlainRenderer):
             images: Rendered views.
             cameras: Theirs.
             keep: References of it that stay, the given ones first.
+
+        Raises:
+            KaleidosceneError: The scene is of a file.
         """
-        assert isinstance(scene, Dit3dScene) and scene.seen.images is not None
+        assert isinstance(scene, Dit3dScene)
+        if scene.seen.images is None:
+            raise KaleidosceneError("A kept scene of dit3d cannot be drawn anew; begin with its images.")
         check_references(images, cameras, self.image_size)
         old, given = list(keep), scene.num_references - scene.generated
         together = torch.cat([scene.seen.images[:, old], images.to(scene.seen.images)], dim=1)
@@ -188,15 +198,27 @@ class Dit3dRenderer(PlainRenderer):
         """
         assert isinstance(scene, Dit3dScene)
         check_targets(cameras, seeds)
-        scene = self.expect(scene, cameras)
+        tokens = self.draw(self.expect(scene, cameras), request_seed(seeds), on_step)
+        return self.autoencoder.renderer.render(tokens, cameras, seeds=seeds, independent=independent, depth=depth)
+
+    @torch.no_grad()
+    def draw(self, scene: Scene, seed: int, on_step: OnStep | None = None) -> Rae3dScene:
+        """What the requests of a seed are decoded from, drawn unless that is done; a kept scene is what was drawn.
+
+        Args:
+            scene: Of which it is known what will be asked for (:meth:`expect`).
+            seed: Of the requests.
+            on_step: Progress.
+        """
+        assert isinstance(scene, Dit3dScene)
+        if scene.is_kept:
+            return next(iter(scene.drawn.values()))
         drawn = self.settings.route(scene.num_references - scene.generated) == "diffusion"
-        seed = request_seed(seeds) if drawn else None
-        if seed not in scene.drawn:
+        key = seed if drawn else None
+        if key not in scene.drawn:
             own = self.autoencoder.renderer
-            scene.drawn[seed] = own.with_tokens(scene.seen) if seed is None else self._draw(scene, seed, on_step)
-        return self.autoencoder.renderer.render(
-            scene.drawn[seed], cameras, seeds=seeds, independent=independent, depth=depth
-        )
+            scene.drawn[key] = own.with_tokens(scene.seen) if key is None else self._draw(scene, key, on_step)
+        return scene.drawn[key]
 
     def _draw(self, scene: Dit3dScene, seed: int, on_step: OnStep | None) -> Rae3dScene:
         """The autoencoder's scene with tokens that are drawn."""

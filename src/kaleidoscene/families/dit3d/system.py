@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from kaleidoscene.errors import unknown_name
+from torch import Tensor, nn
+
+from kaleidoscene.errors import KaleidosceneError, unknown_name
 from kaleidoscene.families.dit3d.checkpoint import FAMILY, load_autoencoder, load_model
 from kaleidoscene.families.dit3d.plan import Dit3dPlan, resampled
-from kaleidoscene.families.dit3d.renderer import Dit3dRenderer
+from kaleidoscene.families.dit3d.renderer import Dit3dRenderer, Dit3dScene
+from kaleidoscene.families.rae3d.scene import pack, unpack
 from kaleidoscene.geometry.poses import focal_over_side
 from kaleidoscene.nn.precision import TYPES, Precision
 from kaleidoscene.rendering.cost import Cost
+from kaleidoscene.rendering.renderer import Scene
+from kaleidoscene.rendering.scene_file import fingerprint_of
 from kaleidoscene.rendering.system import Background, PlainSystem
 
 
@@ -48,6 +54,33 @@ class Dit3dSystem(PlainSystem):
         """Of drawing a scene, of what is seen of it, and of its views."""
         plan = Dit3dPlan(self._own.settings, self._own.autoencoder.renderer.settings)
         return plan.cost(references, targets, independent=independent)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of settings and weights, and of those of the autoencoder."""
+        both = nn.ModuleList([self._own.model, self._own.autoencoder.renderer.model])
+        return fingerprint_of(self._own.settings, both)
+
+    def pack(self, scene: Scene) -> dict[str, Tensor]:
+        """Tokens that were drawn, cameras and the world of a scene.
+
+        Raises:
+            KaleidosceneError: Nothing is drawn yet, or more than one answer is.
+        """
+        assert isinstance(scene, Dit3dScene)
+        if len(scene.drawn) != 1:
+            raise KaleidosceneError(f"One drawn scene can be kept, this one was drawn {len(scene.drawn)} times.")
+        return pack(next(iter(scene.drawn.values())))
+
+    def unpack(self, tensors: dict[str, Tensor]) -> Dit3dScene:
+        """Inverse of :meth:`pack`; what was drawn is all that there is of it, whatever the seed.
+
+        Raises:
+            KaleidosceneError: A tensor is missing, or not of the shape that the autoencoder has.
+        """
+        own = self._own.autoencoder.renderer
+        seen = unpack(tensors, own.settings.model, self.image_size, str(own.device))
+        return Dit3dScene(seen, drawn={None: seen})
 
     def route(self, references: int) -> str:
         """``decode`` or ``diffusion``."""
