@@ -1,5 +1,7 @@
 """The weights of 3DRAE and 3DDiT in the package: small, described, and what little they can."""
 
+import json
+
 import pytest
 import torch
 
@@ -45,3 +47,22 @@ def test_a_picture_has_completions_and_nothing_has_objects(tmp_path, capsys):
     assert main(["generate", "--samples", "2", "--frames", "3", "--steps", "8", "--out", str(objects)]) == 0
     views = [read_image(objects / f"sample-0{n}" / "frames" / "0001.png")[0] for n in (1, 2)]
     assert not torch.allclose(*views, atol=0.1)
+
+
+def test_a_report_says_which_views_were_drawn(tmp_path):
+    """By the number of references: of one or none dit3d draws, of more it decodes."""
+    command = ["evaluate", "--benchmark", "objects", "--data", str(BUS.parent), "--references", "1", "2"]
+    assert main([*command, "--metrics", "psnr", "--model", "dit3d", "--out", str(tmp_path / "scores")]) == 0
+    settings = json.loads((tmp_path / "scores" / "report.json").read_text())["method"]["settings"]
+    assert settings["route"] == {"1": "diffusion", "2": "decode"}
+
+
+def test_one_view_becomes_a_cloud_of_what_is_drawn(tmp_path, capsys):
+    out = tmp_path / "cloud"
+    command = ["reconstruct", str(BUS), "--references", "0", "--model", "dit3d", "--seed", "1", "--out", str(out)]
+    assert main([*command, "--frames", "6", "--turntable", "2"]) == 0
+    assert "dit3d: diffusion." in capsys.readouterr().out
+    scene = kaleidoscene.load("dit3d").open_scene(out / "scene.safetensors")
+    views = scene.render(scene.around(2))
+    assert torch.isfinite(views.points).all() and (views.depths > 0).float().mean() > 0.05
+    assert (out / "cloud.ply").stat().st_size > 10_000

@@ -93,6 +93,7 @@ CALLS = {
     "generate --out out --model rng": "Generating needs a method that draws scenes of nothing, which rng does not",
     "generate --out out --model default --samples 0": "--samples must be from 1 to 1000, got 0",
     "generate --out out --frames 0": "--frames must be from 1",
+    "generate --out out --label 2": "not trained with class labels",
     "generate --out out --distance 0": "--distance must be above 0",
     "generate --out out --elevation 91": "--elevation must be from -90 to 90",
     "generate --out out --fps 0": "--fps must be above 0",

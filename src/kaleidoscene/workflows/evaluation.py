@@ -124,7 +124,7 @@ def _evaluate(options: EvaluationOptions, world: World) -> Report | None:
     if not pairs:
         raise KaleidosceneError(f"--metrics needs one of single images beside {' '.join(names)}, such as psnr.")
     scenes = find_scenes(benchmark, options.data, options.scenes, options.expect_scenes)
-    method, renderer, focal = _method(options)
+    method, renderer, focal = _method(options, counts)
     if depth := [name for name in names if name in DEPTH_METRICS]:
         require("renders_depth", f"Metric {depth[0]}", method.name, renderer.capabilities)
     if poses := [name for name in names if name in POSE_METRICS]:
@@ -187,7 +187,7 @@ def _make_room(options: EvaluationOptions) -> None:
     shutil.rmtree(out)
 
 
-def _method(options: EvaluationOptions) -> tuple[Method, Renderer, float]:
+def _method(options: EvaluationOptions, counts: tuple[int, ...]) -> tuple[Method, Renderer, float]:
     """What is evaluated, what renders, and its focal length over image height."""
     if options.model.startswith(BASELINE):
         name = options.model.removeprefix(BASELINE)
@@ -212,6 +212,8 @@ def _method(options: EvaluationOptions) -> tuple[Method, Renderer, float]:
         "device": torch.device(options.device).type, "seed": options.seed, **versions(),
         "config": file_sha256(folder / "config.json"),
     }  # fmt: skip
+    if model.route(0) is not None:  # whether views were drawn, by the number of references
+        settings["route"] = {str(count): model.route(count) for count in counts}
     return (
         Method(name=options.model, weights=weights, settings=settings),
         model.system.renderer,

@@ -20,7 +20,7 @@ from kaleidoscene.geometry.poses import beside_object
 from kaleidoscene.geometry.view import View
 from kaleidoscene.rendering.ordering import render_in_order
 from kaleidoscene.rendering.outputs import FrameWriter, depth_name, frame_name
-from kaleidoscene.rendering.renderer import OnStep
+from kaleidoscene.rendering.renderer import OnStep, Scene
 from kaleidoscene.rendering.resume import REQUEST, is_finished
 from kaleidoscene.rendering.system import Imagining
 from kaleidoscene.serialisation import write_json
@@ -83,6 +83,7 @@ class Generation:
             KaleidosceneError: The model draws no scenes of nothing, or a folder cannot be written.
         """
         self.model.require("generates", "Generating")
+        self._scene()  # a label that there is not is said before a folder is made
         for number in range(self.samples):
             folder, said = self.out / sample_name(number + 1), self._identity(self.seed + number)
             names = [name(index) for index in range(self.frames) for name in self._names]
@@ -109,10 +110,14 @@ class Generation:
             **({} if self.label is None else {"label": self.label}),
         }  # fmt: skip
 
-    def _write(self, folder: Path, seed: int, on_step: OnStep | None) -> None:
-        renderer, cameras = self.model.system.renderer, self.cameras
+    def _scene(self) -> Scene:
+        """Of nothing, not drawn yet."""
+        renderer = self.model.system.renderer
         assert isinstance(renderer, Imagining)
-        scene = renderer.imagine(cameras.reshape(1, self.frames), self.label)
+        return renderer.imagine(self.cameras.reshape(1, self.frames), self.label)
+
+    def _write(self, folder: Path, seed: int, on_step: OnStep | None) -> None:
+        renderer, cameras, scene = self.model.system.renderer, self.cameras, self._scene()
         writer = FrameWriter(folder, cameras, centred="object", fps=self.fps)
         depths: list[torch.Tensor] = []
         for chunk in render_in_order(
