@@ -51,12 +51,12 @@ def main() -> None:
     parser.add_argument("captures", type=Path)
     parser.add_argument("--models", nargs="+", default=["rae3d"])
     options = parser.parse_args()
+    folders = sorted(path.parent for path in options.captures.glob("*/transforms.json"))
     lines = []
     for name in options.models:
         model, draw, scores = load(name), random.Random(0), []
         renderer = model.system.renderer
         assert isinstance(renderer, Rae3dRenderer)
-        folders = sorted(path.parent for path in options.captures.glob("*/transforms.json"))
         for folder in folders:
             truth = read_views(folder, model)
             scores.append(with_noise(renderer, truth, draw.sample(range(len(truth.images)), VIEWS)))

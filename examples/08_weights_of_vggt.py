@@ -9,6 +9,7 @@ their own). The embedding of target rays and the last layers for colours begin a
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from kaleidoscene.encoders.vggt_dinov2 import write_dinov2_of_vggt
@@ -24,7 +25,8 @@ def main(source: Path, out: Path, settings: RngSettings, heads: int | None = Non
     ours = rng_of_vggt(weights, settings.model)
     encoder = {name.removeprefix(ENCODER): x for name, x in weights.items() if name.startswith(ENCODER)}
     write_dinov2_of_vggt(encoder, out / "dinov2", heads=heads)
-    write_checkpoint(out, describe(settings), ours)
+    own = replace(settings.model.encoder, source=str((out / "dinov2").resolve()))
+    write_checkpoint(out, describe(replace(settings, model=replace(settings.model, encoder=own))), ours)
     print(f"wrote {out} and {out / 'dinov2'}")
 
 

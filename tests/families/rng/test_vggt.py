@@ -1,6 +1,7 @@
 """Weights of a tiny VGGT of the real layout: names, shapes, and what is made of them."""
 
 import runpy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +12,11 @@ from kaleidoscene.encoders.features import read_dinov2
 from kaleidoscene.encoders.resized import ResizedDinoV2
 from kaleidoscene.encoders.vggt_dinov2 import write_dinov2_of_vggt
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.families.rng.checkpoint import load_model
 from kaleidoscene.families.rng.config import CameraHeadConfig, EncoderConfig
 from kaleidoscene.families.rng.model import Rng
 from kaleidoscene.families.rng.renderer import RngRenderer
 from kaleidoscene.families.rng.settings import RngSettings
+from kaleidoscene.families.rng.system import load_system
 from kaleidoscene.families.rng.vggt import ENCODER, read_vggt, rng_of_vggt
 from kaleidoscene.training.weights import load_weights
 from tests.conftest import REPOSITORY, ring
@@ -191,10 +192,10 @@ def test_the_example_writes_a_checkpoint_and_its_encoder(weights, tmp_path):
     out = tmp_path / "out"
     settings = RngSettings(model=CONFIG, image_size=(16, 24))
     main(tmp_path, out, settings, heads=4)
-    network, found = load_model(out, "cpu")
-    assert found == settings
-    encoder = ResizedDinoV2.from_pretrained(str(out / "dinov2"), CONFIG.patch_size, CONFIG.width)
-    renderer = RngRenderer(network, found, encoder)
+    renderer = load_system(out).renderer  # it names its own encoder
+    assert isinstance(renderer, RngRenderer)
+    encoder = replace(CONFIG.encoder, source=str(out / "dinov2"))
+    assert renderer.settings == replace(settings, model=replace(CONFIG, encoder=encoder))
     cameras = ring(2, (16, 24)).reshape(1, 2)
     scene = renderer.encode(torch.rand(1, 2, 3, 16, 24), cameras)
     assert renderer.render(scene, cameras, seeds=[0, 0]).images.isfinite().all()
