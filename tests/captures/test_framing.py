@@ -8,6 +8,7 @@ from PIL import Image
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.frames import Frame
 from kaleidoscene.captures.framing import Framing, common_size, framing
+from kaleidoscene.evaluation.against_truth import compare_cameras
 from tests.conftest import ring
 
 
@@ -72,3 +73,11 @@ def test_cameras_see_what_images_show(tmp_path):
         ways = (0.5 + torch.stack([x, y])).clamp(0, 1)
         assert (image[:2] - ways)[:, 1:-1, 1:-1].abs().max() < 0.02
     assert capture.masks().shape == (3, 1, 48, 54) and bool((capture.masks() == 1).all())
+
+
+def test_lenses_are_compared_whatever_else_is_in_a_capture(tmp_path):
+    """Beside a small picture large ones are reduced; cameras that are the same have no error."""
+    whole = capture_of(tmp_path, [(48, 72), (96, 144), (144, 96), (120, 160)])
+    large = whole.select([1, 2, 3])
+    numbers = compare_cameras(large, whole)
+    assert numbers["focal length over image height, mean relative error"] < 1e-6 and numbers["images in both"] == 3

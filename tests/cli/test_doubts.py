@@ -86,7 +86,12 @@ def test_views_inside_the_object_and_of_another_unit_are_named(backed):
         poses[number, :3, 3] *= factor
         moved = replace(views, world_from_cam=poses)
         (doubt,) = [doubt for doubt in doubts_of(model, references, moved, masked=True) if "stand at" in doubt]
-        assert f"1 of 4 new views ({number}) stand at {said} of the references' distance" in doubt
+        assert f"1 of 4 new views ({number}) stand at up to {said} of the references' distance" in doubt
+    both = views.world_from_cam.clone()
+    both[0, :3, 3] *= 0.1
+    both[3, :3, 3] *= 30
+    found = doubts_of(model, references, replace(views, world_from_cam=both), masked=True)
+    assert len([doubt for doubt in found if "stand at" in doubt]) == 2
     whole = replace(references, centred="scene")
     assert not [doubt for doubt in doubts_of(model, whole, moved, masked=True) if "stand at" in doubt], "a place"
 

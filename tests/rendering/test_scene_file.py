@@ -12,7 +12,7 @@ from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.rng.renderer import RngRenderer
 from kaleidoscene.families.rng.system import RngSystem
 from kaleidoscene.rendering.reconstruction import Reconstruction
-from kaleidoscene.rendering.scene_file import read_scene, write_scene
+from kaleidoscene.rendering.scene_file import fingerprint_of, read_scene, write_scene
 from tests.conftest import ring
 from tests.families.rng.tiny import SIZE, tiny_network, tiny_settings
 
@@ -115,3 +115,10 @@ def test_families_without_kept_scenes_say_so(tmp_path):
     with pytest.raises(KaleidosceneError, match="Scenes of kaleido cannot be kept"):
         scene.save(tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_what_is_known_of_a_model_makes_no_other_scenes():
+    """A number that was measured of it later does not close its files; other settings do."""
+    settings, network = tiny_settings(), torch.nn.Linear(2, 3)
+    same, other = replace(settings, held_out_auc30=50.0), replace(settings, targets_at_once=5)
+    assert fingerprint_of(same, network) == fingerprint_of(settings, network) != fingerprint_of(other, network)

@@ -63,10 +63,11 @@ def main(argv: list[str]) -> None:
         plan = plan.with_sampling(steps=options.steps, guidance=options.guidance)
         if options.image_size is not None:
             plan = plan.with_image_size(options.image_size)
+        calls = plan.default_plan.changed(mode=options.mode, chunk=options.chunk)
+        call = partial(plan.cost, precision=options.precision)
+        cost = cost_of_calls(call, options.references, options.targets, calls)
     except ValueError as error:
         raise KaleidosceneError(str(error)) from error
-    calls = plan.default_plan.changed(mode=options.mode, chunk=options.chunk)
-    cost = cost_of_calls(partial(plan.cost, precision=options.precision), options.references, options.targets, calls)
     h, w = plan.image_size
     print(f"{options.recipe or options.model}: {family}, {cost.parameters / 1e6:.1f} M parameters, {h}x{w}")
     where = {"device": options.device, "precision": options.precision}

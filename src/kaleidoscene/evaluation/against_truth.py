@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from kaleidoscene.captures.capture import Capture
-from kaleidoscene.captures.frame_files import frame_size
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.evaluation.metrics.poses import relative_pose_scores, trajectory_errors
 from kaleidoscene.evaluation.metrics.shape import (
@@ -154,7 +153,8 @@ def compare_cameras(capture: Capture, truth: Capture) -> dict[str, float]:
     path, pairs = trajectory_errors(*poses), relative_pose_scores(*poses)
     focal = [
         torch.stack([
-            one.exact_cameras.intrinsics[names[name], 1, 1] / frame_size(one.frames[names[name]])[0] for name in common
+            one.exact_cameras.intrinsics[names[name], 1, 1] / one.framing(one.frames[names[name]]).reduced[0]
+            for name in common
         ])
         for one, names in ((capture, ours), (truth, true))
     ]  # fmt: skip

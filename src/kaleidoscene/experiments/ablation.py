@@ -22,7 +22,7 @@ from kaleidoscene.experiments.statistics import SETTINGS, Result
 from kaleidoscene.families.ablation import Ablation, AblationRow
 from kaleidoscene.families.checkpoints import resolve
 from kaleidoscene.families.registry import find_ablation
-from kaleidoscene.nn.precision import AnyPrecision
+from kaleidoscene.nn.precision import AnyPrecision, chosen
 from kaleidoscene.serialisation import file_sha256, to_plain, write_json
 from kaleidoscene.training.config import recipe_identity
 from kaleidoscene.training.health import top_activations
@@ -206,6 +206,7 @@ def _base(study: Ablation, options: AblationOptions) -> Recipe:
         old = base.options
         data = old.data if options.batch is None else replace(old.data, batch_size=options.batch)
         train = replace(old.train, validate_every=10**9, compile=options.compile or old.train.compile, **changes)
+        train = replace(train, precision=chosen(train.precision, train.device))  # results of unlike ones do not mix
         return base.changed(replace(old, data=data, train=train))
     except ValueError as error:
         raise KaleidosceneError(f"{error}") from error

@@ -25,7 +25,10 @@ CPU_CAPABILITIES = torch.cpu.get_capabilities()
 
 def multiplies_bf16(device: torch.device | str) -> bool:
     """Whether a device has instructions for products of bf16 matrices, which take far longer than fp32 without."""
-    if torch.device(device).type != "cpu":
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu":
         return True
     return any(there for name, there in CPU_CAPABILITIES.items() if "bf16" in name)
 

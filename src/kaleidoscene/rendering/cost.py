@@ -159,8 +159,16 @@ class PlainPlan:
         return {}
 
     def with_image_size(self, image_size: tuple[int, int]) -> PlainPlan:
-        """The same with views of another ``(height, width)``."""
-        return replace(self, image_size=image_size)
+        """The same with views of another ``(height, width)``.
+
+        Raises:
+            ValueError: They are no whole number of tokens.
+        """
+        other = replace(self, image_size=image_size)
+        if min(image_size) < 1:
+            raise ValueError(f"Views of {image_size[0]}x{image_size[1]} are none.")
+        other.cost(1, 1)  # which knows the grid
+        return other
 
     def with_sampling(self, *, steps: int | None, guidance: float | None) -> PlainPlan:
         """Itself.

@@ -31,7 +31,8 @@ OnView = Callable[[int, int], None]
 AROUND = 24
 """Views from all sides by which the world of a scene is told, where it is not known what will be asked for."""
 _IN_ONE_CALL = 8
-_NO_DISTANCE = 1e-6
+NO_DISTANCE = 1e-6
+"""A camera so near to the origin stands in the object."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ class Reconstruction:
         Raises:
             KaleidosceneError: The first camera stands at the origin.
         """
-        if float((cameras.centres[0] - origin).norm()) < _NO_DISTANCE:
+        if float((cameras.centres[0] - origin).norm()) < NO_DISTANCE:
             raise KaleidosceneError(
                 f"The first camera stands where the object should be, at {origin.tolist()}; give images without "
                 "cameras, or several with."
@@ -81,9 +82,7 @@ class Reconstruction:
         inside = SceneNormalisation(origin, torch.ones(())).normalise(cameras)
         scene = system.renderer.encode(images[None], inside.reshape(1, len(cameras)))
         made = cls(system, scene, images, cameras, origin, up, seed)
-        # Views from all sides will be asked for.
-        around = made._centred.normalise(made.around(AROUND))
-        scene = system.renderer.expect(scene, around.reshape(1, len(around)))
+        scene = expect_all_around(system, scene, made.view)
         if isinstance(system.renderer, Drawing):
             system.renderer.draw(scene, seed)
         return replace(made, scene=scene)
@@ -194,6 +193,7 @@ class Reconstruction:
         own = {
             "images": self.images, "world_from_cam": self.cameras.world_from_cam,
             "intrinsics": self.cameras.intrinsics, "origin": self.origin, "up": self.up,
+            "seed": torch.tensor(self.seed),
         }  # fmt: skip
         keeper, path = _keeper(self.system), Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,9 +210,16 @@ class Reconstruction:
         try:
             images = own["images"]
             cameras = Cameras(own["world_from_cam"], own["intrinsics"], (images.shape[-2], images.shape[-1]))
-            return cls(system, scene, images, cameras, own["origin"], own["up"])
+            seed = int(own["seed"]) if "seed" in own else 0  # not in files of earlier versions
+            return cls(system, scene, images, cameras, own["origin"], own["up"], seed)
         except KeyError as error:
             raise KaleidosceneError(f"{path}: the scene has no {error.args[0]!r}.") from error
+
+
+def expect_all_around(system: System, scene: Scene, view: View) -> Scene:
+    """A scene of which views from all sides will be asked for, as far away as a view that looks at its origin."""
+    around = SceneNormalisation(view.centre, torch.ones(())).normalise(sphere(view, AROUND))
+    return system.renderer.expect(scene, around.reshape(1, AROUND))
 
 
 def _write_views(file: Path, views: PointViews) -> None:

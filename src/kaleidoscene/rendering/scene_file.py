@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,11 @@ def fingerprint_of(settings: Any, model: nn.Module) -> str:
     """A checksum of a network's settings and weights.
 
     Args:
-        settings: A dataclass.
+        settings: A dataclass; fields of it with the metadata ``of_training=False`` make no other scenes.
         model: The network.
     """
-    plain = json.dumps(to_plain(settings), sort_keys=True)
+    left_out = {field.name for field in fields(settings) if not field.metadata.get("of_training", True)}
+    plain = json.dumps({name: x for name, x in to_plain(settings).items() if name not in left_out}, sort_keys=True)
     return hashlib.sha256((plain + digest(model.state_dict())).encode()).hexdigest()
 
 

@@ -16,14 +16,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
-from kaleidoscene.nn.precision import multiplies_bf16
-
 _AT_ONCE = 2**26
 """Numbers of matrices that go through the iteration together: 128 MiB, and some times as much in between."""
 
 
 class Muon(torch.optim.Muon):
     """The update of ``torch.optim.Muon``, with its state, and its options but for other adjustments of the rate."""
+
+    half = True
+    """Whether the iteration runs in bf16, as PyTorch's; fp32 is for processors that do not multiply in it."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore
@@ -61,7 +62,7 @@ class Muon(torch.optim.Muon):
         gradient, buffer, share = _local(p.grad), _local(state["momentum_buffer"]), group["momentum"]
         buffer.lerp_(gradient, 1 - share)
         update = gradient.lerp(buffer, share) if group["nesterov"] else buffer
-        return update.bfloat16() if multiplies_bf16(update.device) else update.float()
+        return update.bfloat16() if self.half else update.float()
 
 
 def orthogonalised(matrices: Sequence[Tensor], group: dict) -> list[Tensor]:

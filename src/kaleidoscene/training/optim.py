@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kaleidoscene.choices import check_choices, check_range
 from kaleidoscene.errors import KaleidosceneError
+from kaleidoscene.nn.precision import multiplies_bf16
 from kaleidoscene.training.network import network_of
 
 _ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")
@@ -54,9 +55,15 @@ class OptimConfig:
 
 
 class Optimisers:
-    """One or two optimisers that together own all parameters, each exactly once."""
+    """One or two optimisers that together own all parameters, each exactly once.
 
-    def __init__(self, model: nn.Module, config: OptimConfig) -> None:
+    Args:
+        model: Whose parameters they are.
+        config: How they are updated.
+        half: Whether Muon iterates in bf16, the same in all processes; None: where this device multiplies in it.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimConfig, *, half: bool | None = None) -> None:
         self.config = config
         named = dict(model.named_parameters())
         trainable = {name: p for name, p in named.items() if p.requires_grad}
@@ -82,7 +89,9 @@ class Optimisers:
             matrices, rate = list(muon.values()), config.muon_learning_rate
             decay = config.weight_decay
             self.names.append(list(muon))
-            self.all.append(Muon(matrices, lr=rate, weight_decay=decay, momentum=0.95, nesterov=True))
+            optimiser = Muon(matrices, lr=rate, weight_decay=decay, momentum=0.95, nesterov=True)
+            optimiser.half = multiplies_bf16(matrices[0].device) if half is None else half
+            self.all.append(optimiser)
         self.base_rates = [optimiser.param_groups[0]["lr"] for optimiser in self.all]
 
     def set_rate(self, factor: float) -> float:

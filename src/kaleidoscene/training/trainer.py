@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kaleidoscene.datasets.batch_config import Share
 from kaleidoscene.datasets.views import Views
 from kaleidoscene.errors import KaleidosceneError
-from kaleidoscene.nn.precision import chosen
+from kaleidoscene.nn.precision import chosen, multiplies_bf16
 from kaleidoscene.training.checkpoint import CheckpointWriter
 from kaleidoscene.training.checkpoint_folders import SAMPLES, list_checkpoints, remove_leftovers, step_name
 from kaleidoscene.training.checkpoint_state import TrainingState, load_training_state, read_state
@@ -109,8 +109,8 @@ class Trainer:
         step_flops: float = 0.0,
     ) -> None:
         self.world = world or World(device=config.device)
+        config = replace(config, precision=self.world.agree(chosen(config.precision, self.world.device)))
         self.identity = RunIdentity(task.describe(), task.settings, config, identity or {})
-        config = replace(config, precision=chosen(config.precision, self.world.device))
         self.task, self.batches, self.config, self.run_folder = task, batches, config, run
         self.validate = validate
         self.model = task.model
@@ -123,7 +123,8 @@ class Trainer:
         if initial is not None and last is None:
             check_weights(self.model, initial, "initial weights", fresh=fresh)
             assign(self.model, initial)
-        self.optimisers = Optimisers(self.model, config.optim)
+        half = self.world.agree(multiplies_bf16(self.world.device))  # processors may be unlike each other
+        self.optimisers = Optimisers(self.model, config.optim, half=half)
         self.ema = Ema(self.model, config.ema_decay)
         self.scaler = LossScale() if config.precision == "fp16" else None
         self.divergence, self.spikes = Divergence(config.divergence_factor), Spikes()

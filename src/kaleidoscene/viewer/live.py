@@ -17,9 +17,8 @@ from kaleidoscene.captures.formats.photos import intrinsics_of
 from kaleidoscene.geometry.cameras import Cameras
 from kaleidoscene.geometry.normalisation import SceneNormalisation
 from kaleidoscene.geometry.poses import focal_over_side
-from kaleidoscene.geometry.trajectories import sphere
 from kaleidoscene.geometry.view import View
-from kaleidoscene.rendering.reconstruction import AROUND, Reconstruction
+from kaleidoscene.rendering.reconstruction import NO_DISTANCE, Reconstruction, expect_all_around
 from kaleidoscene.rendering.renderer import TARGET_SEEDS
 from kaleidoscene.rendering.system import Drafting
 
@@ -60,11 +59,10 @@ class LiveScene:
         inside = self._centred.normalise(cameras).reshape(1, len(references))
         renderer = self.model.system.renderer
         self._scene = renderer.encode(images[None], inside)
-        if self.model.capabilities.unit_of_cameras:
+        view = View(cameras[0], references.origin().to(cameras.world_from_cam), references.up())
+        if self.model.capabilities.unit_of_cameras and view.distance > NO_DISTANCE:
             # Whoever moves about sees one scene, in one unit, wherever from: that of cameras all around it.
-            view = View(cameras[0], references.origin().to(cameras.world_from_cam), references.up())
-            around = self._centred.normalise(sphere(view, AROUND))
-            self._scene = renderer.expect(self._scene, around.reshape(1, AROUND))
+            self._scene = expect_all_around(self.model.system, self._scene, view)
         self._lock = Lock()
 
     @classmethod

@@ -116,13 +116,13 @@ class CapturingJob:
                 raise KaleidosceneError(
                     f"{self.source}: a {capture.format} capture, which has cameras already; render it as it is."
                 )
+            self._check_ways(capture, given=given)
             if capture.format == "video":
                 on_stage("looking for sharp frames")
                 capture = sharpest(capture, self.frames)
             steps += [f"{note[0].upper()}{note[1:]}." for note in capture.notes]
             self._check_masks(capture)
             if given:
-                self.place.refuse(f"{self.source} has cameras")
                 to_nerfstudio(capture, folder)
                 posed, more, advice = len(capture), [], []
             else:
@@ -155,6 +155,14 @@ class CapturingJob:
             kinds = "|".join(map(re.escape, ("unpacked", "converted", "cut")))
             said = re.sub(rf"{re.escape(str(scratch))}/(?:{kinds})/[^/]+", str(self.source), str(error))
             raise KaleidosceneError(said) from error
+
+    def _check_ways(self, capture: Capture, *, given: bool) -> None:
+        """Raise if cameras are asked for in a way that does not come to pass."""
+        what = "cameras already" if given else "one picture" if len(capture) == 1 else f"{len(capture)} pictures"
+        if given or len(capture) > 1:
+            self.place.refuse(f"{self.source} has {what}")
+        if self.pose_model is not None and (given or len(capture) == 1):
+            raise KaleidosceneError(f"--pose-model tells cameras of several pictures: {self.source} has {what}.")
 
     def _check_masks(self, capture: Capture) -> None:
         """Raise if masks could not be had in the end, before cameras are estimated, which takes minutes."""
@@ -189,7 +197,6 @@ class CapturingJob:
             write_frames(folder / "transforms.json", self.place.posed(write_images(capture, folder), None))
             said = f"One picture: its camera was put {self.place}; it looks at the middle of the object."
             return 1, [said], ["Pictures from several sides show what one cannot."]
-        self.place.refuse(f"{self.source} has {len(capture)} pictures")
         started = time.perf_counter()
         if self.pose_model is not None:
             on_stage("asking the model for cameras")

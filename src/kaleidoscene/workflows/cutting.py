@@ -179,7 +179,8 @@ def _as_taken(capture: Capture, frame: Frame, mask: Bool[Tensor, "mh mw"], detai
     grid = to_sampling_grid(places, capture.common_size).float()
     coarse = torch.nn.functional.grid_sample(mask[None, None].float(), grid[None], align_corners=False)[0, 0]
     photograph = to_bytes(read_pixels([frame])[0])
-    return refined(photograph, coarse, max(capture.common_size) * max(small) / max(size) / max(mask.shape))
+    cell = max(capture.common_size) / float(capture.framing(frame).matrix[0, 0]) / max(mask.shape)
+    return refined(photograph, coarse, cell * max(small) / max(size))
 
 
 def _with_mask(frame: Frame, mask: Bool[Tensor, "h w"], folder: Path) -> Frame:

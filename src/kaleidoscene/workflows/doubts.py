@@ -201,15 +201,14 @@ def _misplaced_views(references: Capture, cameras: Cameras) -> list[str]:
         return []
     origin = references.origin().double()
     known, asked = ((some.centres.double() - origin).norm(dim=-1) for some in (references.cameras, cameras))
-    odd = ((asked < _INSIDE * known.min()) | (asked > _OUTSIDE * known.max())).nonzero().flatten().tolist()
-    if not odd:
-        return []
-    near, far = float(asked.min() / known.min()), float(asked.max() / known.max())
-    worst = f"{near:.2g}" if near < _INSIDE else f"{far:.2g}"
+    near, far = asked < _INSIDE * known.min(), asked > _OUTSIDE * known.max()
+    cases = ((near, asked.min() / known.min(), "inside of it, or "), (far, asked.max() / known.max(), ""))
     return [
-        f"{len(odd)} of {len(cameras)} new views ({_listed(odd)}) stand at {worst} of the references' distance from "
-        "the middle of the object: inside of it, or the path is of another world or unit than the references."
-    ]
+        f"{int(odd.sum())} of {len(cameras)} new views ({_listed(odd.nonzero().flatten().tolist())}) stand at up to "
+        f"{float(worst):.2g} of the references' distance from the middle of the object: {inside}the path is of another "
+        "world or unit than the references."
+        for odd, worst, inside in cases if bool(odd.any())
+    ]  # fmt: skip
 
 
 def _listed(numbers: list[int]) -> str:

@@ -39,12 +39,15 @@ class Dit3dPlan:
         return self.settings.image_size
 
     def with_image_size(self, image_size: tuple[int, int]) -> Dit3dPlan:
-        """The same over an autoencoder of other views."""
-        settings, autoencoder = self.settings, self.autoencoder
-        return Dit3dPlan(
-            replace(settings, image_size=image_size),
-            None if autoencoder is None else replace(autoencoder, image_size=image_size),
-        )
+        """The same over an autoencoder of other views.
+
+        Raises:
+            ValueError: They are no whole number of tokens.
+        """
+        if min(image_size) < 1:
+            raise ValueError(f"Views of {image_size[0]}x{image_size[1]} are none.")
+        other = None if self.autoencoder is None else replace(self.autoencoder, image_size=image_size)
+        return Dit3dPlan(replace(self.settings, image_size=image_size), other)
 
     @property
     def method_note(self) -> dict[str, Any]:

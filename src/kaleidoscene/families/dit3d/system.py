@@ -57,9 +57,9 @@ class Dit3dSystem(PlainSystem):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of settings and weights, and of those of the autoencoder."""
+        """Of the network and its autoencoder, whatever they are sampled with."""
         both = nn.ModuleList([self._own.model, self._own.autoencoder.renderer.model])
-        return fingerprint_of(self._own.settings, both)
+        return fingerprint_of(self._own.settings.model, both)
 
     def pack(self, scene: Scene) -> dict[str, Tensor]:
         """Tokens that were drawn, cameras and the world of a scene.

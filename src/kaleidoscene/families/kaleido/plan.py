@@ -96,7 +96,7 @@ class KaleidoPlan:
             return replace(self, magnification=times)
         tokens = token_grid(self.settings, own)
         for pixels, whole, count in zip(image_size, own, tokens, strict=True):
-            if pixels % (whole // count) or not pixels:
+            if pixels < 1 or pixels % (whole // count):
                 raise ValueError(f"Images of {image_size[1]}x{image_size[0]} are no whole number of tokens.")
         return replace(self, settings=replace(self.settings, image_size=image_size), magnification=1)
 
