@@ -241,7 +241,9 @@ class SceneKeeper(Protocol):
         ...
 
     def pack(self, scene: Scene) -> dict[str, Tensor]:
-        """All of a scene that rendering needs, as tensors by name."""
+        """All of a scene that rendering needs, as tensors by name; of a renderer that draws (:class:`Drawing`), once one
+        answer is drawn.
+        """
         ...
 
     def unpack(self, tensors: dict[str, Tensor]) -> Scene:
