@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from kaleidoscene.captures.capture import Capture
+from kaleidoscene.captures.checking.lenses import _sizes
 from kaleidoscene.captures.frames import Frame
 from kaleidoscene.captures.framing import Framing, common_size, framing
 from kaleidoscene.evaluation.against_truth import compare_cameras
@@ -81,3 +82,11 @@ def test_lenses_are_compared_whatever_else_is_in_a_capture(tmp_path):
     large = whole.select([1, 2, 3])
     numbers = compare_cameras(large, whole)
     assert numbers["focal length over image height, mean relative error"] < 1e-6 and numbers["images in both"] == 3
+
+
+def test_only_frames_that_lose_much_are_found_fault_with(tmp_path):
+    """Those of another resolution lose nothing; one that is cropped to a strip of another does."""
+    (tmp_path / "like").mkdir()
+    assert not list(_sizes(capture_of(tmp_path / "like", [(48, 72), (192, 288), (96, 144)])))
+    (finding,) = _sizes(capture_of(tmp_path, [(48, 72), (12, 72), (192, 288)]))
+    assert "are cropped to 12x72, which leaves 25 % of this one" in finding.value

@@ -136,6 +136,18 @@ def test_info_and_a_dry_run_tell_the_same_of_one_request(capsys, capture, tmp_pa
         assert size != 128 or f"{told[1]} GFLOP" in alone  # references are encoded once, in one call or in three
 
 
+def test_info_goes_the_way_that_a_rendering_goes(capsys, capture, tmp_path):
+    """Of two references dit3d decodes, and what became a reference does not change its way."""
+    request = ("--model", "dit3d", "--chunk", 2)
+    for mode in ("independent", "autoregressive"):
+        dry = ("--references", "0,1,2", "--frames", 4, "--mode", mode, "--dry-run", "--out", tmp_path / "out")
+        code, text, _ = run(capsys, "render", capture, *request, *dry)
+        told = re.search(r"4 views from 3 references: ([\d,.]+) GFLOP", text)
+        assert code == 0 and told is not None
+        code, text, _ = run(capsys, "info", *request, "--references", 3, "--targets", 4, "--mode", mode)
+        assert code == 0 and f"operations     {told[1]} GFLOP" in text
+
+
 def test_info_counts_what_reprojection_looks_up(capsys):
     """Copies take longer than their operations tell: one step, 3 references and once more for two, 24 views."""
     code, text, _ = run(capsys, "info", "kaleido-nano-reprojection", "--references", 3, "--targets", 24, "--json")

@@ -28,8 +28,8 @@ class InfoOptions:
     """'default', a checkpoint or run folder, or a hub id, where no recipe is given."""
     training: Hardware = Hardware()
     image_size: tuple[int, int] | None = None
-    """Height and width of the views; by default the model's. Models that copy pixels from references, such as the
-    default one, paint at their own size beside copies of this one, as render does."""
+    """Height and width of the views; by default the model's. At whole multiples of it models that copy pixels from
+    references, such as the default one, do so, as in render; else the cost is that of such a network at this size."""
     references: int = 3
     targets: int = 24
     steps: int | None = None
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
             plan = plan.with_image_size(options.image_size)
         calls = plan.default_plan.changed(mode=options.mode, chunk=options.chunk)
         call = partial(plan.cost, precision=options.precision)
-        cost = cost_of_calls(call, options.references, options.targets, calls)
+        cost = cost_of_calls(call, options.references, options.targets, calls, remembers=plan.remembers)
     except ValueError as error:
         raise KaleidosceneError(str(error)) from error
     h, w = plan.image_size

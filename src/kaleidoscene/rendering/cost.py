@@ -70,6 +70,11 @@ class Plan(Protocol):
         """Which targets go into which call where nobody asks for another plan."""
         ...
 
+    @property
+    def remembers(self) -> bool:
+        """Whether views that became references count as such (:func:`cost_of_calls`)."""
+        ...
+
     def with_image_size(self, image_size: tuple[int, int]) -> Plan:
         """The same with views of another ``(height, width)``.
 
@@ -147,10 +152,12 @@ class PlainPlan:
     Attributes:
         image_size: ``(height, width)`` of what it renders.
         cost_of: From numbers of references and targets and the size of images to the cost of a call.
+        remembers: Whether views that became references count as such.
     """
 
     image_size: tuple[int, int]
     cost_of: Callable[[int, int, tuple[int, int]], Cost]
+    remembers: bool = True
     default_plan = RenderPlan(mode="independent")
 
     @property

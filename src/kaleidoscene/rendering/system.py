@@ -241,9 +241,7 @@ class SceneKeeper(Protocol):
         ...
 
     def pack(self, scene: Scene) -> dict[str, Tensor]:
-        """All of a scene that rendering needs, as tensors by name; of a renderer that draws (:class:`Drawing`), once one
-        answer is drawn.
-        """
+        """All of a scene that rendering needs, as tensors by name; where scenes are drawn, once one is."""
         ...
 
     def unpack(self, tensors: dict[str, Tensor]) -> Scene:

@@ -9,6 +9,7 @@ from statistics import median
 from kaleidoscene.captures.capture import Capture
 from kaleidoscene.captures.findings import Finding
 from kaleidoscene.captures.frames import Frame
+from kaleidoscene.captures.framing import common_size, framing
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.geometry.cameras import intrinsics_fault
 from kaleidoscene.geometry.poses import field_of_view
@@ -44,18 +45,19 @@ def lens_findings(capture: Capture) -> Iterator[Finding]:
 
 
 def _sizes(capture: Capture) -> Iterator[Finding]:
-    """Frames that lose much where sizes differ: all are cropped to the smallest height and width."""
-    sizes = {n: frame.image_size for n, frame in enumerate(capture.frames) if frame.image_size is not None}
-    if len(set(sizes.values())) < 2:
+    """Frames that lose much where sizes differ: those of a like resolution are cropped to one height and width."""
+    known = {n: frame.image_size for n, frame in enumerate(capture.frames) if frame.image_size is not None}
+    if len(set(known.values())) < 2:
         return
-    h, w = min(h for h, _ in sizes.values()), min(w for _, w in sizes.values())
+    every = tuple(set(known.values()))
+    sizes, (h, w) = {n: framing(size, every).reduced for n, size in known.items()}, common_size(every)
     kept = {number: h * w / (size[0] * size[1]) for number, size in sizes.items()}
     number = min(kept, key=lambda n: kept[n])
     if kept[number] < _LEAST_KEPT:
         yield Finding(
             "warning", "sizes", number,
             f"frames of several sizes are cropped to {h}x{w}, which leaves {100 * kept[number]:.0f} % of this one",
-            "most of what it shows is not used", "leave small images out, or bring all to one size",
+            "most of what it shows is not used", "leave images of another shape out, or bring all to one",
         )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class Dit3dPlan:
     settings: Dit3dSettings
     autoencoder: Rae3dSettings | None = None
     default_plan = RenderPlan(mode="independent")
+    remembers = False
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -95,6 +96,8 @@ def resampled(settings: Dit3dSettings, *, steps: int | None, guidance: float | N
     """
     given = {"steps": steps, "guidance": guidance}
     changed = {name: value for name, value in given.items() if value is not None}
+    if not changed:
+        return settings
     return replace(settings, sampling=replace(settings.sampling, **changed, decode_from=None))
 
 

@@ -67,6 +67,7 @@ class KaleidoPlan:
     settings: KaleidoSettings
     cached: bool | None = None
     magnification: int = 1
+    remembers = True
 
     @property
     def image_size(self) -> tuple[int, int]:

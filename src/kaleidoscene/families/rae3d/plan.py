@@ -37,7 +37,7 @@ def plan(settings: Rae3dSettings) -> PlainPlan:
             memory += 4 * _LIVE_WEIGHTS * config.heads * logits
         return Cost(parameters_of(config), flops, memory, kept, encoding)
 
-    return PlainPlan(settings.image_size, cost)
+    return PlainPlan(settings.image_size, cost, remembers=False)
 
 
 @cache
