@@ -25,7 +25,7 @@ from kaleidoscene.families.rng.checkpoint import save_model as save_rng
 from kaleidoscene.rendering.capabilities import PHRASES, Capabilities
 from kaleidoscene.rendering.cost import Plan
 from kaleidoscene.rendering.renderer import Renderer, Scene
-from kaleidoscene.rendering.system import Drawing, Sampler, SceneKeeper, System
+from kaleidoscene.rendering.system import Drawing, Routed, Sampler, SceneKeeper, System
 from kaleidoscene.training.network import network_of
 from kaleidoscene.training.recipe import Recipe
 from kaleidoscene.training.task import Task
@@ -202,7 +202,7 @@ def test_cost_grows_with_the_request(made):
     assert small.parameters == large.parameters == sum(p.numel() for p in system.renderer.model.parameters())
     plan = registry.plan_of(folder)  # the same without weights
     assert isinstance(plan, Plan) and plan.image_size == system.image_size and plan.cost(4, 9) == large
-    assert plan.default_plan == system.default_plan
+    assert plan.default_plan == system.default_plan and plan.remembers == (not isinstance(system, Routed))
     both = small.followed_by(large)
     assert both.flops == small.flops + large.flops and both.memory == large.memory
     assert 0 <= large.shared < large.flops

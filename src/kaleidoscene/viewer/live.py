@@ -75,7 +75,7 @@ class LiveScene:
         """
         scene = object.__new__(cls)
         scene.asked = scene.model = model
-        scene.indices, scene.seed = tuple(range(len(made.images))), 0
+        scene.indices, scene.seed = tuple(range(len(made.images))), made.seed
         scene._centred, scene._scene = SceneNormalisation(made.origin, torch.ones(())), made.scene
         scene._lock = Lock()
         return scene

@@ -7,6 +7,7 @@ from kaleidoscene.api import Model
 from kaleidoscene.captures.formats.registry import read_capture
 from kaleidoscene.errors import KaleidosceneError
 from kaleidoscene.families.dit3d.system import Dit3dSystem
+from kaleidoscene.viewer.live import LiveScene
 from tests.conftest import REPOSITORY, ring
 from tests.families.dit3d.tiny import tiny_renderer
 from tests.families.rae3d.tiny import SIZE
@@ -25,7 +26,9 @@ def test_a_kept_scene_is_the_one_that_was_drawn(bus, tmp_path, references):
     views = made.render(cameras)
     made.save(tmp_path / "scene.safetensors")
     kept = model.with_sampling(steps=1).open_scene(tmp_path / "scene.safetensors")  # it was drawn already
-    assert kept.seed == 3
+    assert kept.seed == LiveScene.of(model, made).seed == 3  # the window shows the scene that was made
+    seen = LiveScene.of(model, made).film(cameras[2:3])
+    torch.testing.assert_close(next(seen).image, views.images[2], rtol=0, atol=1e-5)
     found = kept.render(cameras[2:4])
     for name in ("images", "depths", "points", "confidence"):
         torch.testing.assert_close(getattr(found, name), getattr(views, name)[2:4], rtol=0, atol=1e-5)

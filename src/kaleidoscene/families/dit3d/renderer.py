@@ -133,7 +133,7 @@ class Dit3dRenderer(PlainRenderer):
         """
         classes = self.settings.model.classes
         if label is not None and not classes:
-            raise KaleidosceneError("This model was not trained with class labels: leave --label out.")
+            raise KaleidosceneError("This model was not trained with class labels, and takes none.")
         if label is not None and not 0 <= label < classes:
             raise KaleidosceneError(f"Class labels run from 0 to {classes - 1}, got {label}.")
         blank = torch.zeros(cameras.batch_shape[0], 0, 3, *self.image_size, device=self.autoencoder.renderer.device)
